@@ -1,0 +1,159 @@
+"""The feature contract: what a model was trained on, in the form that serving, the served log, parity and the gate go by.
+
+One immutable value, made when a training set is built and never edited after. Its hash names it everywhere.
+"""
+
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from lockstep.errors import BadInput
+from lockstep.views.declare import DataType, digest
+
+CONTRACT_VERSION = 1
+ENTITY_KEY_VERSION = 3
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Column(_Frozen):
+    """A named value with its type."""
+
+    name: str
+    dtype: DataType
+
+
+class Feature(_Frozen):
+    """One input of the model.
+
+    Attributes:
+        name: its column's name.
+        view: the view it comes from.
+        dtype: its type before it becomes the model's float64.
+        tolerance: the greatest absolute difference that still counts as equal; None means equal to the last bit.
+        when_missing: what the model gets when no row answers.
+        when_stale: what it gets when the row is older than its ttl.
+    """
+
+    name: str
+    view: str
+    dtype: DataType
+    tolerance: float | None = None
+    when_missing: Literal["null"] = "null"
+    when_stale: Literal["null"] = "null"
+
+
+class View(_Frozen):
+    """What reading, judging and finding again the rows of one stored view takes; times are whole microseconds.
+
+    Attributes:
+        kind: *ticked* views are computed at multiples of `every_us`.
+        table: its Iceberg table.
+        join_keys: its join keys, sorted by name as in the entity key.
+        columns: the stored features that are read online, in order.
+        ttl_us: how long a row answers; 0 is for ever.
+    """
+
+    name: str
+    kind: Literal["ticked"] = "ticked"
+    table: str
+    join_keys: tuple[Column, ...]
+    columns: tuple[Column, ...]
+    ttl_us: int = Field(ge=0)
+    every_us: int = Field(gt=0)
+    compute_lag_us: int = Field(ge=0)
+    visible_lag_us: int = Field(ge=0)
+    freshness_us: int = Field(gt=0)
+    freshness_hard: bool
+    owner: str
+    definition_hash: str
+
+
+class OnDemand(_Frozen):
+    """A function that makes features of a request's inputs and stored features.
+
+    Attributes:
+        function: `module:function`, importable where it is served.
+        source_hash: of the module and what it imports inside the use case.
+        reads: the stored features it takes, as (view, column).
+    """
+
+    name: str
+    function: str
+    source_hash: str
+    inputs: tuple[Column, ...]
+    reads: tuple[tuple[str, str], ...]
+    outputs: tuple[Column, ...]
+    owner: str
+
+
+class TableCut(_Frozen):
+    """The snapshot of a table that a training set was read from, and the tag that keeps it."""
+
+    table: str
+    snapshot_id: int
+    tag: str
+
+
+class TrainingCut(_Frozen):
+    """Where a training set was cut.
+
+    Attributes:
+        tables: the snapshot of each table read.
+        spine_hash: SHA-256 of the entity rows.
+        known_at: nothing that became known later was read.
+    """
+
+    tables: tuple[TableCut, ...]
+    spine_hash: str
+    known_at: datetime
+
+
+class FeatureContract(_Frozen):
+    """Everything that must hold for a served vector to be the one a training set would contain."""
+
+    version: Literal[1] = CONTRACT_VERSION
+    project: str
+    feature_service: str
+    entity_key_version: Literal[3] = ENTITY_KEY_VERSION
+    join_keys: tuple[Column, ...]
+    request_inputs: tuple[Column, ...]
+    features: tuple[Feature, ...]
+    views: tuple[View, ...]
+    on_demand: tuple[OnDemand, ...]
+    cut: TrainingCut
+    fallback: None = None
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return digest(self.model_dump(mode="json"))
+
+    def to_json(self) -> bytes:
+        """Return the canonical JSON: sorted keys, no spaces."""
+        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> "FeatureContract":
+        """Read a contract.
+
+        Raises:
+            BadInput: this release cannot read it.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValueError as invalid:
+            raise BadInput(f"this is no feature contract of version {CONTRACT_VERSION}: {invalid}") from invalid
+
+    def view(self, name: str) -> View:
+        """Return a stored view.
+
+        Raises:
+            KeyError: the contract lists no such view.
+        """
+        return next(v for v in self.views if v.name == name)

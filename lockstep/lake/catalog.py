@@ -1,0 +1,333 @@
+"""The lake: one namespace of Iceberg tables behind one catalog."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThan
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import ManifestEntry, ManifestFile
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.table import Table
+from pyiceberg.transforms import DayTransform
+
+from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
+from lockstep.lake.snapshots import Snapshot
+from lockstep.settings import Settings
+
+# A table that gets a snapshot an hour must not get a manifest an hour: readers open every manifest.
+TABLE_PROPERTIES = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "12",
+}
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """The half-open range `[start, end)` of a timestamp column; None is no bound."""
+
+    column: str
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def expression(self) -> BooleanExpression:
+        """Return the range as an Iceberg row filter."""
+        bounds: list[BooleanExpression] = []
+        if self.start is not None:
+            bounds.append(GreaterThanOrEqual(self.column, self.start.isoformat()))
+        if self.end is not None:
+            bounds.append(LessThan(self.column, self.end.isoformat()))
+        if not bounds:
+            return AlwaysTrue()
+        return bounds[0] if len(bounds) == 1 else And(*bounds)
+
+    def sql(self) -> str:
+        """Return the range as a DuckDB condition."""
+        column = quote(self.column)
+        bounds = [
+            f"{column} {operator} TIMESTAMPTZ '{bound.isoformat()}'"
+            for operator, bound in ((">=", self.start), ("<", self.end))
+            if bound is not None
+        ]
+        return " AND ".join(bounds) or "TRUE"
+
+
+@dataclass(frozen=True)
+class AddedFile:
+    """A data file and the sequence number of the snapshot that added it."""
+
+    path: str
+    sequence: int
+
+
+def quote(identifier: str) -> str:
+    """Return `identifier` as a quoted SQL name."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
+    """Return an embedded engine that thinks in UTC and spills to disk instead of growing past the memory limit."""
+    spill = settings.home / "spill"
+    spill.mkdir(parents=True, exist_ok=True)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET memory_limit = '{settings.duckdb_memory_limit}'")
+    connection.execute(f"SET temp_directory = '{spill}'")
+    return connection
+
+
+class Lake:
+    """The tables of one project.
+
+    Args:
+        catalog: the PyIceberg catalog.
+        namespace: the project's namespace; made when it is absent.
+    """
+
+    def __init__(self, catalog: Catalog, namespace: str) -> None:
+        self._catalog = catalog
+        self._namespace = namespace
+        catalog.create_namespace_if_not_exists(namespace)
+
+    @classmethod
+    def open(cls, settings: Settings, namespace: str) -> "Lake":
+        """Open the lake the settings name; the embedded one is made when it is absent."""
+        settings.home.mkdir(parents=True, exist_ok=True)
+        catalog = load_catalog("lake", type="sql", uri=settings.catalog_uri, warehouse=settings.warehouse)
+        return cls(catalog, namespace)
+
+    def tables(self) -> list[str]:
+        """Return the names of all tables, sorted."""
+        return sorted(identifier[-1] for identifier in self._catalog.list_tables(self._namespace))
+
+    def exists(self, name: str) -> bool:
+        """Tell whether the table exists."""
+        return self._catalog.table_exists((self._namespace, name))
+
+    def table(self, name: str) -> Table:
+        """Return the table as of now.
+
+        Raises:
+            BadInput: there is no such table.
+        """
+        try:
+            return self._catalog.load_table((self._namespace, name))
+        except NoSuchTableError:
+            raise BadInput(f"the lake has no table {name!r}", hint=nearest(name, self.tables())) from None
+
+    def ensure_table(self, name: str, schema: pa.Schema, partition_by: str | None = None) -> None:
+        """Make the table if it is absent, partitioned by the day of `partition_by`.
+
+        Raises:
+            SchemaDrift: it exists with other columns or types.
+        """
+        if not self.exists(name):
+            table = self._catalog.create_table_if_not_exists(
+                (self._namespace, name), schema=schema, properties=TABLE_PROPERTIES
+            )
+            if partition_by is not None and table.spec() == PartitionSpec():
+                with table.update_spec() as update:
+                    update.add_field(partition_by, DayTransform())
+            return
+        require_schema(name, self.table(name).schema().as_arrow(), schema)
+
+    def append(self, name: str, rows: pa.Table, properties: Mapping[str, str] | None = None) -> Snapshot:
+        """Append rows in one commit, an empty one if there are none, and return its snapshot.
+
+        Args:
+            name: the table.
+            rows: Arrow rows with the table's columns, in any order.
+            properties: what to keep in the snapshot's summary.
+
+        Raises:
+            SchemaDrift: a column is missing, unknown or of another type.
+            Transient: another writer committed first.
+        """
+        table = self.table(name)
+        target = table.schema().as_arrow()
+        require_schema(name, target, rows.schema)
+        try:
+            table.append(rows.select(target.names).cast(target), snapshot_properties=dict(properties or {}))
+        except CommitFailedException as lost:
+            raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
+        snapshot = table.current_snapshot()
+        if snapshot is None:
+            raise Transient(f"{name}: the append left no snapshot")
+        return Snapshot.of(snapshot)
+
+    def current(self, name: str) -> Snapshot | None:
+        """Return the newest snapshot, or None for a table without one."""
+        snapshot = self.table(name).current_snapshot()
+        return Snapshot.of(snapshot) if snapshot else None
+
+    def snapshots(self, name: str) -> list[Snapshot]:
+        """Return the live snapshots in order of sequence number."""
+        return sorted((Snapshot.of(s) for s in self.table(name).snapshots()), key=lambda s: s.sequence)
+
+    def snapshot(self, name: str, snapshot_id: int) -> Snapshot:
+        """Return one snapshot.
+
+        Raises:
+            BadInput: it never was, or has expired.
+        """
+        snapshot = self.table(name).snapshot_by_id(snapshot_id)
+        if snapshot is None:
+            raise BadInput(
+                f"{name} has no snapshot {snapshot_id}", hint="it may have expired; a tag would have kept it"
+            )
+        return Snapshot.of(snapshot)
+
+    def tag(self, name: str, snapshot_id: int, tag: str) -> None:
+        """Keep a snapshot from expiring, under a name; saying it again is harmless."""
+        table = self.table(name)
+        if table.metadata.refs.get(tag) is None:
+            table.manage_snapshots().create_tag(snapshot_id, tag).commit()
+
+    def files_added(self, name: str, after: int, up_to: int) -> list[AddedFile]:
+        """Return the data files that snapshots with `after < sequence <= up_to` added, oldest first.
+
+        Raises:
+            NotYetSupported: one of these snapshots is not an append.
+            BadInput: no snapshot has the sequence number `up_to`.
+        """
+        table = self.table(name)
+        live = [Snapshot.of(s) for s in table.snapshots()]
+        for snapshot in live:
+            if after < snapshot.sequence <= up_to and snapshot.operation != "append":
+                raise NotYetSupported(
+                    f"{name}: snapshot {snapshot.id} is {snapshot.operation!r}; only appends can be brought online so far"
+                )
+        last = next((s for s in live if s.sequence == up_to), None)
+        if last is None:
+            raise BadInput(f"{name} has no snapshot with sequence number {up_to}", hint="it may have expired")
+        iceberg = table.snapshot_by_id(last.id)
+        manifests = iceberg.manifests(table.io) if iceberg else []
+        files = [
+            AddedFile(entry.data_file.file_path, entry.sequence_number or 0)
+            for manifest in manifests
+            if (manifest.sequence_number or 0) > after
+            for entry in _entries(table.io, manifest)
+            if after < (entry.sequence_number or 0) <= up_to
+        ]
+        return sorted(files, key=lambda f: (f.sequence, f.path))
+
+    def register(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        view: str,
+        name: str,
+        *,
+        columns: Sequence[str],
+        snapshot_id: int | None = None,
+        within: TimeRange | None = None,
+    ) -> None:
+        """Make a table readable in DuckDB under the name `view`, with only these columns and this time range.
+
+        DuckDB reads the planned Parquet files itself. PyIceberg reads them instead where a file is not on a local disk or
+        was written under an older schema.
+
+        Args:
+            connection: the engine.
+            view: the name in the engine.
+            name: the table.
+            columns: what to read.
+            snapshot_id: as of which snapshot; None is the newest.
+            within: a range of one timestamp column; files outside are not opened.
+
+        Raises:
+            BadInput: no such table or snapshot.
+            SchemaDrift: the table lacks a column.
+        """
+        table = self.table(name)
+        missing = [c for c in columns if c not in table.schema().column_names]
+        if missing:
+            raise SchemaDrift(
+                f"{name} lacks {', '.join(missing)}", hint=f"it has {', '.join(table.schema().column_names)}"
+            )
+        if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
+            raise BadInput(
+                f"{name} has no snapshot {snapshot_id}", hint="it may have expired; a tag would have kept it"
+            )
+        row_filter = within.expression() if within else AlwaysTrue()
+        scan = table.scan(row_filter=row_filter, selected_fields=tuple(columns), snapshot_id=snapshot_id)
+        tasks = list(scan.plan_files())
+        paths = [task.file.file_path for task in tasks]
+        plain = len(table.schemas()) == 1 and not any(task.delete_files for task in tasks)
+        if not paths:
+            connection.register(view, table.schema().as_arrow().empty_table().select(list(columns)))
+        elif plain and all(path.startswith("file://") for path in paths):
+            connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS SELECT {_list(columns)} FROM {read_parquet(paths)} "
+                f"WHERE {within.sql() if within else 'TRUE'}"
+            )
+        else:
+            connection.register(view, scan.to_arrow())
+
+    def drop(self, name: str) -> None:
+        """Remove the table if it exists; its files stay until they are purged."""
+        if self.exists(name):
+            self._catalog.drop_table((self._namespace, name))
+
+
+def read_parquet(paths: Iterable[str]) -> str:
+    """Return the DuckDB table function that reads these local files."""
+    files = ", ".join("'" + path.removeprefix("file://").replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{files}], hive_partitioning = false)"
+
+
+def require_schema(name: str, declared: pa.Schema, given: pa.Schema) -> None:
+    """Refuse rows whose columns are not the table's.
+
+    Raises:
+        SchemaDrift: a column is missing, unknown, or of another type.
+    """
+    missing = [f.name for f in declared if f.name not in given.names]
+    unknown = [n for n in given.names if n not in declared.names]
+    retyped = [
+        f"{f.name} is {given.field(f.name).type}, not {_plain(f.type)}"
+        for f in declared
+        if f.name in given.names and _plain(given.field(f.name).type) != _plain(f.type)
+    ]
+    problems = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+    if problems or retyped:
+        raise SchemaDrift(f"{name}: the rows do not fit the table: {'; '.join(problems + retyped)}")
+
+
+def _plain(data_type: pa.DataType) -> str:
+    """Return a type's text without what Arrow and Iceberg spell differently for the same thing."""
+    return str(data_type).replace("large_", "").replace(" not null", "").replace("element:", "item:")
+
+
+def _list(columns: Iterable[str]) -> str:
+    return ", ".join(quote(c) for c in columns)
+
+
+def _entries(io: FileIO, manifest: ManifestFile) -> tuple[ManifestEntry, ...]:
+    return _cached_entries(manifest.manifest_path, _Uncompared((io, manifest)))
+
+
+class _Uncompared:
+    """Carries a value past a cache's key: a manifest's path alone says what is in it, for ever."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Uncompared)
+
+
+@lru_cache(maxsize=4096)
+def _cached_entries(path: str, source: _Uncompared) -> tuple[ManifestEntry, ...]:
+    io, manifest = source.value
+    return tuple(manifest.fetch_manifest_entry(io, discard_deleted=True))

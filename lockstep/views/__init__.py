@@ -1,0 +1,47 @@
+"""Declare entities, sources, feature views and services once; compute the ticks of a windowed view."""
+
+from lockstep.views.declare import (
+    Entity,
+    FeatureRef,
+    FeatureService,
+    Freshness,
+    Measure,
+    OnDemandView,
+    Ratio,
+    Source,
+    WindowedView,
+    count,
+    days,
+    hard,
+    hours,
+    minutes,
+    ratio,
+    soft,
+    total,
+    windowed_view,
+)
+from lockstep.views.use_case import ModelRecipe, UseCase, load_use_case
+
+__all__ = [
+    "Entity",
+    "FeatureRef",
+    "FeatureService",
+    "Freshness",
+    "Measure",
+    "ModelRecipe",
+    "OnDemandView",
+    "Ratio",
+    "Source",
+    "UseCase",
+    "WindowedView",
+    "count",
+    "days",
+    "hard",
+    "hours",
+    "load_use_case",
+    "minutes",
+    "ratio",
+    "soft",
+    "total",
+    "windowed_view",
+]

@@ -1,0 +1,118 @@
+"""A use case: one folder that declares everything the library works on, named by a setting."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lockstep.errors import BadInput, UseCaseError, nearest
+from lockstep.views.declare import Entity, FeatureService, OnDemandView, Source, WindowedView
+
+_Named = TypeVar("_Named", WindowedView, OnDemandView, FeatureService)
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """How a use case's model is made.
+
+    Attributes:
+        name: the registered model's name.
+        service: the features it takes.
+        spine: SQL over the lake's tables that gives the entity rows: the join keys, `event_timestamp`, the request's
+            inputs, and the label; its parameters are `$start`, `$end` (event time, half-open) and `$known_at`.
+        spine_tables: the tables the SQL reads, each with the columns it needs.
+        label: the label's column, 0 or 1.
+        estimator: makes an unfitted scikit-learn classifier.
+        trusted_types: what the serialized estimator may contain besides skops' own defaults.
+        train: how many days of event time are fitted on.
+        gap: the label delay, kept free between the two.
+        test: how many days are held out, the last ones whose labels are known.
+    """
+
+    name: str
+    service: FeatureService
+    spine: str
+    spine_tables: Mapping[str, tuple[str, ...]]
+    label: str
+    estimator: Callable[[], Any]
+    trusted_types: tuple[str, ...]
+    train: timedelta
+    gap: timedelta
+    test: timedelta
+
+
+@dataclass(frozen=True)
+class UseCase:
+    """Everything one project declares."""
+
+    project: str
+    entities: tuple[Entity, ...]
+    sources: tuple[Source, ...]
+    views: tuple[WindowedView, ...]
+    on_demand: tuple[OnDemandView, ...]
+    services: tuple[FeatureService, ...]
+    model: ModelRecipe
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def view(self, name: str) -> WindowedView:
+        """Return the windowed view of that name.
+
+        Raises:
+            BadInput: there is none.
+        """
+        return _named(self.views, name, "feature view")
+
+    def on_demand_view(self, name: str) -> OnDemandView:
+        """Return the on-demand view of that name.
+
+        Raises:
+            BadInput: there is none.
+        """
+        return _named(self.on_demand, name, "on-demand view")
+
+    def service(self, name: str) -> FeatureService:
+        """Return the feature service of that name.
+
+        Raises:
+            BadInput: there is none.
+        """
+        return _named(self.services, name, "feature service")
+
+
+def _named(things: tuple[_Named, ...], name: str, what: str) -> _Named:
+    for thing in things:
+        if thing.name == name:
+            return thing
+    raise BadInput(f"there is no {what} {name!r}", hint=nearest(name, (t.name for t in things)))
+
+
+def load_use_case(package: str) -> UseCase:
+    """Import `<package>.definitions` and return its `use_case`.
+
+    Raises:
+        UseCaseError: it does not import (with file and line), or declares none.
+    """
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(f"{package}.definitions")
+    except Exception as failure:
+        raise UseCaseError(f"the use case {package!r} does not import: {_where(failure, package)}") from failure
+    use_case = getattr(module, "use_case", None)
+    if not isinstance(use_case, UseCase):
+        raise UseCaseError(f"{module.__file__} declares no `use_case = UseCase(...)`")
+    return use_case
+
+
+def _where(failure: Exception, package: str) -> str:
+    """Return the failure with the innermost file and line of the use case it passed through."""
+    reason = f"{type(failure).__name__}: {failure}"
+    if isinstance(failure, SyntaxError):
+        return f"{failure.filename}:{failure.lineno}: {reason}"
+    frames = [f for f in traceback.extract_tb(failure.__traceback__) if f"/{package.replace('.', '/')}/" in f.filename]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {reason}" if frames else reason
