@@ -3,6 +3,7 @@
 One immutable value, made when a training set is built and never edited after. Its hash names it everywhere.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from functools import cached_property
 from typing import Literal
@@ -10,8 +11,9 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput
-from lockstep.views.declare import DataType, digest
+from lockstep.views.declare import DataType, WindowedView, digest
 
 CONTRACT_VERSION = 1
 ENTITY_KEY_VERSION = 3
@@ -157,3 +159,25 @@ class FeatureContract(_Frozen):
             KeyError: the contract lists no such view.
         """
         return next(v for v in self.views if v.name == name)
+
+
+def stored_view(view: WindowedView, columns: Collection[str] | None = None) -> View:
+    """Describe a windowed view as it is stored, with all its features or just those in `columns`, in the view's order."""
+    return View(
+        name=view.name,
+        table=view.table,
+        join_keys=(Column(name=view.entity.join_key, dtype=view.entity.dtype),),
+        columns=tuple(
+            Column(name=name, dtype=dtype)
+            for name, dtype in view.features.items()
+            if columns is None or name in columns
+        ),
+        ttl_us=view.ttl // MICROSECOND,
+        every_us=view.every // MICROSECOND,
+        compute_lag_us=view.compute_lag // MICROSECOND,
+        visible_lag_us=view.visible_lag // MICROSECOND,
+        freshness_us=view.freshness.objective // MICROSECOND,
+        freshness_hard=view.freshness.hard,
+        owner=view.owner,
+        definition_hash=view.definition_hash,
+    )

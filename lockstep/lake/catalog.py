@@ -40,14 +40,10 @@ class TimeRange:
 
     def expression(self) -> BooleanExpression:
         """Return the range as an Iceberg row filter."""
-        bounds: list[BooleanExpression] = []
-        if self.start is not None:
-            bounds.append(GreaterThanOrEqual(self.column, self.start.isoformat()))
-        if self.end is not None:
-            bounds.append(LessThan(self.column, self.end.isoformat()))
-        if not bounds:
-            return AlwaysTrue()
-        return bounds[0] if len(bounds) == 1 else And(*bounds)
+        # PyIceberg builds these classes with a metaclass that hides their constructors from the type checker.
+        above = GreaterThanOrEqual(self.column, self.start.isoformat()) if self.start else AlwaysTrue()  # pyright: ignore[reportCallIssue]
+        below = LessThan(self.column, self.end.isoformat()) if self.end else AlwaysTrue()  # pyright: ignore[reportCallIssue]
+        return And(above, below)
 
     def sql(self) -> str:
         """Return the range as a DuckDB condition."""

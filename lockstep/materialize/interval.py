@@ -1,0 +1,237 @@
+"""Bring a view online up to a snapshot: plan an interval, write its chunks, verify, commit. No windows live here.
+
+An interval is a range of the view table's snapshots. Late rows, corrected rows and missed ticks are all just rows of new
+snapshots; a rerun finds nothing new, or finishes what an earlier run planned. The order of steps is what makes a crash at
+any point harmless:
+
+    plan     the ledger claims the interval, then the epoch hash says `writing N`
+    write    chunks, each an atomic compare-and-set per key; they never touch the epoch hash
+    verify   counts and a read-back sample; the ledger says `verified`
+    commit   the ledger says `committed`, then the epoch hash does
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import redis
+
+from lockstep.clock import from_micros, to_micros
+from lockstep.contract import stored_view
+from lockstep.errors import BadInput, LostStore, VerificationFailed
+from lockstep.lake import Lake, Snapshot
+from lockstep.lake.catalog import connect, quote, read_parquet
+from lockstep.materialize.ledger import Ledger, MaterializeRow, State
+from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
+from lockstep.online.writer import check_store, read_back, write_rows
+from lockstep.settings import Settings
+from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, WindowedView
+
+SAMPLE = 1_000
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One share of an interval's keys: those whose hash leaves `index` when divided by `of`."""
+
+    index: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do: an interval and its chunks, or neither when nothing is new."""
+
+    interval: int | None
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True)
+class ChunkWritten:
+    """What the compare-and-set did with a chunk's keys."""
+
+    accepted: int
+    rejected: int
+    digest: str
+
+
+class Materializer:
+    """Brings one view online.
+
+    Args:
+        settings: limits and the clock.
+        lake: where the view's table is.
+        ledger: where intervals are kept.
+        store: the online store.
+        project: whose keys.
+        view: which view.
+    """
+
+    def __init__(
+        self, settings: Settings, lake: Lake, ledger: Ledger, store: "redis.Redis", project: str, view: WindowedView
+    ) -> None:
+        self._settings = settings
+        self._lake = lake
+        self._ledger = ledger
+        self._store = store
+        self._project = project
+        self._view = view
+        self._stored = stored_view(view)
+        self._epochs = EpochStore(store, project)
+
+    def plan(self, chunks: int = 1) -> Plan:
+        """Claim what is new in the view's table, or an interval that an earlier run left unfinished.
+
+        Also a run with nothing new first brings the epoch hash to the ledger's state.
+
+        Raises:
+            LostStore: the online store is another one than the ledger's, or older than it.
+            BadInput: the view was never computed, or `chunks` is not positive.
+        """
+        if chunks < 1:
+            raise BadInput(f"an interval has at least one chunk, not {chunks}")
+        check_store(self._store)
+        self._require_same_store()
+        rows = self._ledger.materializations(self._view.name)
+        committed = [r for r in rows if r.state is State.COMMITTED]
+        last = committed[-1] if committed else None
+        self._restore_epoch(last)
+        row = next((r for r in rows if r.state is not State.COMMITTED), None) or self._claim(last)
+        if row is None:
+            return Plan(None, ())
+        self._epochs.set_writing(self._view.name, _mark(row))
+        self._ledger.start_writing(row)
+        return Plan(row.id, tuple(Chunk(index, chunks) for index in range(chunks)))
+
+    def write(self, interval: int, chunk: Chunk) -> ChunkWritten:
+        """Write the newest row per key of a chunk; writing it again changes nothing."""
+        rows = self._newest_rows(self._ledger.materialization(interval), chunk)
+        written = write_rows(self._store, self._project, self._stored, rows)
+        return ChunkWritten(written.accepted, written.rejected, written.digest)
+
+    def verify(self, interval: int, written: Sequence[ChunkWritten]) -> None:
+        """Compare what was written with the lake: every key counted, a sample read back byte for byte.
+
+        Raises:
+            VerificationFailed: keys are missing, or a value is not what was sent.
+        """
+        row = self._ledger.materialization(interval)
+        if row.state is State.COMMITTED:
+            return
+        rows = self._newest_rows(row, Chunk(0, 1))
+        accepted, rejected = sum(w.accepted for w in written), sum(w.rejected for w in written)
+        if accepted + rejected != rows.num_rows:
+            raise VerificationFailed(
+                f"{self._view.name}, interval {interval}: {rows.num_rows} keys in the lake, "
+                f"{accepted} accepted + {rejected} rejected online",
+                hint="run the view's materialization again: it finishes this very interval",
+            )
+        stride = max(1, rows.num_rows // SAMPLE)
+        sample = rows.take(pa.array(range(0, rows.num_rows, stride), pa.int64()))
+        differing = read_back(self._store, self._project, self._stored, sample)
+        if differing:
+            key = sample[self._view.entity.join_key][differing[0]].as_py()
+            raise VerificationFailed(
+                f"{self._view.name}, interval {interval}: {len(differing)} of {sample.num_rows} rows read back differ, "
+                f"first {self._view.entity.join_key}={key}",
+                hint="another writer may be using this store; run the materialization again",
+            )
+        digest = hashlib.sha256("".join(w.digest for w in written).encode()).hexdigest()
+        self._ledger.verify(row, accepted, rejected, digest)
+
+    def commit(self, interval: int) -> MaterializeRow:
+        """Say that the interval is online: first in the ledger, then in the epoch hash.
+
+        Raises:
+            VerificationFailed: it was not verified.
+        """
+        row = self._ledger.materialization(interval)
+        if row.state not in {State.VERIFIED, State.COMMITTED}:
+            raise VerificationFailed(f"{self._view.name}: interval {interval} is {row.state}, not verified")
+        if row.state is State.VERIFIED:
+            self._ledger.commit_materialize(row, self._settings.clock.now())
+        self._epochs.set_committed(self._view.name, _mark(row))
+        return self._ledger.materialization(interval)
+
+    def run(self) -> MaterializeRow | None:
+        """Plan, write, verify and commit in one go; None when nothing is new."""
+        plan = self.plan()
+        if plan.interval is None:
+            return None
+        written = [self.write(plan.interval, chunk) for chunk in plan.chunks]
+        self.verify(plan.interval, written)
+        return self.commit(plan.interval)
+
+    def _require_same_store(self) -> None:
+        known, here = self._ledger.incarnation(), self._epochs.read().incarnation
+        if known is None:
+            fresh = self._epochs.ensure_incarnation()
+            self._ledger.adopt_incarnation(fresh, self._settings.clock.now())
+            known, here = self._ledger.incarnation(), fresh
+        if known != here:
+            raise LostStore(
+                f"the online store is not the one that was written to (incarnation {here or 'none'}, ledger {known})",
+                hint="it was flushed, replaced or restored; recovery is not supported yet: start from an empty home",
+            )
+
+    def _restore_epoch(self, last: MaterializeRow | None) -> None:
+        """Bring the epoch hash to the ledger's state, unless it shows that writes were lost."""
+        if last is None:
+            return
+        epoch = self._epochs.read().views.get(self._view.name, ViewEpoch(committed=None, writing=None))
+        shown = epoch.committed.interval if epoch.committed else 0
+        crashed_before_saying_so = epoch.writing is not None and epoch.writing.interval == last.id
+        if shown < last.id and not crashed_before_saying_so:
+            raise LostStore(
+                f"the online store shows interval {shown or 'none'} of {self._view.name}, the ledger committed {last.id}",
+                hint="the store lost writes; recovery is not supported yet: start from an empty home",
+            )
+        if shown < last.id:
+            self._epochs.set_committed(self._view.name, _mark(last))
+
+    def _claim(self, last: MaterializeRow | None) -> MaterializeRow | None:
+        """Plan the snapshots after the last committed interval; None when there are none."""
+        current = self._lake.current(self._view.table)
+        if current is None or current.tick is None:
+            raise BadInput(f"{self._view.name} was never computed", hint=f"run backfill for {self._view.name} first")
+        after = last.sequence_to if last else 0
+        if current.sequence == after:
+            return None
+        return self._ledger.plan_materialize(
+            self._view.name,
+            after,
+            current.sequence,
+            snapshot_id=current.id,
+            watermark=from_micros(_watermark(current)),
+            planned_at=self._settings.clock.now(),
+        )
+
+    def _newest_rows(self, row: MaterializeRow, chunk: Chunk) -> pa.Table:
+        """Return the newest row per key among the files that the interval's snapshots added."""
+        files = self._lake.files_added(self._view.table, row.sequence_from, row.sequence_to)
+        schema = self._view.schema
+        if not files:
+            return schema.empty_table()
+        key = quote(self._view.entity.join_key)
+        columns = ", ".join(quote(name) for name in schema.names)
+        with connect(self._settings) as connection:
+            rows: pa.Table = connection.execute(
+                f"SELECT {columns} FROM {read_parquet(f.path for f in files)} WHERE hash({key}) % {chunk.of} = {chunk.index} "
+                f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {EVENT_TIMESTAMP} DESC, {CREATED_TIMESTAMP} DESC) = 1 "
+                f"ORDER BY {key}"
+            ).to_arrow_table()
+        return rows.cast(schema)
+
+
+def _watermark(snapshot: Snapshot) -> int:
+    return snapshot.tick or 0
+
+
+def _mark(row: MaterializeRow) -> Mark:
+    return Mark(
+        interval=row.id,
+        snapshot_id=row.snapshot_id,
+        sequence=row.sequence_to,
+        watermark_us=to_micros(row.watermark),
+    )

@@ -1,0 +1,344 @@
+"""The ledger: what was computed and what was brought online, and what comes next.
+
+Two kinds of row. A *compute* row is a range of ticks of one view; a *materialize* row is a range of its table's snapshots.
+Each starts where the last of its kind ended, which a unique index holds against two planners at once: the second one is
+handed the first one's row. Rows of mode `correct`, `full` and `repair` tile nothing and are exempt.
+"""
+
+import enum
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from lockstep.clock import from_micros, to_micros
+from lockstep.errors import Terminal, Transient
+from lockstep.settings import Settings
+
+METADATA = sa.MetaData()
+
+
+class Mode(enum.StrEnum):
+    """Why a row was planned."""
+
+    BOOTSTRAP = "bootstrap"
+    LIVE = "live"
+    INTERVAL = "interval"
+
+
+class State(enum.StrEnum):
+    """How far a row has come."""
+
+    PLANNED = "planned"
+    WRITING = "writing"
+    VERIFIED = "verified"
+    COMMITTED = "committed"
+
+
+COMPUTE = sa.Table(
+    "compute",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.String, nullable=False),
+    sa.Column("view", sa.String, nullable=False),
+    sa.Column("mode", sa.String, nullable=False),
+    sa.Column("tick_from", sa.BigInteger, nullable=False),
+    sa.Column("tick_to", sa.BigInteger, nullable=False),
+    sa.Column("sources", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("planned_at", sa.BigInteger, nullable=False),
+    sa.Column("planned_by", sa.String, nullable=False),
+    sa.Column("snapshot_id", sa.BigInteger),
+    sa.Column("rows", sa.BigInteger),
+    sa.Column("committed_at", sa.BigInteger),
+    sa.CheckConstraint("tick_to > tick_from", name="compute_goes_forward"),
+    sqlite_autoincrement=True,
+)
+MATERIALIZE = sa.Table(
+    "materialize",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.String, nullable=False),
+    sa.Column("view", sa.String, nullable=False),
+    sa.Column("mode", sa.String, nullable=False),
+    sa.Column("sequence_from", sa.BigInteger, nullable=False),
+    sa.Column("sequence_to", sa.BigInteger, nullable=False),
+    sa.Column("snapshot_id", sa.BigInteger, nullable=False),
+    sa.Column("watermark", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("planned_at", sa.BigInteger, nullable=False),
+    sa.Column("planned_by", sa.String, nullable=False),
+    sa.Column("rows_accepted", sa.BigInteger),
+    sa.Column("rows_rejected", sa.BigInteger),
+    sa.Column("digest", sa.String),
+    sa.Column("committed_at", sa.BigInteger),
+    sa.CheckConstraint("sequence_to > sequence_from", name="materialize_goes_forward"),
+    sqlite_autoincrement=True,
+)
+STORE = sa.Table(
+    "store",
+    METADATA,
+    sa.Column("project", sa.String, primary_key=True),
+    sa.Column("incarnation", sa.String, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+_TILES = COMPUTE.c.mode.in_([Mode.BOOTSTRAP.value, Mode.LIVE.value])
+sa.Index(
+    "compute_tiles_time",
+    *[COMPUTE.c.project, COMPUTE.c.view, COMPUTE.c.tick_from],
+    unique=True,
+    sqlite_where=_TILES,
+    postgresql_where=_TILES,
+)
+_FOLLOWS = MATERIALIZE.c.mode == Mode.INTERVAL.value
+sa.Index(
+    "materialize_tiles_snapshots",
+    *[MATERIALIZE.c.project, MATERIALIZE.c.view, MATERIALIZE.c.sequence_from],
+    unique=True,
+    sqlite_where=_FOLLOWS,
+    postgresql_where=_FOLLOWS,
+)
+
+
+@dataclass(frozen=True)
+class ComputeRow:
+    """The ticks `tick_from < T <= tick_to` of a view (times), computed from the snapshots named in `sources`."""
+
+    id: int
+    view: str
+    mode: Mode
+    tick_from: datetime
+    tick_to: datetime
+    sources: Mapping[str, int]
+    state: State
+    planned_at: datetime
+    snapshot_id: int | None
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class MaterializeRow:
+    """The snapshots `sequence_from < s <= sequence_to` of a view's table; `watermark` is the last tick in them."""
+
+    id: int
+    view: str
+    mode: Mode
+    sequence_from: int
+    sequence_to: int
+    snapshot_id: int
+    watermark: datetime
+    state: State
+    planned_at: datetime
+    rows_accepted: int | None
+    rows_rejected: int | None
+
+
+class Ledger:
+    """One project's rows of the ledger.
+
+    Args:
+        engine: SQLite (embedded) or PostgreSQL.
+        project: whose rows.
+    """
+
+    def __init__(self, engine: sa.Engine, project: str) -> None:
+        self._engine = engine
+        self._project = project
+        METADATA.create_all(engine)
+
+    @classmethod
+    def open(cls, settings: Settings, project: str) -> "Ledger":
+        """Open the ledger the settings name, and make its tables when they are absent.
+
+        Raises:
+            Transient: it cannot be reached.
+        """
+        settings.home.mkdir(parents=True, exist_ok=True)
+        try:
+            return cls(sa.create_engine(settings.ledger_url), project)
+        except OperationalError as failure:
+            raise Transient(
+                f"the ledger cannot be opened: {failure.orig}", hint="see ledger_url in settings"
+            ) from failure
+
+    def plan_compute(
+        self,
+        view: str,
+        mode: Mode,
+        tick_from: datetime,
+        tick_to: datetime,
+        sources: Mapping[str, int],
+        planned_at: datetime,
+    ) -> ComputeRow:
+        """Claim a range of ticks; if somebody claimed one from the same start, return theirs."""
+        values = {
+            "project": self._project,
+            "view": view,
+            "mode": mode.value,
+            "tick_from": to_micros(tick_from),
+            "tick_to": to_micros(tick_to),
+            "sources": orjson.dumps(dict(sources), option=orjson.OPT_SORT_KEYS).decode(),
+            "state": State.PLANNED.value,
+            "planned_at": to_micros(planned_at),
+            "planned_by": _who(),
+        }
+        self._claim(COMPUTE, values)
+        same = (COMPUTE.c.tick_from == values["tick_from"]) & _TILES
+        row = self._one(self._of(COMPUTE, view).where(same))
+        if row is None:
+            raise Terminal(f"the ledger did not keep the compute row of {view} from {tick_from}")
+        return _compute_row(row)
+
+    def commit_compute(self, row: ComputeRow, snapshot_id: int, rows: int, at: datetime) -> None:
+        """Note that a range of ticks is in the view's table."""
+        self._update(
+            COMPUTE,
+            row.id,
+            {"state": State.COMMITTED.value, "snapshot_id": snapshot_id, "rows": rows, "committed_at": to_micros(at)},
+        )
+
+    def computes(self, view: str) -> list[ComputeRow]:
+        """Return the view's compute rows in order of time."""
+        return [_compute_row(r) for r in self._all(self._of(COMPUTE, view).order_by(COMPUTE.c.tick_from))]
+
+    def plan_materialize(
+        self,
+        view: str,
+        sequence_from: int,
+        sequence_to: int,
+        snapshot_id: int,
+        watermark: datetime,
+        planned_at: datetime,
+    ) -> MaterializeRow:
+        """Claim a range of snapshots; if somebody claimed one from the same start, return theirs."""
+        values = {
+            "project": self._project,
+            "view": view,
+            "mode": Mode.INTERVAL.value,
+            "sequence_from": sequence_from,
+            "sequence_to": sequence_to,
+            "snapshot_id": snapshot_id,
+            "watermark": to_micros(watermark),
+            "state": State.PLANNED.value,
+            "planned_at": to_micros(planned_at),
+            "planned_by": _who(),
+        }
+        self._claim(MATERIALIZE, values)
+        same = (MATERIALIZE.c.sequence_from == sequence_from) & _FOLLOWS
+        row = self._one(self._of(MATERIALIZE, view).where(same))
+        if row is None:
+            raise Terminal(f"the ledger did not keep the materialize row of {view} from {sequence_from}")
+        return _materialize_row(row)
+
+    def start_writing(self, row: MaterializeRow) -> None:
+        """Note that chunks are about to be written."""
+        self._update(MATERIALIZE, row.id, {"state": State.WRITING.value})
+
+    def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> None:
+        """Note that what was written was read back."""
+        self._update(
+            MATERIALIZE,
+            row.id,
+            {
+                "state": State.VERIFIED.value,
+                "rows_accepted": accepted,
+                "rows_rejected": rejected,
+                "digest": digest,
+            },
+        )
+
+    def commit_materialize(self, row: MaterializeRow, at: datetime) -> None:
+        """Note that an interval is online."""
+        self._update(MATERIALIZE, row.id, {"state": State.COMMITTED.value, "committed_at": to_micros(at)})
+
+    def materializations(self, view: str) -> list[MaterializeRow]:
+        """Return the view's materialize rows in order of sequence number."""
+        query = self._of(MATERIALIZE, view).order_by(MATERIALIZE.c.sequence_from)
+        return [_materialize_row(r) for r in self._all(query)]
+
+    def materialization(self, row_id: int) -> MaterializeRow:
+        """Return one materialize row.
+
+        Raises:
+            Terminal: there is none of that id.
+        """
+        row = self._one(
+            sa.select(MATERIALIZE).where(MATERIALIZE.c.id == row_id, MATERIALIZE.c.project == self._project)
+        )
+        if row is None:
+            raise Terminal(f"the ledger has no interval {row_id}", hint="plan the materialization again")
+        return _materialize_row(row)
+
+    def incarnation(self) -> str | None:
+        """Return the incarnation of the online store this ledger wrote to, or None before the first write."""
+        row = self._one(sa.select(STORE).where(STORE.c.project == self._project))
+        return None if row is None else str(row["incarnation"])
+
+    def adopt_incarnation(self, incarnation: str, at: datetime) -> None:
+        """Remember the online store before the first write to it."""
+        self._claim(STORE, {"project": self._project, "incarnation": incarnation, "since": to_micros(at)})
+
+    def _of(self, table: sa.Table, view: str) -> sa.Select[tuple[object, ...]]:
+        return sa.select(table).where(table.c.project == self._project, table.c.view == view)
+
+    def _one(self, query: sa.Select[tuple[object, ...]]) -> sa.RowMapping | None:
+        with self._engine.connect() as connection:
+            return connection.execute(query).mappings().one_or_none()
+
+    def _all(self, query: sa.Select[tuple[object, ...]]) -> list[sa.RowMapping]:
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).mappings())
+
+    def _claim(self, table: sa.Table, values: Mapping[str, object]) -> None:
+        """Insert a row, or leave the one that a unique index already holds."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(table.insert().values(values))
+        except IntegrityError as refused:
+            if "unique" not in str(refused.orig).lower():
+                raise Terminal(f"the ledger refused a row of {table.name}: {refused.orig}") from refused
+
+    def _update(self, table: sa.Table, row_id: int, values: Mapping[str, object]) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(table.update().where(table.c.id == row_id).values(values))
+
+
+def _compute_row(row: sa.RowMapping) -> ComputeRow:
+    return ComputeRow(
+        id=row["id"],
+        view=row["view"],
+        mode=Mode(row["mode"]),
+        tick_from=from_micros(row["tick_from"]),
+        tick_to=from_micros(row["tick_to"]),
+        sources=orjson.loads(row["sources"]),
+        state=State(row["state"]),
+        planned_at=from_micros(row["planned_at"]),
+        snapshot_id=row["snapshot_id"],
+        rows=row["rows"],
+    )
+
+
+def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
+    return MaterializeRow(
+        id=row["id"],
+        view=row["view"],
+        mode=Mode(row["mode"]),
+        sequence_from=row["sequence_from"],
+        sequence_to=row["sequence_to"],
+        snapshot_id=row["snapshot_id"],
+        watermark=from_micros(row["watermark"]),
+        state=State(row["state"]),
+        planned_at=from_micros(row["planned_at"]),
+        rows_accepted=row["rows_accepted"],
+        rows_rejected=row["rows_rejected"],
+    )
+
+
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
