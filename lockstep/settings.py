@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     duckdb_memory_limit: str = "2GB"
     parity_limit: float = Field(default=0.01, gt=0, lt=1)
     parity_confidence: float = Field(default=0.95, gt=0, lt=1)
+    parity_max_age: timedelta = timedelta(hours=24)
 
     @classmethod
     def settings_customise_sources(

@@ -216,7 +216,7 @@ class Materializer:
         key = quote(self._view.entity.join_key)
         columns = ", ".join(quote(name) for name in schema.names)
         with connect(self._settings) as connection:
-            rows: pa.Table = connection.execute(
+            rows: pa.Table = connection.sql(
                 f"SELECT {columns} FROM {read_parquet(f.path for f in files)} WHERE hash({key}) % {chunk.of} = {chunk.index} "
                 f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {EVENT_TIMESTAMP} DESC, {CREATED_TIMESTAMP} DESC) = 1 "
                 f"ORDER BY {key}"

@@ -137,6 +137,7 @@ class MaterializeRow:
     planned_at: datetime
     rows_accepted: int | None
     rows_rejected: int | None
+    committed_at: datetime | None
 
 
 class Ledger:
@@ -337,6 +338,7 @@ def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
         planned_at=from_micros(row["planned_at"]),
         rows_accepted=row["rows_accepted"],
         rows_rejected=row["rows_rejected"],
+        committed_at=None if row["committed_at"] is None else from_micros(row["committed_at"]),
     )
 
 

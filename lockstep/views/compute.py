@@ -145,7 +145,7 @@ def _rows(settings: Settings, lake: Lake, view: WindowedView, row: ComputeRow) -
         query = ticks.tick_rows(view, engine.table("source"), engine.table("answered"), span)
         features = ", ".join(quote(name) for name in view.features)
         key, tick = quote(ticks.KEY), quote(ticks.TICK)
-        found: pa.Table = connection.execute(
+        found: pa.Table = connection.sql(
             f"SELECT {key}, {features}, {tick} * {every} AS {tick} FROM ({ibis.to_sql(query, dialect='duckdb')}) "
             f"ORDER BY {tick}, {key}"
         ).to_arrow_table()

@@ -1,0 +1,49 @@
+# Every target sets up what it needs in .venv first: nothing but Python 3.11 (or 3.12) and make is expected.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12)
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## Make .venv from the hashed lock
+
+$(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --only-binary :all: --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q $(BIN)/../lib || true
+	@touch $@
+
+demo: $(READY) ## The whole loop on this machine: raw events to a gated promotion
+	$(BIN)/lockstep demo
+
+test: $(READY) ## All tests that need no server but the bundled ones
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: $(READY) ## Format, lint, types, and that the committed manifests are what the code renders
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --level error
+	$(BIN)/lockstep check
+
+format: $(READY) ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Published figures, each against its peer in the same run
+	@for script in $$(ls benchmarks/*.py | grep -v __init__); do \
+		$(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+
+lock: $(READY) ## Resolve requirements/*.txt anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header pyproject.toml -o requirements/base.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header pyproject.toml --group dev -o requirements/dev.txt
+	echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate - -o requirements/uv.txt
+
+clean: ## Remove .venv and the local state
+	rm -rf .venv .lockstep

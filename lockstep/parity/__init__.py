@@ -1,0 +1,1 @@
+"""Prove that what was served is what training would contain: sample, expect, compare, name the cause, judge, gate."""

@@ -1,0 +1,146 @@
+"""What served rows should have been: every row the lake ever held of their keys, and the values a training set would contain."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from lockstep.clock import to_micros
+from lockstep.contract import Column, FeatureContract, View
+from lockstep.lake import Lake
+from lockstep.lake.catalog import connect, quote, read_parquet
+from lockstep.offline.history import training_features
+from lockstep.parity.sample import ServedRow
+from lockstep.settings import Settings
+from lockstep.views import UseCase
+from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP
+
+REQUEST_TIME = "request_time_us"
+
+
+@dataclass(frozen=True)
+class LakeRow:
+    """One row a view's table ever got, and the sequence number of the snapshot that brought it."""
+
+    event_us: int
+    created_us: int
+    sequence: int
+    values: Mapping[str, Any]
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What orders the rows of a key."""
+        return self.event_us, self.created_us
+
+
+@dataclass(frozen=True)
+class History:
+    """All rows of the sampled keys of one view.
+
+    Attributes:
+        view: the view, as the contract describes it.
+        rows: the rows by key (its join keys' values, in the contract's order).
+        sequences: the sequence numbers of the table's snapshots, ascending.
+    """
+
+    view: View
+    rows: Mapping[tuple[Any, ...], Sequence[LakeRow]]
+    sequences: tuple[int, ...]
+
+    @cached_property
+    def latest_sequence(self) -> int:
+        """The newest snapshot's sequence number; 0 for a table without one."""
+        return self.sequences[-1] if self.sequences else 0
+
+    def of(self, row: ServedRow) -> Sequence[LakeRow]:
+        """Return the rows of a served row's key."""
+        return self.rows.get(tuple(row.keys[key.name] for key in self.view.join_keys), ())
+
+    def newest(self, row: ServedRow, sequence: int) -> LakeRow | None:
+        """Return the key's greatest (event, created) in the snapshot with that sequence number."""
+        return max((r for r in self.of(row) if r.sequence <= sequence), key=lambda r: r.version, default=None)
+
+    def known(self, row: ServedRow) -> LakeRow | None:
+        """Return the row that a training set would take for this served row: what was visible at its request time."""
+        visible = [
+            r
+            for r in self.of(row)
+            if r.event_us <= row.request_us and r.created_us + self.view.visible_lag_us <= row.request_us
+        ]
+        chosen = max(visible, key=lambda r: r.version, default=None)
+        return chosen if chosen and not expired(self.view, chosen.event_us, row.request_us) else None
+
+
+def expired(view: View, event_us: int, at_us: int) -> bool:
+    """Tell whether a row is older than its view's ttl."""
+    return view.ttl_us > 0 and at_us - event_us > view.ttl_us
+
+
+def history(settings: Settings, lake: Lake, view: View, sample: Sequence[ServedRow]) -> History:
+    """Read every row the view's table ever got for the keys in the sample.
+
+    Raises:
+        NotYetSupported: a snapshot of the table is not an append.
+    """
+    snapshots = lake.snapshots(view.table)
+    sequences = tuple(s.sequence for s in snapshots)
+    files = lake.files_added(view.table, 0, sequences[-1]) if sequences else []
+    names = [key.name for key in view.join_keys]
+    wanted = pa.table(
+        {key.name: pa.array([row.keys[key.name] for row in sample], ARROW_TYPES[key.dtype]) for key in view.join_keys}
+    )
+    by_key: defaultdict[tuple[Any, ...], list[LakeRow]] = defaultdict(list)
+    if files and sample:
+        columns = [*names, *(c.name for c in view.columns), EVENT_TIMESTAMP, CREATED_TIMESTAMP]
+        brought = {file.path.removeprefix("file://"): file.sequence for file in files}
+        with connect(settings) as connection:
+            connection.register("wanted", wanted)
+            found: pa.Table = connection.sql(
+                f"SELECT {', '.join(map(quote, columns))}, filename FROM "
+                f"{read_parquet(brought).removesuffix(')')}, filename = true) "
+                f"SEMI JOIN wanted USING ({', '.join(map(quote, names))})"
+            ).to_arrow_table()
+        for row in found.to_pylist():
+            by_key[tuple(row[name] for name in names)].append(
+                LakeRow(
+                    event_us=to_micros(row[EVENT_TIMESTAMP]),
+                    created_us=to_micros(row[CREATED_TIMESTAMP]),
+                    sequence=brought[row["filename"]],
+                    values={c.name: row[c.name] for c in view.columns},
+                )
+            )
+    return History(view, dict(by_key), sequences)
+
+
+def training_vectors(
+    settings: Settings, use_case: UseCase, contract: FeatureContract, sample: Sequence[ServedRow]
+) -> list[tuple[float | None, ...]]:
+    """Return, per served row, the vector that a training set cut now would contain for it, in the contract's order.
+
+    The rows go through Feast's `get_historical_features`, the very way a training set is made.
+    """
+    if not sample:
+        return []
+    found = training_features(settings, use_case, contract.feature_service, spine(contract, sample), None)
+    columns = [found[feature.name].cast(pa.float64()).to_pylist() for feature in contract.features]
+    return [tuple(None if v is None or v != v else v for v in row) for row in zip(*columns, strict=True)]  # noqa: PLR0124
+
+
+def spine(contract: FeatureContract, sample: Sequence[ServedRow]) -> pa.Table:
+    """Return the sampled rows as entity rows: join keys, request time and request inputs."""
+
+    def column(of: Column, values: list[Any]) -> pa.Array:
+        return pa.array(values, ARROW_TYPES[of.dtype])
+
+    keys = {key.name: column(key, [row.keys[key.name] for row in sample]) for key in contract.join_keys}
+    inputs = {
+        given.name: column(
+            given, [row.request_us if given.name == REQUEST_TIME else row.inputs[given.name] for row in sample]
+        )
+        for given in contract.request_inputs
+    }
+    times = pa.array([row.request_us for row in sample], pa.int64()).cast(ARROW_TYPES["timestamp"])
+    return pa.table({**keys, EVENT_TIMESTAMP: times, **inputs})

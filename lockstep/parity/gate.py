@@ -1,0 +1,53 @@
+"""The gate: no model is promoted without a report that is its own, fresh, whole, and passed."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lockstep.parity.report import ParityReport
+from lockstep.parity.verdict import Verdict, required_rows, upper_bound
+from lockstep.settings import Settings
+from lockstep.training.registry import Registered
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the model may be promoted, and why not."""
+
+    reasons: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """No reason speaks against it."""
+        return not self.reasons
+
+
+def decide(settings: Settings, model: Registered, report: ParityReport, now: datetime) -> Decision:
+    """Bind a report to a model: everything the report claims is checked again, against the gate's own limits.
+
+    Args:
+        settings: the gate's limits; those written in the report are not trusted.
+        model: what is to be promoted, its digest just computed from its files.
+        report: what speaks for it.
+        now: when.
+    """
+    required = required_rows(settings.parity_limit, settings.parity_confidence)
+    bound = upper_bound(report.mismatches, report.sample.uniform, settings.parity_confidence)
+    rules = {
+        f"the report's verdict is {report.verdict.value}": report.verdict is not Verdict.PASS,
+        f"the report is about model {report.model.digest[:12]}, not {model.digest[:12]}": report.model.digest
+        != model.digest,
+        f"the report is about contract {report.model.contract[:12]}, not {model.contract.hash[:12]}": report.model.contract
+        != model.contract.hash,
+        f"the report is {report.age(now)} old, at most {settings.parity_max_age} may be": not (
+            timedelta(0) <= report.age(now) <= settings.parity_max_age
+        ),
+        f"{report.sample.uniform} rows were sampled, {required} are needed": report.sample.uniform < required,
+        f"the mismatch rate is only known to be below {bound:.2%}, not {settings.parity_limit:.2%}": not (
+            bound < settings.parity_limit
+        ),
+        "the report's upper bound is not the one its counts give": not math.isclose(bound, report.upper_bound)
+        and report.confidence == settings.parity_confidence,
+        f"{report.stratum_mismatches} rows of the strata are mismatches": report.stratum_mismatches > 0,
+    }
+    return Decision(tuple(reason for reason, broken in rules.items() if broken))

@@ -1,0 +1,176 @@
+"""The parity report: one immutable, hashed document that names the model, the sample, every number and the verdict."""
+
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal
+
+import orjson
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from lockstep.errors import BadInput
+from lockstep.lake import Lake
+from lockstep.lake.catalog import connect
+from lockstep.parity.verdict import Verdict
+from lockstep.settings import Settings
+from lockstep.views.declare import ARROW_TYPES, digest
+
+REPORT_VERSION = 1
+PARITY_REPORTS = "parity_reports"
+REPORTS_SCHEMA = pa.schema(
+    [
+        pa.field("report", pa.string(), nullable=False),
+        pa.field("created", ARROW_TYPES["timestamp"], nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("contract", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("json", pa.string(), nullable=False),
+    ]
+)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelNamed(_Frozen):
+    """The model that served; its digest and contract are what a verdict is bound to."""
+
+    name: str
+    version: str
+    digest: str
+    contract: str
+
+
+class Sampled(_Frozen):
+    """How many rows were compared.
+
+    Attributes:
+        served: rows of the model in the window.
+        uniform: rows of the uniform sample.
+        required: rows that the limit needs.
+        stratified: rows of the stratified sample.
+        compared_values: vector and stored values held against the lake and training.
+    """
+
+    served: int
+    uniform: int
+    required: int
+    stratified: int
+    compared_values: int
+
+
+class FeatureRate(_Frozen):
+    """How one feature fared in the uniform sample; it names, it does not judge."""
+
+    name: str
+    view: str
+    compared: int
+    differing: int
+
+
+class Stratum(_Frozen):
+    """How one stratum fared."""
+
+    name: str
+    rows: int
+    mismatches: int
+
+
+class DifferenceFound(_Frozen):
+    """One difference, with its cause and evidence."""
+
+    row: str
+    kind: str
+    view: str
+    feature: str | None
+    served: Any
+    expected: Any
+    cause: str
+    evidence: str
+
+
+class ParityReport(_Frozen):
+    """What `lockstep` knows about one model's parity in one window.
+
+    Attributes:
+        since: first request time judged.
+        until: end of the request times judged.
+        shadow: whether the rows were a shadow replay.
+        limit: the mismatch rate to be excluded at `confidence`.
+        upper_bound: of the mismatch rate, one-sided Clopper-Pearson.
+        causes: how many differences of each cause, over both samples.
+        differences: the first hundred, unexcused ones first.
+    """
+
+    version: Literal[1] = REPORT_VERSION
+    project: str
+    created: datetime
+    model: ModelNamed
+    shadow: bool
+    since: datetime
+    until: datetime
+    sample: Sampled
+    limit: float
+    confidence: float
+    mismatches: int
+    excused: int
+    stratum_mismatches: int
+    lost: float
+    upper_bound: float
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    features: tuple[FeatureRate, ...]
+    strata: tuple[Stratum, ...]
+    causes: dict[str, int]
+    differences: tuple[DifferenceFound, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON: the report's name."""
+        return digest(self.model_dump(mode="json"))
+
+    def to_json(self) -> str:
+        """Return the canonical JSON: sorted keys, no spaces."""
+        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+
+    def age(self, now: datetime) -> timedelta:
+        """Return how long ago it was made."""
+        return now - self.created
+
+
+def store(lake: Lake, report: ParityReport) -> str:
+    """Keep a report in the lake; return its name."""
+    lake.ensure_table(PARITY_REPORTS, REPORTS_SCHEMA)
+    row = {
+        "report": report.hash,
+        "created": report.created,
+        "model": report.model.digest,
+        "contract": report.model.contract,
+        "verdict": report.verdict.value,
+        "json": report.to_json(),
+    }
+    lake.append(PARITY_REPORTS, pa.Table.from_pylist([row], REPORTS_SCHEMA))
+    return report.hash
+
+
+def load(settings: Settings, lake: Lake, name: str) -> ParityReport:
+    """Read a report and check that it is what its name says.
+
+    Raises:
+        BadInput: there is none of that name, or it was changed since.
+    """
+    found: list[tuple[str]] = []
+    if lake.exists(PARITY_REPORTS):
+        with connect(settings) as connection:
+            lake.register(connection, "reports", PARITY_REPORTS, columns=["report", "json"])
+            found = connection.execute("SELECT json FROM reports WHERE report = ?", [name]).fetchall()
+    if not found:
+        raise BadInput(f"there is no parity report {name!r}", hint="lockstep run verify-parity makes one")
+    try:
+        report = ParityReport.model_validate_json(found[0][0])
+    except ValueError as invalid:
+        raise BadInput(f"parity report {name} cannot be read: {invalid}") from invalid
+    if report.hash != name:
+        raise BadInput(f"parity report {name} was changed after it was made: its content hashes to {report.hash}")
+    return report

@@ -1,0 +1,167 @@
+"""Which served rows are judged: a uniform hash sample for the bound, and a stratified one in which any mismatch fails."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lockstep.clock import from_micros, to_micros
+from lockstep.lake import Lake
+from lockstep.lake.catalog import TimeRange, connect
+from lockstep.online.epoch import Epochs
+from lockstep.serving.log import SERVED_LOG, SERVED_LOG_SCHEMA
+from lockstep.settings import Settings
+
+PER_STRATUM = 5
+
+
+@dataclass(frozen=True)
+class ServedView:
+    """What was read of one view: its status, the row's (event, created) and the stored values."""
+
+    status: str
+    event_us: int | None
+    created_us: int | None
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ServedRow:
+    """One row of the served log, decoded."""
+
+    request_id: str
+    row: int
+    request_us: int
+    read_us: int
+    inputs: Mapping[str, Any]
+    keys: Mapping[str, Any]
+    before: Epochs
+    after: Epochs
+    views: Mapping[str, ServedView]
+    vector: tuple[float | None, ...]
+    contract: str
+    model: str
+    score: float
+    flags: tuple[str, ...]
+    uniform: bool
+
+    @property
+    def name(self) -> str:
+        """How the row is named in reports."""
+        return f"{self.request_id}/{self.row}"
+
+    @property
+    def rank(self) -> bytes:
+        """Where the row stands in the uniform order: a hash of request id and row number."""
+        return hashlib.sha256(f"{self.request_id}:{self.row}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class Served:
+    """The served rows of a window.
+
+    Attributes:
+        rows: the rows of the model, by rank.
+        lost: the share of log rows that never arrived: gaps in the processes' counters.
+    """
+
+    rows: tuple[ServedRow, ...]
+    lost: float
+
+
+def read_served(
+    settings: Settings, lake: Lake, *, model: str, contract: str, shadow: bool, since: datetime, until: datetime
+) -> Served:
+    """Return what a model served in `[since, until)`, by request time.
+
+    Args:
+        settings: for the embedded engine.
+        lake: where the served log is.
+        model: the model's digest.
+        contract: the hash of the contract its rows must name.
+        shadow: whether shadow rows are wanted, or live ones.
+        since: first request time.
+        until: end of the request times.
+    """
+    if not lake.exists(SERVED_LOG):
+        return Served((), 0.0)
+    with connect(settings) as connection:
+        within = TimeRange("request_time", since, until)
+        lake.register(connection, "served", SERVED_LOG, columns=SERVED_LOG_SCHEMA.names, within=within)
+        logged: pa.Table = connection.sql("SELECT * FROM served").to_arrow_table()
+    wanted = pc.and_(
+        pc.and_(pc.equal(logged["model"], model), pc.equal(logged["contract"], contract)),
+        pc.equal(logged["shadow"], shadow),
+    )
+    rows = [_decode(row) for row in logged.filter(wanted).to_pylist()]
+    return Served(tuple(sorted(rows, key=lambda row: row.rank)), _lost_share(logged))
+
+
+def uniform(rows: Sequence[ServedRow], size: int) -> tuple[ServedRow, ...]:
+    """Return the first `size` rows, in rank order, of those that were logged as uniform."""
+    return tuple(row for row in rows if row.uniform)[:size]
+
+
+def stratified(rows: Iterable[ServedRow]) -> dict[str, tuple[ServedRow, ...]]:
+    """Return a few rows, in rank order, of every hour, flag and view status that occurs."""
+    strata: defaultdict[str, list[ServedRow]] = defaultdict(list)
+    for row in rows:
+        names = [f"hour {from_micros(row.request_us):%Y-%m-%dT%H}Z"]
+        names += [f"flag {flag}" for flag in row.flags]
+        names += [f"view {name} {view.status}" for name, view in row.views.items()]
+        for name in names:
+            if len(strata[name]) < PER_STRATUM:
+                strata[name].append(row)
+    return {name: tuple(strata[name]) for name in sorted(strata)}
+
+
+def _decode(row: Mapping[str, Any]) -> ServedRow:
+    return ServedRow(
+        request_id=row["request_id"],
+        row=row["row"],
+        request_us=to_micros(row["request_time"]),
+        read_us=to_micros(row["read_time"]),
+        inputs=orjson.loads(row["inputs"]),
+        keys=orjson.loads(row["entity_keys"]),
+        before=Epochs.from_json(row["epoch_before"]),
+        after=Epochs.from_json(row["epoch_after"]),
+        views={
+            view["view"]: ServedView(
+                status=view["status"],
+                event_us=_micros(view["event_timestamp"]),
+                created_us=_micros(view["created_timestamp"]),
+                values=orjson.loads(view["values"]),
+            )
+            for view in row["views"]
+        },
+        vector=tuple(row["vector"]),
+        contract=row["contract"],
+        model=row["model"],
+        score=row["score"],
+        flags=tuple(row["flags"]),
+        uniform=row["why"] == "uniform",
+    )
+
+
+def _micros(time: datetime | None) -> int | None:
+    return None if time is None else to_micros(time)
+
+
+def _lost_share(logged: pa.Table) -> float:
+    """Return the share of rows missing between each process's first and last logged counter."""
+    if not logged.num_rows:
+        return 0.0
+    spans = logged.group_by("process").aggregate(
+        [("counter", "min"), ("counter", "max"), ("counter", "count_distinct")]
+    )
+    expected = sum(
+        last - first + 1
+        for first, last in zip(spans["counter_min"].to_pylist(), spans["counter_max"].to_pylist(), strict=True)
+    )
+    return 1 - sum(spans["counter_count_distinct"].to_pylist()) / expected

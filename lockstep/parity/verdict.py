@@ -1,0 +1,98 @@
+"""Judge what was compared: an exact binomial bound on the uniform sample, and no mismatch at all in the strata."""
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import binomtest
+
+from lockstep.parity.compare import Difference
+
+MOST_LOST = 0.01
+
+
+class Verdict(enum.StrEnum):
+    """What the evidence says."""
+
+    PASS = "pass"  # noqa: S105 - the linter takes it for a password
+    FAIL = "fail"
+    NOT_ENOUGH_EVIDENCE = "not_enough_evidence"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with its numbers.
+
+    Attributes:
+        verdict: pass, fail, or not enough evidence.
+        reasons: why it is not a pass.
+        mismatches: rows of the uniform sample that are mismatches.
+        excused: rows of the uniform sample that differ for excused causes only.
+        stratum_mismatches: rows of the strata that are mismatches.
+        upper_bound: of the mismatch rate, one-sided, at the stated confidence.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    mismatches: int
+    excused: int
+    stratum_mismatches: int
+    upper_bound: float
+
+
+def upper_bound(mismatches: int, rows: int, confidence: float) -> float:
+    """Return the one-sided Clopper-Pearson upper bound of a rate; 1.0 of no rows.
+
+    Source: Clopper & Pearson (1934), *The use of confidence or fiducial limits*, Biometrika 26: 404-413.
+    """
+    if rows == 0:
+        return 1.0
+    exact = binomtest(mismatches, rows, alternative="less").proportion_ci(confidence_level=confidence, method="exact")
+    return float(exact.high)
+
+
+def required_rows(limit: float, confidence: float) -> int:
+    """Return the least number of rows that can bound the rate below `limit`: all of them equal."""
+    rows = math.ceil(math.log1p(-confidence) / math.log1p(-limit))
+    return rows if upper_bound(0, rows, confidence) < limit else rows + 1
+
+
+def judge(
+    uniform: Mapping[str, Sequence[Difference]],
+    strata: Mapping[str, Sequence[Difference]],
+    *,
+    limit: float,
+    confidence: float,
+    most_excused: float,
+    lost: float,
+) -> Judgement:
+    """Judge the differences per row of both samples.
+
+    Args:
+        uniform: the differences of each row of the uniform sample, empty for equal rows.
+        strata: the same of the stratified sample.
+        limit: the mismatch rate that must be excluded.
+        confidence: how surely.
+        most_excused: the share of excused rows above which the sample says too little.
+        lost: the share of log rows that never arrived.
+    """
+    wrong, excused, bad_strata = _mismatches(uniform), _excused(uniform), _mismatches(strata)
+    bound = upper_bound(wrong, len(uniform), confidence)
+    failing = [f"{bad_strata} rows of the stratified sample are mismatches"] * bool(bad_strata)
+    failing += [f"{wrong} of {len(uniform)} sampled rows are mismatches"] * bool(wrong and bound >= limit)
+    required = required_rows(limit, confidence)
+    lacking = [f"{len(uniform)} sampled rows, {required} needed to exclude {limit:.2%}"] * (len(uniform) < required)
+    share = excused / len(uniform) if uniform else 0.0
+    lacking += [f"{share:.2%} of the rows are excused, at most {most_excused:.2%} may be"] * (share > most_excused)
+    lacking += [f"{lost:.2%} of the served log is lost, at most {MOST_LOST:.0%} may be"] * (lost > MOST_LOST)
+    verdict = Verdict.FAIL if failing else Verdict.NOT_ENOUGH_EVIDENCE if lacking else Verdict.PASS
+    return Judgement(verdict, (*failing, *lacking), wrong, excused, bad_strata, bound)
+
+
+def _mismatches(rows: Mapping[str, Sequence[Difference]]) -> int:
+    return sum(any(not d.excused for d in differences) for differences in rows.values())
+
+
+def _excused(rows: Mapping[str, Sequence[Difference]]) -> int:
+    return sum(bool(differences) and all(d.excused for d in differences) for differences in rows.values())
