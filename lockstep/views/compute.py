@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import duckdb
-import ibis
 import pyarrow as pa
 
 from lockstep.clock import MICROSECOND, from_micros, to_micros
@@ -139,14 +138,12 @@ def _rows(settings: Settings, lake: Lake, view: WindowedView, row: ComputeRow) -
         known_per_tick=row.mode is Mode.BOOTSTRAP,
     )
     with connect(settings) as connection:
-        engine = ibis.duckdb.from_connection(connection)
         _register_source(lake, connection, view, row, span)
         _register_answers(lake, connection, view, from_micros(span.first * every))
-        query = ticks.tick_rows(view, engine.table("source"), engine.table("answered"), span)
         features = ", ".join(quote(name) for name in view.features)
         key, tick = quote(ticks.KEY), quote(ticks.TICK)
         found: pa.Table = connection.sql(
-            f"SELECT {key}, {features}, {tick} * {every} AS {tick} FROM ({ibis.to_sql(query, dialect='duckdb')}) "
+            f"SELECT {key}, {features}, {tick} * {every} AS {tick} FROM ({ticks.tick_sql(view, span, 'duckdb')}) "
             f"ORDER BY {tick}, {key}"
         ).to_arrow_table()
     event = found[ticks.TICK].cast(pa.int64()).cast(pa.timestamp("us", tz="UTC"))

@@ -63,18 +63,31 @@ def source_bounds(view: WindowedView, ticks: TickRange) -> tuple[int, int]:
     return ticks.first * every - reach - every, ticks.last * every - delay
 
 
-def tick_rows(view: WindowedView, source: ir.Table, answered: ir.Table, ticks: TickRange) -> ir.Table:
+def tick_sql(view: WindowedView, ticks: TickRange, dialect: str) -> str:
+    """Return `tick_rows` as SQL of an engine, over relations named `source` and `answered`."""
+    return str(ibis.to_sql(tick_rows(view, ticks), dialect=dialect))
+
+
+def tick_rows(view: WindowedView, ticks: TickRange) -> ir.Table:
     """Return the feature rows to write: key, tick number, and each measure and ratio by window.
 
     A row is written when its value differs from what the view's table answers at that tick, and once a day for each live
     key (the heartbeat, spread over the day by a hash of the key).
 
+    The expression reads two unbound tables:
+
+    * `source`: rows with `key`, `event_us`, `known_us` and the columns the measures add up, within `source_bounds`;
+    * `answered`: one row a key, `key` and the measure columns: what the view's table answers at the range's first tick.
+
     Args:
         view: the view.
-        source: rows with `key`, `event_us`, `known_us` and the columns the measures add up, within `source_bounds`.
-        answered: one row a key, `key` and the measure columns: what the table answers at the range's first tick.
         ticks: the range.
     """
+    key = view.entity.dtype
+    summed = {m.column: "int64" for m in view.measures if m.column}
+    source = ibis.table({KEY: key, EVENT_MICROS: "int64", KNOWN_MICROS: "int64", **summed}, name="source")
+    state = {view.column(m.name, w): "int64" for m in view.measures for w in view.windows}
+    answered = ibis.table({KEY: key, **state}, name="answered")
     entries = _entries(view, source, ticks)
     measures = [view.column(m.name, w) for m in view.measures for w in view.windows]
     changes = ibis.union(_changes(view, entries, ticks), _heartbeats(view, entries, ticks, measures), distinct=False)

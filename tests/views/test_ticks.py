@@ -1,0 +1,178 @@
+"""The change-point query against an oracle that evaluates every key at every tick."""
+
+import hashlib
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockstep.views import Entity, Source, WindowedView, count, hours, minutes, ratio, soft, total, windowed_view
+from lockstep.views.ticks import TickRange, source_bounds, tick_sql
+
+HOUR = 3_600_000_000
+LAG = 300_000_000
+WINDOWS = (2, 24)
+DELAY, TTL = 3, 48
+STATE = ["nb_2h", "nb_1d", "fraud_2h", "fraud_1d"]
+
+
+def view(name: str = "risk") -> WindowedView:
+    return windowed_view(
+        name=name,
+        entity=Entity("terminal", "terminal_id", "int64", "o"),
+        source=Source("labels", "tx_datetime", "labelled_at", "o"),
+        measures=[count("nb"), total("tx_fraud", "fraud")],
+        ratios=[ratio("rate", "fraud", "nb")],
+        windows=[hours(n) for n in WINDOWS],
+        every=hours(1),
+        delay=hours(DELAY),
+        ttl=hours(TTL),
+        compute_lag=minutes(5),
+        freshness=soft(hours(3)),
+        owner="o",
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    key: int
+    event: int
+    known: int
+    fraud: int
+
+
+Answer = dict[int, tuple[int, tuple[int, ...]]]
+
+
+def phase(key: int) -> int:
+    return int(hashlib.md5(str(key).encode()).hexdigest()[:4], 16) % 24  # noqa: S324
+
+
+def naive(rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> list[tuple[int, ...]]:
+    """Evaluate every key at every tick."""
+    written: list[tuple[int, ...]] = []
+    for key in {r.key for r in rows}:
+        last = (answered or {}).get(key)
+        for tick in range(ticks.first, ticks.last + 1):
+            now = tick * HOUR
+            seen = [
+                r
+                for r in rows
+                if r.key == key and r.event < now - DELAY * HOUR and (not ticks.known_per_tick or r.known <= now + LAG)
+            ]
+            if not any(now < r.event + (DELAY + max(WINDOWS) + TTL) * HOUR for r in seen):
+                continue
+            inside = [[r for r in seen if r.event >= now - (DELAY + w) * HOUR] for w in WINDOWS]
+            state = tuple(len(rs) for rs in inside) + tuple(sum(r.fraud for r in rs) for rs in inside)
+            answer = last[1] if last and now - last[0] <= TTL * HOUR else None
+            if state != answer or tick % 24 == phase(key):
+                written.append((key, tick, *state))
+                last = (now, state)
+    return sorted(written)
+
+
+def computed(rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> pa.Table:
+    source = pa.table(
+        {
+            "key": pa.array([r.key for r in rows], pa.int64()),
+            "event_us": pa.array([r.event for r in rows], pa.int64()),
+            "known_us": pa.array([r.known for r in rows], pa.int64()),
+            "tx_fraud": pa.array([r.fraud for r in rows], pa.int64()),
+        }
+    )
+    start, end = source_bounds(view(), ticks)
+    first = ticks.first * HOUR
+    answers = {k: v for k, (at, v) in (answered or {}).items() if first - at <= TTL * HOUR}
+    table = pa.table(
+        {"key": pa.array(list(answers), pa.int64())}
+        | {c: pa.array([v[n] for v in answers.values()], pa.int64()) for n, c in enumerate(STATE)}
+    )
+    with duckdb.connect() as connection:
+        connection.register("all_rows", source)
+        connection.execute(f"CREATE VIEW source AS SELECT * FROM all_rows WHERE event_us >= {start} AND event_us < {end}")
+        connection.register("answered", table)
+        return connection.sql(tick_sql(view(), ticks, "duckdb")).to_arrow_table()
+
+
+def as_tuples(table: pa.Table) -> list[tuple[int, ...]]:
+    return sorted(zip(*[table[c].to_pylist() for c in ("key", "tick", *STATE)], strict=True))
+
+
+def a_time(longest: int) -> st.SearchStrategy[int]:
+    """Give whole hours as often as odd microseconds: ticks that fall exactly on an event are where windows go wrong."""
+    return st.one_of(st.integers(0, longest).map(lambda h: h * HOUR), st.integers(0, longest * HOUR))
+
+
+SOURCE_ROWS = st.lists(
+    st.builds(
+        lambda key, event, late, fraud: Row(key, event, event + late, fraud),
+        st.integers(1, 3),
+        a_time(120),
+        st.sampled_from([0, LAG, 4 * HOUR, 10 * HOUR, 60 * HOUR]),
+        st.integers(0, 1),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SOURCE_ROWS, st.booleans())
+def test_change_points_give_what_every_key_at_every_tick_gives(rows: list[Row], known_per_tick: bool) -> None:
+    ticks = TickRange(0, 220, known_per_tick)
+    assert as_tuples(computed(rows, ticks)) == naive(rows, ticks)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SOURCE_ROWS, st.integers(1, 150))
+def test_a_range_computed_in_two_runs_is_the_same_as_in_one(rows: list[Row], cut: int) -> None:
+    whole = as_tuples(computed(rows, TickRange(0, 200, known_per_tick=True)))
+    first = as_tuples(computed(rows, TickRange(0, cut, known_per_tick=True)))
+    answers: Answer = {key: (tick * HOUR, tuple(state)) for key, tick, *state in first}
+    second = as_tuples(computed(rows, TickRange(cut, 200, known_per_tick=True), answers))
+    assert sorted(first + second) == whole
+
+
+def test_a_row_exactly_on_the_tick_is_outside_and_one_exactly_a_window_old_is_inside() -> None:
+    rows = [Row(1, 10 * HOUR, 10 * HOUR, 1)]
+    found = {tick: state for _, tick, *state in as_tuples(computed(rows, TickRange(0, 40, known_per_tick=False)))}
+    assert min(found) == 10 + DELAY + 1, "the tick at exactly event + delay does not see the row"
+    assert found[14] == [1, 1, 1, 1]
+    assert found[16] == [0, 1, 0, 1], "it leaves the 2 h window after the tick at event + delay + 2 h"
+
+
+def test_a_row_known_only_after_it_left_its_window_never_enters_it() -> None:
+    rows = [Row(1, 10 * HOUR, 10 * HOUR + 10 * HOUR, 1)]
+    states = [state for _, _, *state in as_tuples(computed(rows, TickRange(0, 60, known_per_tick=True)))]
+    assert [0, 1, 0, 1] in states
+    assert all(state[0] == 0 for state in states)
+
+
+def test_a_quiet_key_gets_one_row_a_day_until_it_is_dead() -> None:
+    rows = [Row(7, 1 * HOUR, 1 * HOUR, 0)]
+    found = as_tuples(computed(rows, TickRange(0, 500, known_per_tick=False)))
+    beats = [tick for _, tick, *_ in found if tick % 24 == phase(7)]
+    dead = 1 + DELAY + max(WINDOWS) + TTL
+    assert beats == [tick for tick in range(5, dead) if tick % 24 == phase(7)]
+    assert max(tick for _, tick, *_ in found) < dead
+
+
+def test_a_ratio_is_one_division_and_empty_windows_have_the_declared_value() -> None:
+    rows = [Row(1, 0, 0, 1), Row(1, 1, 1, 0), Row(1, 2, 2, 0)]
+    table = computed(rows, TickRange(0, 60, known_per_tick=False))
+    found = dict(zip(table["tick"].to_pylist(), table["rate_1d"].to_pylist(), strict=True))
+    assert found[4] == pytest.approx(1 / 3, abs=0)
+    assert found[1 + DELAY + 24] == 0.0
+
+
+def test_work_does_not_grow_with_ticks() -> None:
+    """Nothing but a heartbeat a day comes of a month without events."""
+    found = computed([Row(k, 0, 0, 0) for k in range(200)], TickRange(0, 24 * 30, known_per_tick=False))
+    alive_days = (DELAY + max(WINDOWS) + TTL) // 24 + 1
+    assert found.num_rows <= 200 * (alive_days + 4)
+
+
+def test_features_are_named_after_measure_and_window_in_order() -> None:
+    assert list(view().features) == [*STATE, "rate_2h", "rate_1d"]
