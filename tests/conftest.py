@@ -3,9 +3,16 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from lockstep.settings import Settings
+
+# Shrinking a failure may not take longer than reading it.
+hypothesis.settings.register_profile(
+    "lockstep", deadline=None, phases=[p for p in hypothesis.Phase if p is not hypothesis.Phase.explain]
+)
+hypothesis.settings.load_profile("lockstep")
 
 NOW = datetime(2018, 6, 1, tzinfo=UTC)
 

@@ -71,8 +71,8 @@ def tick_sql(view: WindowedView, ticks: TickRange, dialect: str) -> str:
 def tick_rows(view: WindowedView, ticks: TickRange) -> ir.Table:
     """Return the feature rows to write: key, tick number, and each measure and ratio by window.
 
-    A row is written when its value differs from what the view's table answers at that tick, and once a day for each live
-    key (the heartbeat, spread over the day by a hash of the key).
+    A row is written when its value differs from what the view's table answers at that tick, and once a day for each
+    live key (the heartbeat, spread over the day by a hash of the key).
 
     The expression reads two unbound tables:
 
@@ -92,10 +92,10 @@ def tick_rows(view: WindowedView, ticks: TickRange) -> ir.Table:
     measures = [view.column(m.name, w) for m in view.measures for w in view.windows]
     changes = ibis.union(_changes(view, entries, ticks), _heartbeats(view, entries, ticks, measures), distinct=False)
     steps = changes.group_by([KEY, TICK]).aggregate(
-        heartbeat=changes["heartbeat"].max(), **{c: changes[c].sum().cast("int64") for c in measures}
+        heartbeat=changes["heartbeat"].max(), **{c: changes[c].sum() for c in measures}
     )
     running = ibis.window(group_by=KEY, order_by=TICK, preceding=None, following=0)
-    states = steps.select(KEY, TICK, "heartbeat", **{c: steps[c].sum().over(running).cast("int64") for c in measures})
+    states = steps.select(KEY, TICK, "heartbeat", **{c: steps[c].sum().over(running) for c in measures})
     by_tick = ibis.window(group_by=KEY, order_by=TICK)
     before = states.mutate(
         **{f"{c}_before": states[c].lag().over(by_tick) for c in measures},
@@ -119,19 +119,22 @@ def _life_after_windows(view: WindowedView) -> timedelta:
 
 
 def _entries(view: WindowedView, source: ir.Table, ticks: TickRange) -> ir.Table:
-    """Return the source rows with the tick they enter at, and the tick from which their key is dead if none follows."""
+    """Return the source rows with the tick they arrive at, the tick of the range they enter at, and when their key dies."""
     every, delay = view.every // MICROSECOND, view.delay // MICROSECOND
     shifted = source[EVENT_MICROS] + delay
-    enters = ibis.greatest(_floor(shifted, every) + 1, ibis.literal(ticks.first, "int64"))
+    arrives = _floor(shifted, every) + 1
     if ticks.known_per_tick:
         lag = view.compute_lag // MICROSECOND
-        enters = ibis.greatest(enters, -_floor(lag - source[KNOWN_MICROS], every))
+        arrives = ibis.greatest(arrives, -_floor(lag - source[KNOWN_MICROS], every))
+    enters = ibis.greatest(arrives, ibis.literal(ticks.first, "int64"))
     amounts = {m.name: (source[m.column] if m.column else ibis.literal(1)).cast("int64") for m in view.measures}
     life = (max(view.windows) + _life_after_windows(view)) // MICROSECOND
     leaves = {
         f"leaves_{n}": _floor(shifted + window // MICROSECOND, every) + 1 for n, window in enumerate(view.windows)
     }
-    rows = source.select(KEY, enters=enters, dies=-_floor(-(shifted + life), every), **leaves, **amounts)
+    rows = source.select(
+        KEY, arrives=arrives, enters=enters, dies=-_floor(-(shifted + life), every), **leaves, **amounts
+    )
     return rows.filter(rows["enters"] <= ticks.last, rows["enters"] < rows["dies"])
 
 
@@ -157,30 +160,34 @@ def _changes(view: WindowedView, entries: ir.Table, ticks: TickRange) -> ir.Tabl
 
 
 def _heartbeats(view: WindowedView, entries: ir.Table, ticks: TickRange, measures: list[str]) -> ir.Table:
-    """Return one row a live key and day, adding nothing, at the tick of the day that the key's hash names."""
-    by_entry = ibis.window(group_by=KEY, order_by="enters")
-    so_far = ibis.window(group_by=KEY, order_by="enters", preceding=None, following=0)
-    arrivals = entries.group_by([KEY, "enters"]).aggregate(dies=entries["dies"].max())
-    spans = arrivals.select(
+    """Return one row a live key and day, adding nothing, at the tick of the day that the key's hash names.
+
+    The first tick of a life is one too, so that from then on the table always answers with a row inside its ttl.
+    """
+    by_entry = ibis.window(group_by=KEY, order_by="arrives")
+    so_far = ibis.window(group_by=KEY, order_by="arrives", preceding=None, following=0)
+    arrivals = entries.group_by([KEY, "arrives"]).aggregate(dies=entries["dies"].max())
+    lives = arrivals.mutate(lives_until=arrivals["dies"].max().over(so_far))
+    lives = lives.mutate(lived_until=lives["lives_until"].lag().over(by_entry).fill_null(lives["arrives"]))
+    end = ibis.literal(ticks.last + 1, "int64")
+    spans = lives.select(
         KEY,
-        start=arrivals["enters"],
-        end=ibis.least(
-            arrivals["dies"].max().over(so_far),
-            arrivals["enters"].lead().over(by_entry).fill_null(ticks.last + 1),
-            ibis.literal(ticks.last + 1, "int64"),
-        ),
+        "arrives",
+        begins=lives["lived_until"] <= lives["arrives"],
+        start=ibis.greatest(lives["arrives"], ibis.literal(ticks.first, "int64")),
+        end=ibis.least(lives["lives_until"], lives["arrives"].lead().over(by_entry).fill_null(ticks.last + 1), end),
     )
-    keys = spans.select(KEY).distinct()
-    phases = keys.select(phase_key=keys[KEY], phase=_phase(keys[KEY], view.ticks_per_day))
+    phases = spans.select(KEY).distinct()
+    phases = phases.select(phase_key=phases[KEY], phase=_phase(phases[KEY], view.ticks_per_day))
     phased = spans.left_join(phases, spans[KEY] == phases["phase_key"])
     per_day = view.ticks_per_day
     wait = (phased["phase"] - phased["start"]) % per_day
     beats = phased.select(KEY, "end", beat=phased["start"] + (wait + per_day) % per_day)
     beats = beats.filter(beats["beat"] < beats["end"])
-    each = beats.select(KEY, tick=ibis.range(beats["beat"], beats["end"], per_day).unnest())
-    return each.select(
-        KEY, tick=each["tick"].cast("int64"), heartbeat=_YES, **{c: ibis.literal(0, "int64") for c in measures}
-    )
+    daily = beats.select(KEY, tick=ibis.range(beats["beat"], beats["end"], per_day).unnest())
+    begun = spans.filter(spans["begins"], spans["arrives"] >= ticks.first)
+    each = ibis.union(daily, begun.select(KEY, tick=begun["arrives"]), distinct=False)
+    return each.select(KEY, TICK, heartbeat=_YES, **{c: ibis.literal(0, "int64") for c in measures})
 
 
 def _phase(key: ir.Value, ticks_per_day: int) -> ir.Value:

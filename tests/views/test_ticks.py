@@ -51,6 +51,19 @@ def phase(key: int) -> int:
     return int(hashlib.md5(str(key).encode()).hexdigest()[:4], 16) % 24  # noqa: S324
 
 
+def visible(rows: list[Row], key: int, tick: int, ticks: TickRange) -> list[Row]:
+    now = tick * HOUR
+    return [
+        r
+        for r in rows
+        if r.key == key and r.event < now - DELAY * HOUR and (not ticks.known_per_tick or r.known <= now + LAG)
+    ]
+
+
+def alive(rows: list[Row], key: int, tick: int, ticks: TickRange) -> bool:
+    return any(tick * HOUR < r.event + (DELAY + max(WINDOWS) + TTL) * HOUR for r in visible(rows, key, tick, ticks))
+
+
 def naive(rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> list[tuple[int, ...]]:
     """Evaluate every key at every tick."""
     written: list[tuple[int, ...]] = []
@@ -58,17 +71,13 @@ def naive(rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> 
         last = (answered or {}).get(key)
         for tick in range(ticks.first, ticks.last + 1):
             now = tick * HOUR
-            seen = [
-                r
-                for r in rows
-                if r.key == key and r.event < now - DELAY * HOUR and (not ticks.known_per_tick or r.known <= now + LAG)
-            ]
-            if not any(now < r.event + (DELAY + max(WINDOWS) + TTL) * HOUR for r in seen):
+            seen = visible(rows, key, tick, ticks)
+            if not alive(rows, key, tick, ticks):
                 continue
             inside = [[r for r in seen if r.event >= now - (DELAY + w) * HOUR] for w in WINDOWS]
             state = tuple(len(rs) for rs in inside) + tuple(sum(r.fraud for r in rs) for rs in inside)
             answer = last[1] if last and now - last[0] <= TTL * HOUR else None
-            if state != answer or tick % 24 == phase(key):
+            if state != answer or tick % 24 == phase(key) or not alive(rows, key, tick - 1, ticks):
                 written.append((key, tick, *state))
                 last = (now, state)
     return sorted(written)
@@ -92,9 +101,14 @@ def computed(rows: list[Row], ticks: TickRange, answered: Answer | None = None) 
     )
     with duckdb.connect() as connection:
         connection.register("all_rows", source)
-        connection.execute(f"CREATE VIEW source AS SELECT * FROM all_rows WHERE event_us >= {start} AND event_us < {end}")
+        connection.execute(
+            f"CREATE VIEW source AS SELECT * FROM all_rows WHERE event_us >= {start} AND event_us < {end}"
+        )
         connection.register("answered", table)
-        return connection.sql(tick_sql(view(), ticks, "duckdb")).to_arrow_table()
+        found = connection.sql(tick_sql(view(), ticks, "duckdb")).to_arrow_table()
+    return found.cast(
+        pa.schema([(n, pa.float64() if n.startswith("rate") else pa.int64()) for n in found.column_names])
+    )
 
 
 def as_tuples(table: pa.Table) -> list[tuple[int, ...]]:

@@ -1,0 +1,103 @@
+"""The lake's tables: appends, time travel, files by sequence number, pruning."""
+
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+
+from lockstep.clock import parse_time
+from lockstep.errors import BadInput, NotYetSupported, SchemaDrift
+from lockstep.lake import Lake
+from lockstep.lake.catalog import TimeRange, connect
+
+SCHEMA = pa.schema([pa.field("at", pa.timestamp("us", tz="UTC")), pa.field("n", pa.int64())])
+T = parse_time("2018-06-01T12:00:00Z")
+BIG = 2**63 - 1
+
+
+@pytest.fixture
+def lake(settings) -> Lake:
+    opened = Lake.open(settings, "test")
+    opened.ensure_table("events", SCHEMA, "at")
+    return opened
+
+
+def rows(*numbers: int, day: int = 0) -> pa.Table:
+    return pa.table({"at": [T + timedelta(days=day)] * len(numbers), "n": list(numbers)}).cast(SCHEMA)
+
+
+def read(settings, lake, **options) -> list[int]:
+    with connect(settings) as connection:
+        lake.register(connection, "events", "events", columns=["at", "n"], **options)
+        return [n for (n,) in connection.execute("SELECT n FROM events ORDER BY n").fetchall()]
+
+
+def test_what_is_appended_is_read_back_to_the_last_bit(settings, lake) -> None:
+    lake.append("events", rows(BIG, -BIG, 0))
+    assert read(settings, lake) == [-BIG, 0, BIG]
+
+
+def test_an_empty_append_is_a_snapshot_with_properties(lake) -> None:
+    lake.append("events", rows(1))
+    empty = lake.append("events", SCHEMA.empty_table(), {"why": "tick"})
+    assert empty.sequence == 2
+    assert empty.properties["why"] == "tick"
+    assert [s.sequence for s in lake.snapshots("events")] == [1, 2]
+
+
+def test_an_older_snapshot_reads_as_it_was(settings, lake) -> None:
+    first = lake.append("events", rows(1))
+    lake.append("events", rows(2))
+    assert read(settings, lake, snapshot_id=first.id) == [1]
+
+
+def test_files_are_told_by_the_snapshots_that_added_them_also_after_manifests_merged(lake) -> None:
+    for n in range(30):
+        lake.append("events", rows(n, day=n % 3))
+    assert [f.sequence for f in lake.files_added("events", 10, 13)] == [11, 12, 13]
+    assert len(lake.files_added("events", 0, 30)) == 30
+    assert len(lake.table("events").current_snapshot().manifests(lake.table("events").io)) < 30
+
+
+def test_a_deletion_between_snapshots_is_refused_not_skipped(lake) -> None:
+    lake.append("events", rows(1, 2))
+    lake.table("events").delete("n = 1")
+    with pytest.raises(NotYetSupported, match="only appends"):
+        lake.files_added("events", 0, lake.current("events").sequence)
+
+
+def test_files_outside_the_time_range_are_not_planned(settings, lake) -> None:
+    for day in range(4):
+        lake.append("events", rows(day, day=day))
+    within = TimeRange("at", T + timedelta(days=1), T + timedelta(days=2, microseconds=1))
+    with connect(settings) as connection:
+        lake.register(connection, "events", "events", columns=["n"], within=within)
+        (sql,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'events'").fetchone()
+    assert sql.count(".parquet") == 2
+    assert read(settings, lake, within=within) == [1, 2]
+
+
+def test_rows_that_do_not_fit_are_refused_by_column(lake) -> None:
+    wrong = pa.table({"at": [T], "n": ["1"], "m": [1]})
+    with pytest.raises(SchemaDrift, match=r"has unknown m; n is string, not int64"):
+        lake.append("events", wrong)
+    with pytest.raises(SchemaDrift, match="lacks at"):
+        lake.append("events", pa.table({"n": [1]}))
+
+
+def test_a_table_that_exists_with_other_columns_is_drift(lake) -> None:
+    with pytest.raises(SchemaDrift, match="n is string, not int64"):
+        lake.ensure_table("events", pa.schema([SCHEMA.field("at"), pa.field("n", pa.string())]))
+
+
+def test_an_unknown_table_names_the_nearest(lake) -> None:
+    with pytest.raises(BadInput, match="did you mean 'events'"):
+        lake.table("event")
+
+
+def test_a_tag_is_set_once(lake) -> None:
+    snapshot = lake.append("events", rows(1))
+    lake.tag("events", snapshot.id, "training-1")
+    lake.append("events", rows(2))
+    lake.tag("events", snapshot.id, "training-1")
+    assert lake.table("events").metadata.refs["training-1"].snapshot_id == snapshot.id

@@ -1,0 +1,185 @@
+"""Computing a view into its table: live, bootstrap, restarts."""
+
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from lockstep.clock import parse_time
+from lockstep.errors import BadInput, NotYetSupported
+from lockstep.lake import Lake
+from lockstep.lake.catalog import connect
+from lockstep.lake.snapshots import COMPUTE_ID
+from lockstep.materialize.ledger import Ledger, Mode, State
+from lockstep.settings import Settings
+from lockstep.views import Entity, Source, count, days, hours, soft, total, windowed_view
+from lockstep.views.compute import bootstrap, compute
+
+NOON = parse_time("2018-06-01T12:00:00Z")
+PAYMENTS = pa.schema(
+    [
+        pa.field("at", pa.timestamp("us", tz="UTC")),
+        pa.field("card", pa.int64(), nullable=False),
+        pa.field("cents", pa.int64()),
+        pa.field("seen", pa.timestamp("us", tz="UTC")),
+    ]
+)
+SPEND = windowed_view(
+    name="spend",
+    entity=Entity("card", "card", "int64", "o"),
+    source=Source("payments", "at", "seen", "o"),
+    measures=[count("nb"), total("cents")],
+    windows=[days(1), days(7)],
+    every=hours(1),
+    ttl=days(3),
+    freshness=soft(hours(3)),
+    owner="o",
+)
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    opened = Lake.open(settings, "test")
+    opened.ensure_table("payments", PAYMENTS, "at")
+    return opened
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Ledger:
+    return Ledger.open(settings, "test")
+
+
+def pay(lake: Lake, *rows: tuple[str, int, int, str]) -> None:
+    columns = zip(*rows, strict=True)
+    names = ("at", "card", "cents", "seen")
+    values = {
+        n: [parse_time(v) if n in {"at", "seen"} else v for v in vs] for n, vs in zip(names, columns, strict=True)
+    }
+    lake.append("payments", pa.table(values).cast(PAYMENTS))
+
+
+def answers(settings: Settings, lake: Lake, card: int, at: datetime) -> tuple[int, int] | None:
+    """What the table answers for a card at a time."""
+    with connect(settings) as connection:
+        lake.register(connection, "spend", "spend", columns=SPEND.schema.names)
+        return connection.execute(
+            "SELECT nb_1d, cents_1d FROM spend WHERE card = ? AND event_timestamp <= ? "
+            "ORDER BY event_timestamp DESC, created_timestamp DESC LIMIT 1",
+            [card, at],
+        ).fetchone()
+
+
+def test_a_live_tick_counts_what_is_known_and_names_its_watermark(settings, lake, ledger) -> None:
+    pay(
+        lake,
+        ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"),
+        ("2018-06-01T12:00:00Z", 1, 70, "2018-06-01T12:00:00Z"),
+    )
+    settings.clock.advance_to(NOON + timedelta(minutes=5))
+    done = compute(settings, lake, ledger, SPEND, NOON + timedelta(minutes=5))
+    assert (done.tick, done.rows) == (NOON, 1)
+    assert answers(settings, lake, 1, NOON) == (1, 500), "the payment exactly at the tick belongs to the next one"
+    assert lake.current("spend").tick == int(NOON.timestamp()) * 1_000_000
+
+
+def test_computing_again_appends_nothing(settings, lake, ledger) -> None:
+    pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
+    settings.clock.advance_to(NOON)
+    first = compute(settings, lake, ledger, SPEND, NOON)
+    again = compute(settings, lake, ledger, SPEND, NOON)
+    assert (again.rows, again.snapshot_id) == (0, first.snapshot_id)
+    assert len(lake.snapshots("spend")) == 1
+
+
+def test_a_tick_without_changes_commits_an_empty_snapshot_with_its_watermark(settings, lake, ledger) -> None:
+    pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
+    settings.clock.advance_to(NOON + timedelta(hours=1))
+    compute(settings, lake, ledger, SPEND, NOON)
+    quiet = [compute(settings, lake, ledger, SPEND, NOON + timedelta(hours=1))]
+    assert [c.tick for c in quiet] == [NOON + timedelta(hours=1)]
+    assert len(lake.snapshots("spend")) == 2
+
+
+def test_a_late_row_enters_the_next_tick_and_rewrites_none(settings, lake, ledger) -> None:
+    pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
+    settings.clock.advance_to(NOON)
+    compute(settings, lake, ledger, SPEND, NOON)
+    pay(lake, ("2018-06-01T09:00:00Z", 1, 30, "2018-06-01T12:30:00Z"))
+    settings.clock.advance_to(NOON + timedelta(hours=1))
+    compute(settings, lake, ledger, SPEND, NOON + timedelta(hours=1))
+    assert answers(settings, lake, 1, NOON) == (1, 500)
+    assert answers(settings, lake, 1, NOON + timedelta(hours=1)) == (2, 530)
+
+
+def test_a_crash_between_append_and_ledger_does_not_append_twice(settings, lake, ledger, monkeypatch) -> None:
+    pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
+    settings.clock.advance_to(NOON)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Ledger, "commit_compute", die)
+        with pytest.raises(KeyboardInterrupt):
+            compute(settings, lake, ledger, SPEND, NOON)
+    assert ledger.computes("spend")[0].state is State.PLANNED
+    done = compute(settings, lake, ledger, SPEND, NOON)
+    row = ledger.computes("spend")[0]
+    assert (row.state, row.snapshot_id, row.rows) == (State.COMMITTED, done.snapshot_id, 1)
+    assert [s.properties[COMPUTE_ID] for s in lake.snapshots("spend")] == ["1"]
+
+
+def test_a_planned_range_is_finished_with_the_snapshots_it_was_planned_with(
+    settings, lake, ledger, monkeypatch
+) -> None:
+    pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
+    settings.clock.advance_to(NOON)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Lake, "append", die)
+        with pytest.raises(KeyboardInterrupt):
+            compute(settings, lake, ledger, SPEND, NOON)
+    pay(lake, ("2018-06-01T10:40:00Z", 1, 9, "2018-06-01T12:10:00Z"))
+    compute(settings, lake, ledger, SPEND, NOON)
+    assert answers(settings, lake, 1, NOON) == (1, 500)
+
+
+def test_bootstrap_reads_only_what_each_tick_could_have_known(settings, lake, ledger) -> None:
+    pay(
+        lake,
+        ("2018-05-31T10:30:00Z", 1, 500, "2018-05-31T10:30:01Z"),
+        ("2018-05-31T10:40:00Z", 1, 30, "2018-05-31T14:30:00Z"),
+    )
+    settings.clock.advance_to(NOON)
+    bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
+    assert answers(settings, lake, 1, parse_time("2018-05-31T14:00:00Z")) == (1, 500)
+    assert answers(settings, lake, 1, parse_time("2018-05-31T15:00:00Z")) == (2, 530)
+    row = ledger.computes("spend")[0]
+    assert (row.mode, row.tick_to) == (Mode.BOOTSTRAP, NOON)
+
+
+def test_live_ticks_follow_where_the_bootstrap_ended(settings, lake, ledger) -> None:
+    pay(lake, ("2018-05-31T10:30:00Z", 1, 500, "2018-05-31T10:30:01Z"))
+    settings.clock.advance_to(NOON + timedelta(hours=3))
+    bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
+    compute(settings, lake, ledger, SPEND, NOON + timedelta(hours=3))
+    assert [(r.mode, r.tick_from, r.tick_to) for r in ledger.computes("spend")] == [
+        (Mode.BOOTSTRAP, parse_time("2018-05-31T00:00:00Z"), NOON),
+        (Mode.LIVE, NOON, NOON + timedelta(hours=3)),
+    ]
+
+
+def test_bootstrapping_over_live_ticks_is_refused(settings, lake, ledger) -> None:
+    pay(lake, ("2018-05-31T10:30:00Z", 1, 500, "2018-05-31T10:30:01Z"))
+    settings.clock.advance_to(NOON)
+    compute(settings, lake, ledger, SPEND, NOON)
+    with pytest.raises(NotYetSupported, match="correct mode"):
+        bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
+
+
+def test_a_tick_in_the_future_is_refused(settings, lake, ledger) -> None:
+    with pytest.raises(BadInput, match="is in the future"):
+        compute(settings, lake, ledger, SPEND, NOON + timedelta(days=400))
