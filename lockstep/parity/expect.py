@@ -14,11 +14,10 @@ from lockstep.lake import Lake
 from lockstep.lake.catalog import connect, quote, read_parquet
 from lockstep.offline.history import training_features
 from lockstep.parity.sample import ServedRow
+from lockstep.serving.features import complete_inputs
 from lockstep.settings import Settings
 from lockstep.views import UseCase
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP
-
-REQUEST_TIME = "request_time_us"
 
 
 @dataclass(frozen=True)
@@ -136,11 +135,7 @@ def spine(contract: FeatureContract, sample: Sequence[ServedRow]) -> pa.Table:
         return pa.array(values, ARROW_TYPES[of.dtype])
 
     keys = {key.name: column(key, [row.keys[key.name] for row in sample]) for key in contract.join_keys}
-    inputs = {
-        given.name: column(
-            given, [row.request_us if given.name == REQUEST_TIME else row.inputs[given.name] for row in sample]
-        )
-        for given in contract.request_inputs
-    }
+    given = complete_inputs(contract, [row.inputs for row in sample], [row.request_us for row in sample])
+    inputs = {of.name: column(of, given[of.name]) for of in contract.request_inputs}
     times = pa.array([row.request_us for row in sample], pa.int64()).cast(ARROW_TYPES["timestamp"])
     return pa.table({**keys, EVENT_TIMESTAMP: times, **inputs})

@@ -37,7 +37,7 @@ class ModelNamed(_Frozen):
     """The model that served; its digest and contract are what a verdict is bound to."""
 
     name: str
-    version: str
+    version: int
     digest: str
     contract: str
 

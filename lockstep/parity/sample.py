@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lockstep.clock import from_micros, to_micros
+from lockstep.contract import FeatureContract
 from lockstep.lake import Lake
 from lockstep.lake.catalog import TimeRange, connect
 from lockstep.online.epoch import Epochs
-from lockstep.serving.log import SERVED_LOG, SERVED_LOG_SCHEMA
+from lockstep.serving.log import SCHEMA, SERVED_LOG, UNIFORM, decode_values
 from lockstep.settings import Settings
 
 PER_STRATUM = 5
+_FLOATS = {"float32", "float64"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,14 @@ class Served:
 
 
 def read_served(
-    settings: Settings, lake: Lake, *, model: str, contract: str, shadow: bool, since: datetime, until: datetime
+    settings: Settings,
+    lake: Lake,
+    *,
+    model: str,
+    contract: FeatureContract,
+    shadow: bool,
+    since: datetime,
+    until: datetime,
 ) -> Served:
     """Return what a model served in `[since, until)`, by request time.
 
@@ -84,7 +93,7 @@ def read_served(
         settings: for the embedded engine.
         lake: where the served log is.
         model: the model's digest.
-        contract: the hash of the contract its rows must name.
+        contract: the contract its rows must name.
         shadow: whether shadow rows are wanted, or live ones.
         since: first request time.
         until: end of the request times.
@@ -93,13 +102,14 @@ def read_served(
         return Served((), 0.0)
     with connect(settings) as connection:
         within = TimeRange("request_time", since, until)
-        lake.register(connection, "served", SERVED_LOG, columns=SERVED_LOG_SCHEMA.names, within=within)
+        lake.register(connection, "served", SERVED_LOG, columns=SCHEMA.names, within=within)
         logged: pa.Table = connection.sql("SELECT * FROM served").to_arrow_table()
     wanted = pc.and_(
-        pc.and_(pc.equal(logged["model"], model), pc.equal(logged["contract"], contract)),
+        pc.and_(pc.equal(logged["model"], model), pc.equal(logged["contract"], contract.hash)),
         pc.equal(logged["shadow"], shadow),
     )
-    rows = [_decode(row) for row in logged.filter(wanted).to_pylist()]
+    floats = {view.name: {c.name for c in view.columns if c.dtype in _FLOATS} for view in contract.views}
+    rows = [_decode(row, floats) for row in logged.filter(wanted).to_pylist()]
     return Served(tuple(sorted(rows, key=lambda row: row.rank)), _lost_share(logged))
 
 
@@ -121,7 +131,7 @@ def stratified(rows: Iterable[ServedRow]) -> dict[str, tuple[ServedRow, ...]]:
     return {name: tuple(strata[name]) for name in sorted(strata)}
 
 
-def _decode(row: Mapping[str, Any]) -> ServedRow:
+def _decode(row: Mapping[str, Any], floats: Mapping[str, set[str]]) -> ServedRow:
     return ServedRow(
         request_id=row["request_id"],
         row=row["row"],
@@ -136,7 +146,7 @@ def _decode(row: Mapping[str, Any]) -> ServedRow:
                 status=view["status"],
                 event_us=_micros(view["event_timestamp"]),
                 created_us=_micros(view["created_timestamp"]),
-                values=orjson.loads(view["values"]),
+                values=decode_values(view["values"], floats.get(view["view"], set())),
             )
             for view in row["views"]
         },
@@ -145,7 +155,7 @@ def _decode(row: Mapping[str, Any]) -> ServedRow:
         model=row["model"],
         score=row["score"],
         flags=tuple(row["flags"]),
-        uniform=row["why"] == "uniform",
+        uniform=row["why"] == UNIFORM,
     )
 
 

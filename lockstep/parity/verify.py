@@ -10,11 +10,11 @@ from lockstep.errors import BadInput
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger, State
 from lockstep.parity.compare import Comparison, Difference
-from lockstep.parity.expect import REQUEST_TIME, history, training_vectors
+from lockstep.parity.expect import history, training_vectors
 from lockstep.parity.report import DifferenceFound, FeatureRate, ModelNamed, ParityReport, Sampled, Stratum, store
 from lockstep.parity.sample import ServedRow, read_served, stratified, uniform
 from lockstep.parity.verdict import judge, required_rows
-from lockstep.serving.features import build_vectors, load_functions
+from lockstep.serving.features import build_vectors, complete_inputs, load_functions
 from lockstep.settings import Settings
 from lockstep.training.registry import Registered
 from lockstep.views import UseCase
@@ -54,7 +54,7 @@ def verify(
         raise BadInput(f"the window from {since.isoformat()} to {until.isoformat()} is empty")
     contract = model.contract
     served = read_served(
-        settings, lake, model=model.digest, contract=contract.hash, shadow=shadow, since=since, until=until
+        settings, lake, model=model.digest, contract=contract, shadow=shadow, since=since, until=until
     )
     required = required_rows(settings.parity_limit, settings.parity_confidence)
     chosen, strata = uniform(served.rows, max(sample_rows, required)), stratified(served.rows)
@@ -72,7 +72,7 @@ def verify(
     report = ParityReport(
         project=contract.project,
         created=settings.clock.now(),
-        model=ModelNamed(name=model.name, version=model.version, digest=model.digest, contract=contract.hash),
+        model=ModelNamed(name=use_case.model.name, version=model.version, digest=model.digest, contract=contract.hash),
         shadow=shadow,
         since=since,
         until=until,
@@ -106,7 +106,7 @@ def _differences(
 ) -> dict[str, list[Difference]]:
     if not rows:
         return {}
-    functions = load_functions(contract)
+    functions = load_functions(contract, settings.use_case)
 
     def recompute(row: ServedRow) -> Sequence[float | None]:
         usable = {
@@ -114,10 +114,7 @@ def _differences(
             for view, read in row.views.items()
             for column, value in read.values.items()
         }
-        inputs = {
-            given.name: [row.request_us if given.name == REQUEST_TIME else row.inputs[given.name]]
-            for given in contract.request_inputs
-        }
+        inputs = complete_inputs(contract, [row.inputs], [row.request_us])
         vector = build_vectors(contract, functions, usable, inputs)[0].tolist()
         return [None if value != value else value for value in vector]  # noqa: PLR0124
 
