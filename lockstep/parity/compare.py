@@ -197,11 +197,11 @@ class Comparison:
         served, wanted = row.views.get(view.name), self._histories[view.name].known(row)
         if served is None:
             return Cause.UNEXPLAINED, "the log names no reading of it"
+        if inconsistent is not None:
+            return inconsistent.cause, inconsistent.evidence
         used = (served.event_us, served.created_us) if served.status == "present" else None
         if used == (wanted.version if wanted else None):
             return None
-        if inconsistent is not None:
-            return inconsistent.cause, inconsistent.evidence
         if used and served.created_us is not None and served.created_us + view.visible_lag_us > row.request_us:
             return Cause.EARLY, f"created {served.created_us} + visible lag is after the request time {row.request_us}"
         epoch = row.before.views.get(view.name)

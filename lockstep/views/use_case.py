@@ -25,6 +25,9 @@ class ModelRecipe:
         spine: SQL over the lake's tables that gives the entity rows: the join keys, `event_timestamp`, the request's
             inputs, and the label; its parameters are `$start`, `$end` (event time, half-open) and `$known_at`.
         spine_tables: the tables the SQL reads, each with the columns it needs.
+        requests: SQL over the lake's tables that gives the newest events as requests, the join keys and request inputs of
+            up to `$rows` of them; a shadow replay sends them.
+        requests_tables: the tables it reads (sources of the use case), each with the columns it needs.
         label: the label's column, 0 or 1.
         estimator: makes an unfitted scikit-learn classifier.
         trusted_types: what the serialized estimator may contain besides skops' own defaults.
@@ -37,6 +40,8 @@ class ModelRecipe:
     service: FeatureService
     spine: str
     spine_tables: Mapping[str, tuple[str, ...]]
+    requests: str
+    requests_tables: Mapping[str, tuple[str, ...]]
     label: str
     estimator: Callable[[], Any]
     trusted_types: tuple[str, ...]

@@ -135,7 +135,7 @@ def test_a_key_nobody_ever_wrote_is_rightly_missing() -> None:
 def test_values_that_match_no_row_ever_written_are_corruption() -> None:
     corrupted = replace(ROWS[1], values={"nb": 21})
     found = compare(served(corrupted), 20.0)
-    assert causes(found) == {("consistency", Cause.CORRUPTION), ("training", Cause.UNEXPLAINED)}
+    assert causes(found) == {("consistency", Cause.CORRUPTION), ("training", Cause.CORRUPTION)}
 
 
 def test_a_version_the_lake_never_held_is_corruption_even_if_the_value_is_right() -> None:

@@ -1,0 +1,210 @@
+"""The reader: rows of many entities and views in one round trip, by a plan that is made of the contract alone.
+
+A pipeline reads the epoch hash, then one HMGET per entity key with the fields of all its views, then the epoch hash again. Redis
+answers in that order, so what was being written meanwhile shows in the difference of the two. It is no transaction: that would
+hold up the server's other clients and say no more.
+
+What is read is reported as it is stored. Whether a row is *missing* or *stale* follows from its stored event time, never from
+Feast's status, which says PRESENT of both.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import redis.asyncio
+
+from lockstep.contract import FeatureContract, View
+from lockstep.errors import BadInput
+from lockstep.online.epoch import Epochs, epoch_key, parse
+from lockstep.online.layout import EntityKeys, decode_pair, field_of, fields_of, require_distinct
+from lockstep.online.store import answering, connect_async, meaning
+from lockstep.online.values import decode_column
+from lockstep.settings import Settings
+
+Status = Literal["present", "missing", "stale"]
+Cells = Sequence[bytes | None]
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """What was read of one view, one item per request row.
+
+    Attributes:
+        status: *missing*: nothing is stored; *stale*: at the request time it was older than its ttl.
+        event_us: the stored row's event time in microseconds; None where missing.
+        created_us: its created time; None where missing, -1 where another writer did not say.
+        values: for each column the values as stored, also of stale rows; None for null.
+    """
+
+    status: list[Status]
+    event_us: list[int | None]
+    created_us: list[int | None]
+    values: dict[str, list[Any]]
+
+    def usable(self, column: str) -> list[Any]:
+        """Return the values a model may use: None where the row is missing or stale."""
+        pairs = zip(self.status, self.values[column], strict=True)
+        return [value if status == "present" else None for status, value in pairs]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of the store: the epoch hash before and after, and the rows of each view in between."""
+
+    before: Epochs
+    after: Epochs
+    views: dict[str, ViewRows]
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Where a view's fields are in its entity's HMGET."""
+
+    view: View
+    start: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The views that share their join keys, and so a Redis hash per entity."""
+
+    keys: EntityKeys
+    fields: tuple[bytes, ...]
+    slices: tuple[_Slice, ...]
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """What to read for one contract."""
+
+    epoch_key: str
+    order: tuple[str, ...]
+    groups: tuple[_Group, ...]
+
+    @classmethod
+    def compile(cls, contract: FeatureContract) -> "ReadPlan":
+        """Make the plan of a contract.
+
+        Raises:
+            NotYetSupported: a join key's type, or two features whose fields collide.
+        """
+        shared: dict[tuple[tuple[str, str], ...], list[View]] = {}
+        for view in contract.views:
+            shared.setdefault(tuple(sorted((k.name, k.dtype) for k in view.join_keys)), []).append(view)
+        groups = tuple(_group(contract.project, views) for views in shared.values())
+        return cls(epoch_key(contract.project), tuple(view.name for view in contract.views), groups)
+
+
+def _group(project: str, views: Sequence[View]) -> _Group:
+    require_distinct({(v.name, c.name): field_of(v.name, c.name) for v in views for c in v.columns})
+    fields: list[bytes] = []
+    slices: list[_Slice] = []
+    for view in views:
+        slices.append(_Slice(view, len(fields)))
+        fields.extend(fields_of(view))
+    return _Group(EntityKeys(project, views[0].join_keys), tuple(fields), tuple(slices))
+
+
+class OnlineReader:
+    """Reads the rows that a contract names.
+
+    Args:
+        redis: an asyncio client with `decode_responses` off; closed by its owner.
+        plan: what to read.
+    """
+
+    def __init__(self, redis: "redis.asyncio.Redis", plan: ReadPlan) -> None:
+        self._redis = redis
+        self._plan = plan
+        self._last: tuple[Mapping[bytes, bytes], Epochs] = ({}, parse({}))
+
+    async def read(self, entities: Mapping[str, Sequence[Any]], times_us: Sequence[int]) -> Reading:
+        """Read one row per request row from every view.
+
+        Args:
+            entities: each join key's values; all of one length. An entity that is named twice is read once.
+            times_us: each row's request time in microseconds, which its ttl is judged at.
+
+        Raises:
+            BadInput: a join key is missing, has a value of another type, or not one for each request time.
+            SchemaDrift: the store holds bytes that the contract's types do not explain.
+            Transient: the store does not answer.
+            Terminal: the store refuses.
+        """
+        keys = [self._keys(group, entities, len(times_us)) for group in self._plan.groups]
+        distinct = [dict.fromkeys(of_group) for of_group in keys]
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hgetall(self._plan.epoch_key)
+        for group, wanted in zip(self._plan.groups, distinct, strict=True):
+            for key in wanted:
+                pipeline.execute_command("HMGET", key, *group.fields)
+        pipeline.hgetall(self._plan.epoch_key)
+        with answering():
+            answers = await pipeline.execute(raise_on_error=False)
+        refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        if refused is not None:  # raised here, without the command, which holds somebody's key
+            raise meaning(refused) from refused
+
+        before, after = self._epochs(answers[0]), self._epochs(answers[-1])
+        views: dict[str, ViewRows] = {}
+        start = 1
+        for group, rows, wanted in zip(self._plan.groups, keys, distinct, strict=True):
+            stored = dict(zip(wanted, answers[start : start + len(wanted)], strict=True))
+            start += len(wanted)
+            cells = list(zip(*stored.values(), strict=True)) or [()] * len(group.fields)
+            places = {key: place for place, key in enumerate(stored)}
+            index = [places[key] for key in rows] if len(places) < len(rows) else None
+            for part in group.slices:
+                views[part.view.name] = _view_rows(part, cells, index, times_us)
+        return Reading(before, after, {name: views[name] for name in self._plan.order})
+
+    @staticmethod
+    def _keys(group: _Group, entities: Mapping[str, Sequence[Any]], rows: int) -> list[bytes]:
+        for key in group.keys.join_keys:
+            if key.name in entities and len(entities[key.name]) != rows:
+                raise BadInput(f"{len(entities[key.name])} values of the join key {key.name} for {rows} request times")
+        return group.keys.encode(entities)
+
+    def _epochs(self, raw: Mapping[bytes, bytes]) -> Epochs:
+        # It changes a few times an hour and is read twice a request.
+        if raw != self._last[0]:
+            self._last = (raw, parse(raw))
+        return self._last[1]
+
+
+def _view_rows(part: _Slice, cells: Sequence[Cells], index: Sequence[int] | None, times_us: Sequence[int]) -> ViewRows:
+    """Decode a view's columns, once per entity, and lay them out per request row."""
+    view, start = part.view, part.start
+    pairs = [
+        decode_pair(event, pair) if event is not None else (None, None)
+        for event, pair in zip(cells[start], cells[start + 1], strict=True)
+    ]
+    values = {
+        column.name: decode_column(cells[start + 2 + place], column.dtype) for place, column in enumerate(view.columns)
+    }
+    if index is not None:
+        pairs = [pairs[row] for row in index]
+        values = {name: [column[row] for row in index] for name, column in values.items()}
+    event_us = [event for event, _ in pairs]
+    status: list[Status] = [_status(event, time, view.ttl_us) for event, time in zip(event_us, times_us, strict=True)]
+    return ViewRows(status, event_us, [created for _, created in pairs], values)
+
+
+def _status(event_us: int | None, time_us: int, ttl_us: int) -> Status:
+    if event_us is None:
+        return "missing"
+    return "stale" if ttl_us and time_us - event_us > ttl_us else "present"
+
+
+def read_online(
+    settings: Settings, contract: FeatureContract, entities: Mapping[str, Sequence[Any]], times_us: Sequence[int]
+) -> Reading:
+    """Read once, with a connection of its own, for scripts and tests; see `OnlineReader.read`. Not inside an event loop."""
+
+    async def read() -> Reading:
+        async with connect_async(settings) as client:
+            return await OnlineReader(client, ReadPlan.compile(contract)).read(entities, times_us)
+
+    return asyncio.run(read())

@@ -1,0 +1,106 @@
+"""Connect to the online store, and say what its refusals mean to the caller."""
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import redis
+import redis.asyncio
+from redis import exceptions
+from redis.asyncio.retry import Retry as RetryAsync
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from lockstep.errors import LockstepError, NotYetSupported, Terminal, Transient
+from lockstep.settings import Settings
+
+# Far above any honest answer: a batch of 10 000 scripts takes 0.1 s. A request's own deadline lies around the whole read.
+SOCKET_SECONDS = 10.0
+CONNECT_SECONDS = 3.0
+
+_TRANSIENT = {
+    "READONLY": "a replica answered: a failover is under way, or redis_host names a replica",
+    "LOADING": "the server is loading its data set",
+    "MASTERDOWN": "a replica has lost its primary",
+    "NOREPLICAS": "fewer replicas are connected than the server demands",
+    "BUSY": "a script of somebody else is running",
+    "TRYAGAIN": "a slot is being moved",
+    "CLUSTERDOWN": "the cluster has no majority",
+}
+_TERMINAL = {
+    "OOM": "the store is full: give it more memory (maxmemory); what was written stays, a rerun goes on from there",
+    "NOPERM": "the user needs HGET, HGETALL, HMGET, HSET, HSETNX, INFO, EVAL, EVALSHA and SCRIPT LOAD on the project's keys",
+    "NOAUTH": "the server wants a password",
+    "WRONGPASS": "user or password is wrong",
+    "MISCONF": "the server cannot save to disk and refuses writes: look at its log",
+}
+_CLUSTER = ("MOVED", "ASK", "CROSSSLOT")
+_CODE = re.compile(rf"\b({'|'.join((*_TRANSIENT, *_TERMINAL, *_CLUSTER))})\b")
+
+
+def connect(settings: Settings) -> "redis.Redis":
+    """Return a client of the online store, for steps and scripts; nothing is sent yet."""
+    return redis.Redis(
+        host=settings.redis_host,
+        port=settings.redis_port,
+        socket_timeout=SOCKET_SECONDS,
+        socket_connect_timeout=CONNECT_SECONDS,
+        # redis-py's default is three more tries a second and more apart, which turned a time-out of 50 ms into 6.5 s.
+        # A step is tried again by its workflow, a request by its caller.
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+    )
+
+
+def connect_async(settings: Settings) -> "redis.asyncio.Redis":
+    """Return an asyncio client of the online store, for serving; nothing is sent yet."""
+    return redis.asyncio.Redis(
+        host=settings.redis_host,
+        port=settings.redis_port,
+        socket_timeout=SOCKET_SECONDS,
+        socket_connect_timeout=CONNECT_SECONDS,
+        retry=RetryAsync(NoBackoff(), 0),
+        decode_responses=False,
+    )
+
+
+@contextmanager
+def answering() -> Generator[None]:
+    """Turn what redis-py raises inside the block into states a caller can act on.
+
+    Raises:
+        Transient: nobody answers, or the server is about to recover.
+        NotYetSupported: it is a Redis Cluster.
+        Terminal: it refuses, and will again.
+    """
+    try:
+        yield
+    except (exceptions.RedisError, OSError) as failure:
+        raise meaning(failure) from failure
+
+
+def meaning(failure: Exception) -> LockstepError:
+    """Return the state that an error of redis-py stands for."""
+    text = str(failure) or type(failure).__name__
+    code = _code(failure)
+    if code in _CLUSTER:
+        return NotYetSupported(f"the online store is a Redis Cluster: {text}", hint="use a single primary for now")
+    if code in _TERMINAL:
+        return Terminal(f"the online store refuses: {text}", hint=_TERMINAL[code])
+    if code in _TRANSIENT:
+        return Transient(f"the online store cannot answer now: {text}", hint=_TRANSIENT[code])
+    if isinstance(failure, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
+        return Transient(
+            f"the online store does not answer: {text}",
+            hint="is it running, and are redis_host and redis_port its address?",
+        )
+    return Terminal(f"the online store refuses: {text}")
+
+
+def _code(failure: Exception) -> str | None:
+    code = getattr(failure, "status_code", None)  # redis-py cuts the codes it knows off the message
+    if code is None:
+        # Redis before 7 wraps what a script ran into: `ERR Error running script ...: -OOM command not allowed ...`.
+        found = _CODE.search(str(failure))
+        code = found.group(1) if found else None
+    return code

@@ -1,0 +1,234 @@
+"""The bytes of one stored value: Feast's protobuf message `feast.types.Value`, made of Arrow columns and read without protobuf.
+
+A value is one field of a `oneof`: a tag byte, then the payload; nothing at all is null. Where Feast 0.67 loses information
+this layout does too, since it is the same bytes: a NaN is stored as null, a timestamp in whole seconds.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lockstep.clock import from_micros
+from lockstep.errors import NotYetSupported, SchemaDrift
+from lockstep.views.declare import DataType
+
+# Field number << 3 | wire type, from feast/types/Value.proto.
+_TAGS: Mapping[DataType, int] = {
+    "bytes": 1 << 3 | 2,
+    "string": 2 << 3 | 2,
+    "int32": 3 << 3,
+    "int64": 4 << 3,
+    "float64": 5 << 3 | 1,
+    "float32": 6 << 3 | 5,
+    "bool": 7 << 3,
+    "timestamp": 8 << 3,
+}
+_DOUBLE = struct.Struct("<d")
+_FLOAT = struct.Struct("<f")
+_SHIFTS = np.arange(0, 70, 7, dtype=np.uint64)
+# The least number that needs one more byte, for each of the nine steps from one byte to ten.
+_STEPS = np.array([1 << (7 * n) for n in range(1, 10)], np.uint64)
+_HEADS = [bytes((length,)) for length in range(128)]
+# Feast's materialization stores a null timestamp as NumPy's NaT, not as nothing.
+_NAT = -(1 << 63)
+_SECOND = 1_000_000
+
+
+def encode_column(column: pa.Array, dtype: DataType) -> list[bytes]:
+    """Return each value's bytes; b"" for null and NaN.
+
+    Args:
+        column: of `ARROW_TYPES[dtype]`.
+        dtype: the declared type.
+
+    Raises:
+        NotYetSupported: the layout has no such type.
+    """
+    if dtype not in _ENCODERS:
+        raise NotYetSupported(f"the online store cannot hold a {dtype}")
+    null: NDArray[np.bool_] = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    encoded = _ENCODERS[dtype](column, bytes((_TAGS[dtype],)))
+    for row in np.flatnonzero(null).tolist():
+        encoded[row] = b""
+    return encoded
+
+
+def decode_value(data: bytes | None, dtype: DataType) -> Any:
+    """Return one value as Python has it (timestamps as datetime in UTC); None for null or a field that is not there.
+
+    Raises:
+        SchemaDrift: these are not the bytes of a `dtype`.
+        NotYetSupported: the layout has no such type.
+    """
+    return decode_column((data,), dtype)[0]
+
+
+def decode_column(cells: Iterable[bytes | None], dtype: DataType) -> list[Any]:
+    """Decode many values of one type; see `decode_value`."""
+    decode = _DECODERS.get(dtype)
+    if decode is None:
+        raise NotYetSupported(f"the online store cannot hold a {dtype}")
+    try:
+        return [decode(data) if data else None for data in cells]
+    except (ValueError, IndexError, struct.error, OverflowError) as broken:
+        raise SchemaDrift(
+            f"the online store holds bytes that are no {dtype}", hint="the view's types changed, or they were damaged"
+        ) from broken
+
+
+def encode_varints(values: NDArray[np.int64], tag: bytes) -> list[bytes]:
+    """Return the tag and the protobuf varint of each integer; negative ones take ten bytes."""
+    unsigned = values.view(np.uint64)
+    sizes = np.searchsorted(_STEPS, unsigned, side="right") + 1
+    groups = ((unsigned[:, None] >> _SHIFTS) & np.uint64(0x7F)).astype(np.uint8)
+    groups[np.arange(len(_SHIFTS)) < sizes[:, None] - 1] |= 0x80
+    data, width = groups.tobytes(), len(_SHIFTS)
+    return [
+        tag + data[start : start + size]
+        for start, size in zip(range(0, len(data), width), sizes.tolist(), strict=True)
+    ]
+
+
+def decode_varint(data: bytes, start: int) -> tuple[int, int]:
+    """Return the signed 64-bit integer whose varint starts at `start`, and where it ends.
+
+    Raises:
+        IndexError: it has no end.
+        ValueError: it has more than 64 bits.
+    """
+    value = shift = 0
+    while True:
+        byte = data[start]
+        start += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    if value >> 64:
+        raise ValueError("a varint of more than 64 bits")
+    return value - (1 << 64) if value >> 63 else value, start
+
+
+def _encode_fixed(column: pa.Array, tag: bytes, number: str) -> list[bytes]:
+    records = np.empty(len(column), np.dtype([("tag", "u1"), ("value", number)]))
+    records["tag"] = tag[0]
+    records["value"] = _numbers(column)
+    return records.view(f"V{records.itemsize}").tolist()
+
+
+def _encode_integers(column: pa.Array, tag: bytes) -> list[bytes]:
+    return encode_varints(_numbers(column).astype(np.int64), tag)
+
+
+def _encode_timestamps(column: pa.Array, tag: bytes) -> list[bytes]:
+    return encode_varints(_numbers(column.cast(pa.int64())) // _SECOND, tag)
+
+
+def _encode_bools(column: pa.Array, tag: bytes) -> list[bytes]:
+    values = (tag + b"\x00", tag + b"\x01")
+    return [values[value] for value in _numbers(column.cast(pa.uint8())).tolist()]
+
+
+def _encode_binary(column: pa.Array, tag: bytes) -> list[bytes]:
+    heads = [tag + head for head in _HEADS]
+    return [
+        (heads[len(value)] if len(value) < len(heads) else tag + _varint(len(value))) + value
+        for value in pc.fill_null(column.cast(pa.large_binary()), b"").to_pylist()
+    ]
+
+
+def _numbers(column: pa.Array) -> NDArray[Any]:
+    return pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+
+
+def _varint(value: int) -> bytes:
+    return encode_varints(np.array([value], np.int64), b"")[0]
+
+
+_ENCODERS: Mapping[DataType, Callable[[pa.Array, bytes], list[bytes]]] = {
+    "bool": _encode_bools,
+    "int32": _encode_integers,
+    "int64": _encode_integers,
+    "float32": lambda column, tag: _encode_fixed(column, tag, "<f4"),
+    "float64": lambda column, tag: _encode_fixed(column, tag, "<f8"),
+    "string": _encode_binary,
+    "bytes": _encode_binary,
+    "timestamp": _encode_timestamps,
+}
+
+
+def _require_tag(data: bytes, dtype: DataType) -> None:
+    if data[0] != _TAGS[dtype]:
+        raise ValueError(f"tag {data[0]}")
+
+
+def _decode_float64(data: bytes) -> float:
+    _require_tag(data, "float64")
+    return _DOUBLE.unpack(data[1:])[0]
+
+
+def _decode_float32(data: bytes) -> float:
+    _require_tag(data, "float32")
+    return _FLOAT.unpack(data[1:])[0]
+
+
+def _decode_integer(data: bytes, dtype: DataType) -> int:
+    _require_tag(data, dtype)
+    value, end = (data[1], 2) if data[1] < 0x80 else decode_varint(data, 1)
+    if end != len(data):
+        raise ValueError("bytes behind the integer")
+    return value
+
+
+def _decode_int64(data: bytes) -> int:
+    return _decode_integer(data, "int64")
+
+
+def _decode_int32(data: bytes) -> int:
+    value = _decode_integer(data, "int32")
+    if not -(1 << 31) <= value < 1 << 31:
+        raise ValueError(f"{value} has more than 32 bits")
+    return value
+
+
+def _decode_bool(data: bytes) -> bool:
+    return bool(_decode_integer(data, "bool"))
+
+
+def _decode_timestamp(data: bytes) -> datetime | None:
+    seconds = _decode_integer(data, "timestamp")
+    return None if seconds == _NAT else from_micros(seconds * _SECOND)
+
+
+def _decode_bytes(data: bytes) -> bytes:
+    return _payload(data, "bytes")
+
+
+def _decode_string(data: bytes) -> str:
+    return _payload(data, "string").decode()
+
+
+def _payload(data: bytes, dtype: DataType) -> bytes:
+    _require_tag(data, dtype)
+    length, start = decode_varint(data, 1)
+    if len(data) - start != length:
+        raise ValueError(f"{len(data) - start} bytes instead of {length}")
+    return data[start:]
+
+
+_DECODERS: Mapping[DataType, Callable[[bytes], Any]] = {
+    "bool": _decode_bool,
+    "int32": _decode_int32,
+    "int64": _decode_int64,
+    "float32": _decode_float32,
+    "float64": _decode_float64,
+    "string": _decode_string,
+    "bytes": _decode_bytes,
+    "timestamp": _decode_timestamp,
+}

@@ -1,0 +1,202 @@
+"""The one writer: each row is set in one atomic step, and only if it is not older than what is stored.
+
+Two writers, a retry or a stock Feast process may interleave in any way: what stays is the greatest (event, created). So a rerun
+changes nothing, and a chunk needs no lock.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pyarrow as pa
+import redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from lockstep.contract import View
+from lockstep.errors import BadInput
+from lockstep.online.layout import EncodedRows, RowLayout, decode_pair
+from lockstep.online.store import answering, meaning
+
+BATCH_ROWS = 10_000
+
+# KEYS[1] is the entity key; ARGV is what HSET takes, beginning with the event time and the pair of (event, created).
+# An event time's varint has up to 64 bits, a Lua number 53: it is put together of 28 low and 36 high bits, of which the
+# topmost is the sign.
+COMPARE_AND_SET = """
+local function event_micros(data)
+  local seconds, nanos, at = 0, 0, 1
+  while at <= #data do
+    local tag, low, high, group = string.byte(data, at), 0, 0, 0
+    repeat
+      at = at + 1
+      local byte = string.byte(data, at)
+      if group < 4 then low = low + (byte % 128) * 128 ^ group
+      else high = high + (byte % 128) * 128 ^ (group - 4) end
+      group = group + 1
+    until byte < 128
+    at = at + 1
+    if high >= 2 ^ 35 then high = high - 2 ^ 36 end
+    local value = high * 2 ^ 28 + low
+    if tag == 8 then seconds = value else nanos = value end
+  end
+  return seconds * 1000000 + math.floor(nanos / 1000)
+end
+local stored = redis.call('HMGET', KEYS[1], ARGV[1], ARGV[3])
+if stored[1] then
+  local event, created = struct.unpack('<i8i8', ARGV[4])
+  local stored_event, stored_created = event_micros(stored[1]), -1
+  if stored[2] then
+    local pair_event, pair_created = struct.unpack('<i8i8', stored[2])
+    if pair_event == stored_event then stored_created = pair_created end
+  end
+  if event < stored_event or (event == stored_event and created < stored_created) then return 0 end
+end
+redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1
+"""
+_SHA = hashlib.sha1(COMPARE_AND_SET.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of the rows.
+
+    Attributes:
+        accepted: rows that are stored now.
+        rejected: rows that were older than what was stored.
+        digest: SHA-256 over the sorted SHA-256 of each row's key and fields; the same for the same rows in any order.
+    """
+
+    accepted: int
+    rejected: int
+    digest: str
+
+
+def check_store(redis: "redis.Redis") -> str:
+    """Refuse a store that may drop rows by itself; return a note for the log where that cannot be known, else "".
+
+    Raises:
+        BadInput: its `maxmemory-policy` evicts.
+        Transient: it does not answer.
+    """
+    with answering():
+        try:
+            found = cast("dict[str, Any]", redis.info("memory")).get("maxmemory_policy")
+        except ResponseError as refused:
+            found = None
+            reason = str(refused)
+        else:
+            reason = "INFO memory does not say"
+    if found is None:
+        return f"maxmemory-policy could not be read ({reason}); make sure that it is noeviction"
+    if found != "noeviction":
+        raise BadInput(
+            f"the online store evicts rows when its memory is full: maxmemory-policy is {found}",
+            hint="set it to noeviction: a full store must fail a write, not forget another",
+        )
+    return ""
+
+
+def write_rows(
+    redis: "redis.Redis",
+    project: str,
+    view: View,
+    rows: pa.Table,
+    *,
+    progress: Callable[[int], None] | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Written:
+    """Write rows, each unless something newer is stored; equal (event, created) is written again, to no effect.
+
+    Args:
+        redis: the online store, on its primary.
+        project: whose keys.
+        view: which view.
+        rows: its join keys, its columns, `event_timestamp` and `created_timestamp`; at most one row per key.
+        progress: told the number of rows of each batch that was answered.
+        batch_rows: how many rows are under way at once.
+
+    Raises:
+        BadInput: a join key or a time is null, or a time is out of range.
+        SchemaDrift: a column is missing or has another type than the view declares.
+        NotYetSupported: the layout does not hold such a view, or the store is a Redis Cluster.
+        Transient: the store does not answer; what it had accepted stays, and writing again is harmless.
+        Terminal: the store refuses: full, no permission.
+    """
+    layout = RowLayout(project, view)
+    layout.require(rows)
+    accepted = 0
+    digests: list[bytes] = []
+    for start in range(0, rows.num_rows, batch_rows):
+        encoded = layout.encode(rows.slice(start, batch_rows))
+        accepted += _send(redis, encoded)
+        digests.extend(_row_digests(encoded))
+        if progress is not None:
+            progress(len(encoded.keys))
+    digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+    return Written(accepted, rows.num_rows - accepted, digest)
+
+
+def read_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) -> list[int]:
+    """Return the indices of rows whose stored bytes are not theirs; a newer stored row is no mismatch.
+
+    Raises:
+        The same as `write_rows`, and SchemaDrift where stored times cannot be read.
+    """
+    layout = RowLayout(project, view)
+    layout.require(rows)
+    differing: list[int] = []
+    for start in range(0, rows.num_rows, BATCH_ROWS):
+        encoded = layout.encode(rows.slice(start, BATCH_ROWS))
+        pipeline = redis.pipeline(transaction=False)
+        for key in encoded.keys:
+            pipeline.execute_command("HMGET", key, *encoded.fields)
+        stored = cast("list[list[bytes | None]]", _answers(pipeline))
+        wanted = zip(*encoded.columns, strict=True)
+        for row, (found, fields, pair) in enumerate(zip(stored, wanted, encoded.pairs, strict=True)):
+            if tuple(found) != fields and not _is_newer(found, pair):
+                differing.append(start + row)
+    return differing
+
+
+def _is_newer(found: Sequence[bytes | None], pair: tuple[int, int]) -> bool:
+    return found[0] is not None and decode_pair(found[0], found[1]) > pair
+
+
+def _send(redis: "redis.Redis", rows: EncodedRows) -> int:
+    """Send a batch, and once more if the server does not know the script; return how many rows it accepted."""
+    try:
+        return sum(_answers(_scripts(redis, rows)))
+    except NoScriptError:
+        with answering():
+            redis.script_load(COMPARE_AND_SET)
+        return sum(_answers(_scripts(redis, rows)))
+
+
+def _scripts(redis: "redis.Redis", rows: EncodedRows) -> Any:
+    pipeline = redis.pipeline(transaction=False)
+    for key, arguments in zip(rows.keys, rows.arguments(), strict=True):
+        pipeline.execute_command("EVALSHA", _SHA, 1, key, *arguments)
+    return pipeline
+
+
+def _answers(pipeline: Any) -> list[Any]:
+    """Return what a pipeline answered; its first error is raised without the command, which holds somebody's key."""
+    with answering():
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+    refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
+    if isinstance(refused, NoScriptError):
+        raise refused
+    if refused is not None:
+        raise meaning(refused) from refused
+    return answers
+
+
+def _row_digests(rows: EncodedRows) -> Iterator[bytes]:
+    """Yield the SHA-256 of each row's key and fields, with their lengths before them."""
+    lengths = struct.Struct(f"<{1 + 2 * len(rows.fields)}I").pack
+    for key, arguments in zip(rows.keys, rows.arguments(), strict=True):
+        parts = (key, *arguments)
+        yield hashlib.sha256(lengths(*map(len, parts)) + b"".join(parts)).digest()

@@ -1,0 +1,170 @@
+"""A model directory: MLflow's LoggedModel folder, opened without MLflow.
+
+`MLmodel` (YAML) carries the feature contract in its metadata, and `model.skops` the fitted estimator. The artifact's own
+list of trusted types is a note for people, never a boundary: whoever can write the artifact can write the list.
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from lockstep.contract import FeatureContract
+from lockstep.errors import BadInput, Refused, SchemaDrift
+from lockstep.views.declare import digest
+
+METADATA_KEY = "lockstep"
+CONTRACT_KEY = "contract"
+TRUSTED_TYPES_KEY = "trusted_types"
+DESCRIPTION_FILE = "MLmodel"
+ESTIMATOR_FILE = "model.skops"
+
+# What scikit-learn's tree and linear classifiers need besides skops' own defaults. Each of them holds arrays and runs no code
+# when it is loaded. (Node numbers of a forged tree may still point outside its arrays: an artifact store needs access control.)
+TRUSTED_TYPES = frozenset(
+    {
+        "numpy.dtype",  # SimpleImputer, SGDClassifier
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",  # HistGradientBoosting
+        "sklearn.tree._tree.Tree",  # decision trees, random forests, gradient boosting
+    }
+)
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """A loaded model.
+
+    Attributes:
+        contract: what it was trained on.
+        estimator: the fitted scikit-learn classifier.
+        digest: see `model_digest`.
+    """
+
+    contract: FeatureContract
+    estimator: Any
+    digest: str
+
+
+def contract_metadata(contract: FeatureContract, trusted_types: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what training puts into the metadata of `MLmodel`."""
+    document = orjson.loads(contract.to_json())
+    return {METADATA_KEY: {CONTRACT_KEY: document, TRUSTED_TYPES_KEY: sorted(trusted_types)}}
+
+
+def load_artifact(model_dir: Path) -> ModelArtifact:
+    """Open a model directory.
+
+    Raises:
+        BadInput: a file or the contract is missing or unreadable.
+        Refused: the estimator holds types outside `TRUSTED_TYPES`.
+        SchemaDrift: it was fitted with another release of scikit-learn, or is no two-class classifier of the contract's features.
+    """
+    # The transformer reads contracts and digests only: scikit-learn would cost it 2.6 s of CPU and 90 MiB (measured).
+    import skops.io  # noqa: PLC0415
+
+    description = _describe(model_dir)
+    contract = _contract(model_dir, description)
+    _require_release(model_dir, description)
+    path = _file(model_dir, ESTIMATOR_FILE)
+    try:
+        unknown = set(skops.io.get_untrusted_types(file=path))
+    except (zipfile.BadZipFile, KeyError, ValueError) as broken:
+        raise BadInput(f"{path} is no skops file: {broken}") from broken
+    if not unknown <= TRUSTED_TYPES:
+        raise Refused(
+            f"{path} holds types that are not trusted: {', '.join(sorted(unknown - TRUSTED_TYPES))}",
+            hint="after a review, add them to TRUSTED_TYPES in lockstep/serving/artifact.py",
+        )
+    estimator = skops.io.load(path, trusted=sorted(unknown))
+    _require_classifier(model_dir, estimator, contract)
+    return ModelArtifact(contract, estimator, model_digest(model_dir))
+
+
+def load_contract(model_dir: Path) -> FeatureContract:
+    """Read only the contract of a model directory.
+
+    Raises:
+        BadInput: `MLmodel` is missing or carries no contract.
+    """
+    return _contract(model_dir, _describe(model_dir))
+
+
+def model_digest(model_dir: Path) -> str:
+    """Return the SHA-256 over the contract's hash and the name and SHA-256 of each member of the estimator's file.
+
+    Members are taken in order of name, so the archive's own order, times and compression do not matter.
+
+    Raises:
+        BadInput: a file or the contract is missing or unreadable.
+    """
+    path = _file(model_dir, ESTIMATOR_FILE)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [[name, hashlib.sha256(archive.read(name)).hexdigest()] for name in sorted(archive.namelist())]
+    except zipfile.BadZipFile as broken:
+        raise BadInput(f"{path} is no skops file: {broken}") from broken
+    return digest([load_contract(model_dir).hash, members])
+
+
+def _file(model_dir: Path, name: str) -> Path:
+    path = model_dir / name
+    if not path.is_file():
+        raise BadInput(
+            f"{model_dir} is no model directory: it has no {name}", hint="give the folder that MLmodel is in"
+        )
+    return path
+
+
+def _describe(model_dir: Path) -> dict[str, Any]:
+    path = _file(model_dir, DESCRIPTION_FILE)
+    try:
+        description = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as broken:
+        raise BadInput(f"{path} is no YAML: {broken}") from broken
+    if not isinstance(description, dict):
+        raise BadInput(f"{path} describes no model")
+    return description
+
+
+def _contract(model_dir: Path, description: dict[str, Any]) -> FeatureContract:
+    metadata = description.get("metadata")
+    ours = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(ours, dict) or CONTRACT_KEY not in ours:
+        raise BadInput(
+            f"{model_dir / DESCRIPTION_FILE} has no metadata.{METADATA_KEY}.{CONTRACT_KEY}",
+            hint="the model was not logged by lockstep's training step",
+        )
+    return FeatureContract.from_json(orjson.dumps(ours[CONTRACT_KEY]))
+
+
+def _require_release(model_dir: Path, description: dict[str, Any]) -> None:
+    """A fitted estimator means the same only under the minor release it was fitted with (scikit-learn: model persistence)."""
+    flavor = (description.get("flavors") or {}).get("sklearn") or {}
+    fitted = str(flavor.get("sklearn_version", ""))
+    here = version("scikit-learn")
+    if _minor(fitted) != _minor(here):
+        raise SchemaDrift(
+            f"{model_dir}: fitted with scikit-learn {fitted or 'of an unknown release'}, here is {here}",
+            hint="serve it with the image it was trained with, or train it again",
+        )
+
+
+def _minor(release: str) -> list[str]:
+    return release.split(".")[:2]
+
+
+def _require_classifier(model_dir: Path, estimator: Any, contract: FeatureContract) -> None:
+    width = getattr(estimator, "n_features_in_", None)
+    if width != len(contract.features):
+        raise SchemaDrift(f"{model_dir}: fitted on {width} features, the contract lists {len(contract.features)}")
+    classes = getattr(estimator, "classes_", None)
+    if classes is None or list(classes) != [0, 1]:
+        raise SchemaDrift(f"{model_dir}: the estimator is no classifier of 0 and 1: its classes are {classes}")

@@ -1,0 +1,77 @@
+"""Shadow replay: send the keys and inputs of recent events to a dark service, at the current time.
+
+Nothing is moved in time: the service reads what the store holds now, and parity holds what it read against what training would
+contain for now. Rows served this way are marked in the served log and stay out of monitoring.
+"""
+
+from datetime import timedelta
+
+import httpx
+import pyarrow as pa
+
+from lockstep.contract import FeatureContract
+from lockstep.errors import BadInput, Terminal, Transient
+from lockstep.lake import Lake
+from lockstep.lake.catalog import TimeRange, connect
+from lockstep.serving.features import REQUEST_TIME_US
+from lockstep.serving.request import REQUEST_TIME
+from lockstep.settings import Settings
+from lockstep.views import UseCase
+
+RECENT = timedelta(days=2)
+
+
+def replay(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, rows: int, batch: int) -> int:
+    """Send the newest `rows` events of the lake to the dark service, `batch` rows a request; return how many were scored.
+
+    Args:
+        settings: `shadow_url` is where the dark service answers.
+        use_case: its recipe says what a request is made of.
+        lake: where the events are.
+        contract: names the join keys and request inputs that are sent.
+        rows: how many events.
+        batch: how many of them one request carries.
+
+    Raises:
+        BadInput: no dark service is named, there are no recent events, or a number is not positive.
+        Transient: the service is not there or out of order.
+        Terminal: the service does not understand us.
+    """
+    if rows < 1 or batch < 1:
+        raise BadInput(f"a replay sends at least one row a request, not {rows} in batches of {batch}")
+    if not settings.shadow_url:
+        raise BadInput("no dark service to send to", hint="set shadow_url (LOCKSTEP_SHADOW_URL) to its predict URL")
+    events = recent_events(settings, use_case, lake, contract, rows).to_pylist()
+    if not events:
+        raise BadInput(f"the lake holds no event of the last {RECENT.days} days to replay")
+    with httpx.Client(timeout=settings.predictor_deadline.total_seconds() * 2) as client:
+        for start in range(0, len(events), batch):
+            time = settings.clock.now().isoformat()
+            instances = [{**event, REQUEST_TIME: time} for event in events[start : start + batch]]
+            _send(client, settings.shadow_url, instances)
+    return len(events)
+
+
+def recent_events(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, rows: int) -> pa.Table:
+    """Return the newest events as requests: the contract's join keys and request inputs."""
+    recipe = use_case.model
+    times = {source.table: source.event_time for source in use_case.sources}
+    wanted = [key.name for key in contract.join_keys]
+    wanted += [given.name for given in contract.request_inputs if given.name != REQUEST_TIME_US]
+    with connect(settings) as connection:
+        for table, columns in recipe.requests_tables.items():
+            within = TimeRange(times[table], settings.clock.now() - RECENT)
+            lake.register(connection, table, table, columns=columns, within=within)
+        found: pa.Table = connection.sql(recipe.requests, params={"rows": rows}).to_arrow_table()
+    return found.select(wanted)
+
+
+def _send(client: httpx.Client, url: str, instances: list[dict[str, object]]) -> None:
+    try:
+        answer = client.post(url, json={"instances": instances})
+    except httpx.HTTPError as failure:
+        raise Transient(f"the dark service at {url} does not answer: {failure}") from failure
+    if answer.status_code >= 500:
+        raise Transient(f"the dark service answered {answer.status_code}: {answer.text[:300]}")
+    if answer.status_code != 200:
+        raise Terminal(f"the dark service refused our request with {answer.status_code}: {answer.text[:300]}")

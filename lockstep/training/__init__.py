@@ -1,0 +1,6 @@
+"""Training sets, models and their registry; the contract is compiled here and never edited after."""
+
+import os
+
+# MLflow reports usage over the network from the moment it is imported; set before any module here imports it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,0 +1,168 @@
+"""The model registry: which version is the challenger, which the champion.
+
+https://mlflow.org/docs/latest/ml/model-registry/
+"""
+
+import logging
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from lockstep.contract import FeatureContract
+from lockstep.errors import BadInput, NotYetSupported, Terminal
+from lockstep.serving.artifact import load_contract, model_digest
+from lockstep.settings import Settings
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+PREVIOUS = "previous"
+CONTRACT_TAG = "lockstep.contract"
+DIGEST_TAG = "lockstep.digest"
+PARITY_TAG = "lockstep.parity"
+REPORT_TAG = "lockstep.parity-report"
+
+# What MLflow answers when a model, version or alias is not there.
+_ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model.
+
+    Attributes:
+        model_dir: its folder, with `MLmodel` in it.
+        digest: of the folder, as it is now and as it was when it was registered.
+        contract: what it was trained on.
+        tags: what is known about it, such as its parity.
+    """
+
+    version: int
+    model_dir: Path
+    digest: str
+    contract: FeatureContract
+    tags: Mapping[str, str]
+
+
+def challenger(settings: Settings, name: str) -> Registered:
+    """Return the version that wants to become the champion.
+
+    Raises:
+        BadInput: there is none.
+        Terminal: its folder is not what was registered.
+    """
+    return require_alias(settings, name, CHALLENGER)
+
+
+def require_alias(settings: Settings, name: str, alias: str) -> Registered:
+    """Return the version that carries the alias.
+
+    Raises:
+        BadInput: there is none.
+        Terminal: its folder is not what was registered.
+    """
+    found = by_alias(settings, name, alias)
+    if found is None:
+        raise BadInput(f"model {name!r} has no {alias}", hint="train one first")
+    return found
+
+
+def by_alias(settings: Settings, name: str, alias: str) -> Registered | None:
+    """Return the version that carries the alias, or None if none does.
+
+    Raises:
+        Terminal: its folder is not what was registered.
+        NotYetSupported: its folder is not on a local disk.
+    """
+    with quiet():
+        client = open_client(settings)
+        version = aliased(client, name, alias)
+        if version is None:
+            return None
+        folder = local_folder(client.get_model_version_download_uri(name, version.version))
+    digest = model_digest(folder)
+    tags = dict(version.tags)
+    if digest != tags.get(DIGEST_TAG):
+        raise Terminal(
+            f"{name} version {version.version} is not what was registered: its folder has digest {digest}, "
+            f"the registry says {tags.get(DIGEST_TAG)}",
+            hint=f"somebody changed {folder}; train again",
+        )
+    return Registered(int(version.version), folder, digest, load_contract(folder), tags)
+
+
+def set_alias(settings: Settings, name: str, alias: str, version: int, tags: Mapping[str, str] | None = None) -> None:
+    """Give a version the alias, its tags first and the alias last; a champion it replaces becomes `previous`.
+
+    Raises:
+        BadInput: there is no such version.
+    """
+    with quiet():
+        client = open_client(settings)
+        try:
+            client.get_model_version(name, str(version))
+        except MlflowException as absent:
+            if absent.error_code not in _ABSENT:
+                raise
+            raise BadInput(f"model {name!r} has no version {version}") from absent
+        for key, value in (tags or {}).items():
+            client.set_model_version_tag(name, str(version), key, value)
+        if alias == CHAMPION:
+            replaced = aliased(client, name, CHAMPION)
+            if replaced is not None and int(replaced.version) != version:
+                client.set_registered_model_alias(name, PREVIOUS, replaced.version)
+        client.set_registered_model_alias(name, alias, str(version))
+
+
+def open_client(settings: Settings) -> MlflowClient:
+    """Return a client of the settings' tracking server; the embedded store is made when it is absent."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=settings.tracking_url, registry_uri=settings.tracking_url)
+
+
+def local_folder(uri: str) -> Path:
+    """Return the local folder that a model's URI names.
+
+    Raises:
+        NotYetSupported: it is elsewhere.
+    """
+    parsed = urlparse(uri)
+    if parsed.scheme not in {"", "file"}:
+        raise NotYetSupported(
+            f"the model {uri} is not on a local disk", hint="this release keeps artifacts below home"
+        )
+    return Path(unquote(parsed.path))
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep MLflow's progress, its migrations' log and its deprecation warnings off the caller's terminal.
+
+    Failures come as exceptions and are not affected.
+    """
+    loggers = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
+    try:
+        for name in loggers:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in loggers.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def aliased(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """Return the version that carries the alias, if any."""
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as absent:
+        if absent.error_code not in _ABSENT:
+            raise
+        return None

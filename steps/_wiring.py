@@ -1,0 +1,50 @@
+"""What every step is handed: settings, the use case, and the open stores of its project."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from lockstep.lake import Lake
+from lockstep.materialize.ledger import Ledger
+from lockstep.settings import Settings
+from lockstep.views import UseCase, load_use_case
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from lockstep.materialize.interval import Materializer
+
+
+class Wiring:
+    """Opens what a step asks for, once."""
+
+    def __init__(self) -> None:
+        self.settings = Settings.load()
+
+    @cached_property
+    def use_case(self) -> UseCase:
+        """What the project declares."""
+        return load_use_case(self.settings.use_case)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The project's tables."""
+        return Lake.open(self.settings, self.use_case.project)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The project's ledger."""
+        return Ledger.open(self.settings, self.use_case.project)
+
+    @cached_property
+    def store(self) -> "Redis":
+        """The online store."""
+        from lockstep.online.store import connect  # noqa: PLC0415 - not every step needs Redis
+
+        return connect(self.settings)
+
+    def materializer(self, view: str) -> "Materializer":
+        """Return what brings a view online."""
+        from lockstep.materialize.interval import Materializer  # noqa: PLC0415 - not every step needs Redis
+
+        declared = self.use_case.view(view)
+        return Materializer(self.settings, self.lake, self.ledger, self.store, self.use_case.project, declared)

@@ -1,0 +1,26 @@
+"""Bring the use case's definitions into the Feast registry; nothing is ever deleted here."""
+
+from hera.workflows.io import Input, Output
+
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class ApplyDefinitionsInput(Input):
+    """Nothing: the definitions are in the image."""
+
+
+class ApplyDefinitionsOutput(Output):
+    """How many objects were applied."""
+
+    applied: int
+
+
+@step()
+def apply_definitions(given: ApplyDefinitionsInput) -> ApplyDefinitionsOutput:
+    """Apply entities, views, sources and services."""
+    from lockstep.offline.registry import apply_definitions as apply  # noqa: PLC0415 - imports Feast, 4 s
+
+    del given
+    wiring = Wiring()
+    return ApplyDefinitionsOutput(applied=len(apply(wiring.settings, wiring.use_case)))

@@ -1,0 +1,33 @@
+"""Compute one feature view's history, as production would have seen it at the time."""
+
+from hera.workflows.io import Input, Output
+
+from lockstep.clock import parse_time
+from lockstep.views.compute import bootstrap
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class BootstrapViewInput(Input):
+    """The view, and the ticks `start < T <= end` (RFC 3339 with zone)."""
+
+    view: str
+    start: str
+    end: str
+
+
+class BootstrapViewOutput(Output):
+    """The view's watermark, and the rows appended."""
+
+    tick: str
+    rows: int
+
+
+@step(service_account="materializer", memory="4Gi")
+def bootstrap_view(given: BootstrapViewInput) -> BootstrapViewOutput:
+    """Compute the ticks before the view's first live one."""
+    wiring = Wiring()
+    view = wiring.use_case.view(given.view)
+    start, end = parse_time(given.start, "start"), parse_time(given.end, "end")
+    done = bootstrap(wiring.settings, wiring.lake, wiring.ledger, view, start, end)
+    return BootstrapViewOutput(tick=done.tick.isoformat(), rows=done.rows)

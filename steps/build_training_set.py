@@ -1,0 +1,31 @@
+"""Build the model's training set, point in time, and cut its contract."""
+
+from hera.workflows.io import Input, Output
+
+from lockstep.clock import parse_time
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class BuildTrainingSetInput(Input):
+    """As of when labels are known (RFC 3339 with zone)."""
+
+    known_at: str
+
+
+class BuildTrainingSetOutput(Output):
+    """The training set's table, its contract's hash, and its rows."""
+
+    table: str
+    contract: str
+    rows: int
+
+
+@step(service_account="trainer", memory="4Gi")
+def build_training_set(given: BuildTrainingSetInput) -> BuildTrainingSetOutput:
+    """Retrieve features for the spine and keep the set in the lake."""
+    from lockstep.training.training_set import build_training_set as build  # noqa: PLC0415 - imports Feast, 4 s
+
+    wiring = Wiring()
+    done = build(wiring.settings, wiring.use_case, known_at=parse_time(given.known_at, "known_at"))
+    return BuildTrainingSetOutput(table=done.table, contract=done.contract.hash, rows=done.rows)

@@ -1,0 +1,28 @@
+"""Say that an interval is online: in the ledger, then in the epoch hash that every reader reads."""
+
+from hera.workflows.io import Input, Output
+
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class CommitMaterializationInput(Input):
+    """The view and the interval's id (0: nothing is new)."""
+
+    view: str
+    interval: int
+
+
+class CommitMaterializationOutput(Output):
+    """The view's watermark online; empty when nothing was new."""
+
+    watermark: str
+
+
+@step(service_account="materializer")
+def commit_materialization(given: CommitMaterializationInput) -> CommitMaterializationOutput:
+    """Commit a verified interval."""
+    if not given.interval:
+        return CommitMaterializationOutput(watermark="")
+    row = Wiring().materializer(given.view).commit(given.interval)
+    return CommitMaterializationOutput(watermark=row.watermark.isoformat())

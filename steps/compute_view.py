@@ -1,0 +1,32 @@
+"""Compute one feature view's ticks up to a time, from what its sources hold now."""
+
+from hera.workflows.io import Input, Output
+
+from lockstep.clock import parse_time
+from lockstep.views.compute import compute
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class ComputeViewInput(Input):
+    """The view, and the end of the window (RFC 3339 with zone)."""
+
+    view: str
+    window_end: str
+
+
+class ComputeViewOutput(Output):
+    """The view's watermark, and the rows appended."""
+
+    tick: str
+    rows: int
+
+
+@step(service_account="materializer")
+def compute_view(given: ComputeViewInput) -> ComputeViewOutput:
+    """Compute every tick up to the window's end that is not computed yet."""
+    wiring = Wiring()
+    view = wiring.use_case.view(given.view)
+    window_end = parse_time(given.window_end, "window_end")
+    done = compute(wiring.settings, wiring.lake, wiring.ledger, view, window_end)
+    return ComputeViewOutput(tick=done.tick.isoformat(), rows=done.rows)

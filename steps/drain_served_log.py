@@ -1,0 +1,27 @@
+"""Move the served log from the Redis Stream to the lake, exactly once."""
+
+from hera.workflows.io import Input, Output
+
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class DrainServedLogInput(Input):
+    """Nothing: what is in the stream is moved."""
+
+
+class DrainServedLogOutput(Output):
+    """How many rows were appended."""
+
+    rows: int
+
+
+@step(service_account="materializer")
+def drain_served_log(given: DrainServedLogInput) -> DrainServedLogOutput:
+    """Drain the stream."""
+    from lockstep.serving.drain import drain  # noqa: PLC0415
+
+    del given
+    wiring = Wiring()
+    done = drain(wiring.settings, wiring.lake, wiring.store, wiring.use_case.project)
+    return DrainServedLogOutput(rows=done.rows)

@@ -1,0 +1,31 @@
+"""Send recent events to the dark service of the challenger, at the current time."""
+
+from hera.workflows.io import Input, Output
+
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class ShadowReplayInput(Input):
+    """How many events, and how many of them one request carries."""
+
+    rows: int = 40
+    batch: int = 20
+
+
+class ShadowReplayOutput(Output):
+    """How many rows were scored."""
+
+    scored: int
+
+
+@step(service_account="promoter")
+def shadow_replay(given: ShadowReplayInput) -> ShadowReplayOutput:
+    """Replay the newest events of the lake."""
+    from lockstep.serving.shadow import replay  # noqa: PLC0415
+    from lockstep.training.registry import challenger  # noqa: PLC0415 - imports MLflow, 2 s
+
+    wiring = Wiring()
+    contract = challenger(wiring.settings, wiring.use_case.model.name).contract
+    scored = replay(wiring.settings, wiring.use_case, wiring.lake, contract, given.rows, given.batch)
+    return ShadowReplayOutput(scored=scored)

@@ -1,0 +1,31 @@
+"""Hold what was written of an interval against the lake before anybody is told."""
+
+from hera.workflows.io import Input, Output
+
+from lockstep.materialize.interval import ChunkWritten
+from steps._step import step
+from steps._wiring import Wiring
+from steps.write_chunk import Written
+
+
+class VerifyMaterializationInput(Input):
+    """The view, the interval's id (0: nothing is new) and what its chunks reported."""
+
+    view: str
+    interval: int
+    written: list[Written] = []  # noqa: RUF012 - pydantic copies it
+
+
+class VerifyMaterializationOutput(Output):
+    """How many keys were sent."""
+
+    keys: int
+
+
+@step(service_account="materializer")
+def verify_materialization(given: VerifyMaterializationInput) -> VerifyMaterializationOutput:
+    """Count every key and read a sample back."""
+    if given.interval:
+        written = [ChunkWritten(w.accepted, w.rejected, w.digest) for w in given.written]
+        Wiring().materializer(given.view).verify(given.interval, written)
+    return VerifyMaterializationOutput(keys=sum(w.accepted + w.rejected for w in given.written))

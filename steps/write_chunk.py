@@ -1,0 +1,38 @@
+"""Write one chunk of an interval to the online store; writing it again changes nothing."""
+
+from hera.workflows.io import Input, Output
+from pydantic import BaseModel
+
+from lockstep.materialize.interval import Chunk
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class Written(BaseModel):
+    """What the compare-and-set did with the chunk's keys."""
+
+    accepted: int
+    rejected: int
+    digest: str
+
+
+class WriteChunkInput(Input):
+    """The view, the interval's id, and which share of its keys."""
+
+    view: str
+    interval: int
+    index: int
+    of: int
+
+
+class WriteChunkOutput(Output):
+    """What was written."""
+
+    written: Written
+
+
+@step(service_account="materializer")
+def write_chunk(given: WriteChunkInput) -> WriteChunkOutput:
+    """Write the newest row per key of the chunk."""
+    done = Wiring().materializer(given.view).write(given.interval, Chunk(given.index, given.of))
+    return WriteChunkOutput(written=Written(accepted=done.accepted, rejected=done.rejected, digest=done.digest))

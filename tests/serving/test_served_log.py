@@ -1,0 +1,241 @@
+"""The served log without processes: its schema, its queue, and the drain into the lake."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import orjson
+import pytest
+import redis
+import redis.asyncio
+
+from lockstep.errors import SchemaDrift, Transient
+from lockstep.lake import Lake
+from lockstep.local import LocalRedis
+from lockstep.online.epoch import Epochs
+from lockstep.online.reader import Reading, ViewRows
+from lockstep.serving import drain as draining
+from lockstep.serving import log
+from lockstep.serving.drain import drain, last_id
+from lockstep.serving.log import SCHEMA, SERVED_LOG, Served, ServedLog, decode_values, encode_values, stream_key
+from lockstep.serving.request import Request
+from lockstep.settings import Settings
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "served_log_schema.json"
+PROJECT = "fraud_case"
+NOON_US = 1_527_854_400_000_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
+    with LocalRedis(tmp_path_factory.mktemp("redis")) as local:
+        yield local
+
+
+@pytest.fixture
+def client(server: LocalRedis) -> Iterator[redis.Redis]:
+    with redis.Redis(host="127.0.0.1", port=server.port) as connection:
+        connection.flushall()
+        yield connection
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    return Lake.open(settings, PROJECT)
+
+
+def served(request_id: str, rows: int = 2) -> Served:
+    request = Request(request_id, [NOON_US] * rows, {"customer_id": [7] * rows}, [{"amount_cents": 1250}] * rows)
+    vectors = np.full((rows, 2), 0.1 + 0.2)
+    vectors[:, 1] = np.nan
+    epochs = Epochs("i", {})
+    read = ViewRows(["present"] * rows, [NOON_US] * rows, [-1] * rows, {"nb": [3] * rows})
+    reading = Reading(epochs, epochs, {"cards": read})
+    return Served(request, NOON_US + 5, reading, vectors, [0.25] * rows, [[]] * rows, shadow=False)
+
+
+def add(client: redis.Redis, request_id: str, rows: int = 2, counter: int = 1) -> None:
+    for row in log.encode_rows(served(request_id, rows), "c" * 64, "m" * 64, "p", counter):
+        client.xadd(stream_key(PROJECT), {"row": row})
+
+
+def test_the_schema_is_the_published_one(lake: Lake) -> None:
+    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=log.PARTITION_BY)
+    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=log.PARTITION_BY)  # and it agrees with itself
+    table = lake.table(SERVED_LOG)
+    published = {
+        "arrow": {field.name: str(field.type) for field in SCHEMA},
+        "iceberg": orjson.loads(table.schema().model_dump_json()),
+        "partition": [str(field) for field in table.spec().fields],
+    }
+
+    assert published == orjson.loads(GOLDEN.read_bytes())
+
+
+def test_stored_values_that_json_has_no_number_for_survive_the_log() -> None:
+    values = {"a": float("nan"), "b": float("-inf"), "c": None, "d": 0.1 + 0.2, "e": (1 << 63) - 1, "s": "NaN"}
+
+    decoded = decode_values(encode_values(values), {"a", "b", "c", "d"})
+
+    assert np.isnan(decoded.pop("a"))
+    assert decoded == {"b": float("-inf"), "c": None, "d": 0.1 + 0.2, "e": (1 << 63) - 1, "s": "NaN"}
+
+
+def test_the_queue_is_bounded_and_what_it_drops_is_a_gap_in_the_counter(
+    server: LocalRedis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "QUEUE_ROWS", 5)
+
+    async def run() -> ServedLog:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
+            served_log = ServedLog(connection, PROJECT, "c", "m")
+            for name in ("first", "second", "third"):
+                served_log.offer(served(name))  # nothing is sent meanwhile: the third would be rows 5 and 6
+            await asyncio.sleep(0.1)
+            served_log.offer(served("fourth"))
+            await served_log.close()
+            return served_log
+
+    done = asyncio.run(run())
+
+    rows = [orjson.loads(fields[b"row"]) for _, fields in client.xrange(stream_key(PROJECT))]
+    assert [(row["request_id"], row["counter"]) for row in rows] == [
+        ("first", 1),
+        ("first", 2),
+        ("second", 3),
+        ("second", 4),
+        ("fourth", 7),
+        ("fourth", 8),
+    ]
+    assert (done.sent, done.dropped) == (6, 2)
+
+
+def test_a_store_that_refuses_rows_costs_the_rows_and_not_the_log(server: LocalRedis, client: redis.Redis) -> None:
+    client.set(stream_key(PROJECT), "no stream")
+
+    async def run() -> ServedLog:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
+            served_log = ServedLog(connection, PROJECT, "c", "m")
+            served_log.offer(served("lost"))
+            await asyncio.sleep(0.1)
+            await connection.delete(stream_key(PROJECT))
+            served_log.offer(served("kept"))
+            await served_log.close()
+            return served_log
+
+    done = asyncio.run(run())
+
+    assert (done.sent, done.dropped) == (2, 2)
+    assert client.xlen(stream_key(PROJECT)) == 2
+
+
+def ids(lake: Lake) -> list[str]:
+    return sorted(lake.table(SERVED_LOG).scan().to_arrow()["request_id"].to_pylist())
+
+
+def test_a_drain_moves_rows_as_they_are_and_a_second_one_adds_nothing(
+    settings: Settings, lake: Lake, client: redis.Redis
+) -> None:
+    add(client, "a")
+    (newest, _), *_ = client.xrevrange(stream_key(PROJECT), count=1)
+
+    done = drain(settings, lake, client, PROJECT)
+    again = drain(settings, lake, client, PROJECT)
+
+    assert (done.rows, done.last_id) == (2, newest.decode())
+    assert (again.rows, again.last_id) == (0, newest.decode())
+    assert client.xlen(stream_key(PROJECT)) == 0
+    table = lake.table(SERVED_LOG)
+    assert len(table.snapshots()) == 1
+    assert str(table.spec().fields[0].transform) == "day"
+    row = table.scan().to_arrow().to_pylist()[1]
+    assert row["request_id"] == "a"
+    assert row["row"] == 1
+    assert row["vector"] == [0.1 + 0.2, None]
+    assert row["read_time"].isoformat() == "2018-06-01T12:00:00.000005+00:00"
+    assert (row["counter"], row["flags"], row["epoch_before"]) == (2, [], '{"incarnation":"i","views":{}}')
+    read = row["views"][0]
+    assert (read["view"], read["status"], read["values"]) == ("cards", "present", '{"nb":3}')
+    assert read["created_timestamp"] is None  # another writer did not say
+
+
+def test_a_drain_of_nothing_leaves_an_empty_table(settings: Settings, lake: Lake, client: redis.Redis) -> None:
+    assert drain(settings, lake, client, PROJECT).rows == 0
+    assert lake.table(SERVED_LOG).snapshots() == []
+
+
+def test_a_drain_that_died_between_append_and_trim_loses_and_doubles_nothing(
+    settings: Settings, lake: Lake, client: redis.Redis
+) -> None:
+    add(client, "a")
+    with (
+        patch.object(redis.Redis, "xtrim", side_effect=redis.ConnectionError("gone")),
+        pytest.raises(Transient, match="the online store does not answer: gone"),
+    ):
+        drain(settings, lake, client, PROJECT)
+    assert client.xlen(stream_key(PROJECT)) == 2
+    add(client, "b")
+
+    assert drain(settings, lake, client, PROJECT).rows == 2
+    assert ids(lake) == ["a", "a", "b", "b"]
+    assert client.xlen(stream_key(PROJECT)) == 0
+
+
+def test_a_drain_that_died_between_two_batches_goes_on_after_the_first(
+    settings: Settings, lake: Lake, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "BATCH_ROWS", 3)
+    add(client, "a", rows=7)
+    append, done = draining._append, []
+
+    def once(*arguments: Any) -> None:
+        if done:
+            raise redis.ConnectionError("gone")
+        done.append(append(*arguments))
+
+    with patch.object(draining, "_append", once), pytest.raises(redis.ConnectionError):
+        drain(settings, lake, client, PROJECT)
+    assert client.xlen(stream_key(PROJECT)) == 7
+
+    assert drain(settings, lake, client, PROJECT).rows == 4
+    assert sorted(lake.table(SERVED_LOG).scan().to_arrow()["counter"].to_pylist()) == list(range(1, 8))
+    assert len(lake.table(SERVED_LOG).snapshots()) == 3
+
+
+def test_of_two_drains_at_once_one_is_told_to_try_again(settings: Settings, lake: Lake, client: redis.Redis) -> None:
+    add(client, "a")
+    drain(settings, lake, client, PROJECT)
+    add(client, "b")
+    append = draining._append
+
+    def late(*arguments: Any) -> None:
+        with patch.object(draining, "_append", append):
+            drain(settings, lake, client, PROJECT)  # the other one, in between
+        append(*arguments)
+
+    with patch.object(draining, "_append", late), pytest.raises(Transient, match="another drain committed first"):
+        drain(settings, lake, client, PROJECT)
+
+    assert ids(lake) == ["a", "a", "b", "b"]
+
+
+def test_newer_snapshots_that_do_not_say_do_not_hide_the_last_id(
+    settings: Settings, lake: Lake, client: redis.Redis
+) -> None:
+    add(client, "a")
+    done = drain(settings, lake, client, PROJECT)
+    lake.append(SERVED_LOG, lake.table(SERVED_LOG).schema().as_arrow().empty_table())  # as maintenance would
+
+    assert last_id(lake.table(SERVED_LOG)) == done.last_id
+
+
+def test_a_row_of_another_shape_is_named_and_nothing_is_lost(
+    settings: Settings, lake: Lake, client: redis.Redis
+) -> None:
+    entry = client.xadd(stream_key(PROJECT), {"row": orjson.dumps({"request_id": "x"})}).decode()
+    with pytest.raises(SchemaDrift, match=f"stream entry {entry} is no row of served_log: it differs in contract"):
+        drain(settings, lake, client, PROJECT)
+    assert client.xlen(stream_key(PROJECT)) == 1

@@ -1,0 +1,39 @@
+"""The tiny lake, and the reference use case cut to its size."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from tiny_lake import fill
+
+from feature_repo.definitions import use_case as fraud
+from lockstep.lake import Lake
+from lockstep.settings import Settings
+from lockstep.views import UseCase, days
+
+
+@pytest.fixture(scope="session")
+def use_case() -> UseCase:
+    """The reference use case with a week of payments: 3 days to train on, 1 day apart, 2 days to test on."""
+    return replace(fraud, model=replace(fraud.model, train=days(3), gap=days(1), test=days(2)))
+
+
+@pytest.fixture(scope="session")
+def new_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Settings]:
+    """Settings of an empty home, with a clock that stands at 2018-06-01."""
+
+    def make() -> Settings:
+        home = tmp_path_factory.mktemp("home")
+        settings = Settings(home=home, clock_file=home / "clock").resolved()
+        settings.clock.advance_to(datetime(2018, 6, 1, tzinfo=UTC))
+        return settings
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def filled(new_settings: Callable[[], Settings], use_case: UseCase) -> tuple[Settings, Lake]:
+    """A lake with payments, labels and both views' rows."""
+    settings = new_settings()
+    return settings, fill(settings, use_case)

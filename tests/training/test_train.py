@@ -1,0 +1,339 @@
+"""A model: trained, judged, registered as the challenger, opened as a predictor opens it; and what is never registered."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from mlflow.telemetry.utils import is_telemetry_disabled
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
+from tiny_lake import KNOWN_AT, fill
+
+from lockstep.errors import BadInput, NotYetSupported, Terminal, UseCaseError
+from lockstep.lake import Lake
+from lockstep.serving.artifact import load_artifact
+from lockstep.settings import Settings
+from lockstep.training import registry
+from lockstep.training.spine import rows_of
+from lockstep.training.train import Trained, matrix, train
+from lockstep.training.training_set import TrainingSet, build_training_set, read_training_set
+from lockstep.views import UseCase
+
+
+@dataclass(frozen=True)
+class Project:
+    settings: Settings
+    lake: Lake
+    use_case: UseCase
+    training_set: TrainingSet
+
+    def versions(self) -> list[int]:
+        client = registry.open_client(self.settings)
+        return sorted(int(v.version) for v in client.search_model_versions("name = 'fraud'"))
+
+    def with_estimator(self, estimator: Callable[[], Any], **changes: Any) -> UseCase:
+        return replace(self.use_case, model=replace(self.use_case.model, estimator=estimator, **changes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """OpenMP's threads spin while they wait for each other: on a busy machine 72 rows took 7 s to fit instead of 0.1."""
+    with threadpool_limits(limits=1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def project(new_settings: Callable[[], Settings], use_case: UseCase) -> Project:
+    settings = new_settings()
+    lake = fill(settings, use_case)
+    return Project(settings, lake, use_case, build_training_set(settings, use_case, known_at=KNOWN_AT))
+
+
+@pytest.fixture(scope="module")
+def trained(project: Project) -> Trained:
+    return train(project.settings, project.use_case, project.training_set.table)
+
+
+def split(project: Project, name: str) -> pa.Table:
+    rows, _ = read_training_set(project.lake, project.training_set.table)
+    return rows_of(rows, name)
+
+
+def test_the_challenger_answers_as_the_estimator_fitted_by_hand(project: Project, trained: Trained) -> None:
+    contract = project.training_set.contract
+    by_hand = project.use_case.model.estimator().fit(
+        matrix(contract, split(project, "train")), split(project, "train")["tx_fraud"].to_numpy()
+    )
+
+    found = registry.challenger(project.settings, "fraud")
+    artifact = load_artifact(found.model_dir)
+
+    assert (found.version, found.digest) == (1, trained.digest)
+    assert found.contract == contract == artifact.contract
+    given = matrix(contract, split(project, "test"))
+    assert np.array_equal(artifact.estimator.predict_proba(given), by_hand.predict_proba(given))
+    assert artifact.digest == trained.digest
+
+
+def test_the_metrics_are_those_of_the_test_rows(project: Project, trained: Trained) -> None:
+    test = split(project, "test")
+    scores = load_artifact(trained.model_dir).estimator.predict_proba(matrix(project.training_set.contract, test))[
+        :, 1
+    ]
+    labels = test["tx_fraud"].to_numpy()
+
+    assert trained.metrics == {
+        "average_precision": average_precision_score(labels, scores),
+        "auc": roc_auc_score(labels, scores),
+        "no_skill": 17 / 48,
+        "train_rows": 72,
+        "test_rows": 48,
+        "test_positives": 17,
+    }
+    assert trained.metrics["auc"] > 0.9, "large payments are fraud, and the amount is a feature"
+
+
+def test_the_matrix_has_the_contracts_order_and_nan_for_null(project: Project) -> None:
+    rows = split(project, "test")
+    found = matrix(project.training_set.contract, rows)
+
+    assert (found.dtype, found.shape) == (np.float64, (48, 15))
+    for column, feature in enumerate(project.training_set.contract.features):
+        expected = [np.nan if value is None else value for value in rows[feature.name].to_pylist()]
+        np.testing.assert_array_equal(found[:, column], expected)
+    assert np.isnan(found[:, 14]).any(), "terminal 5 has no risk"
+
+
+def test_an_integer_that_float64_cannot_hold_is_an_error(project: Project) -> None:
+    rows = split(project, "test")
+    place = rows.column_names.index("nb_tx_30d")
+    with pytest.raises(pa.ArrowInvalid, match="9007199254740993 not in range"):
+        matrix(
+            project.training_set.contract, rows.set_column(place, "nb_tx_30d", pa.array([2**53 + 1] * rows.num_rows))
+        )
+
+
+def test_what_is_known_about_a_version_is_in_its_tags(project: Project, trained: Trained) -> None:
+    tags = dict(registry.challenger(project.settings, "fraud").tags)
+
+    assert len(tags.pop("lockstep.recipe")) == 64
+    assert tags == {
+        "feast.feature_service": "fraud_v1",
+        "lockstep.contract": project.training_set.contract.hash,
+        "lockstep.digest": trained.digest,
+        "lockstep.parity": "pending",
+        "lockstep.training_set": project.training_set.table,
+    }
+    assert trained.contract_hash == project.training_set.contract.hash
+
+
+def test_the_run_names_every_table_with_its_snapshot(project: Project, trained: Trained) -> None:
+    client = registry.open_client(project.settings)
+    run = client.get_run(client.get_model_version("fraud", str(trained.version)).run_id)
+
+    logged = {
+        (tags["mlflow.data.context"], tags["iceberg.table"], tags["iceberg.snapshot_id"])
+        for tags in ({tag.key: tag.value for tag in given.tags} for given in run.inputs.dataset_inputs)
+    }
+    cut = {("source", c.table, str(c.snapshot_id)) for c in project.training_set.contract.cut.tables}
+    own = project.lake.snapshots(project.training_set.table)[0].id
+    assert logged == cut | {("training", project.training_set.table, str(own))}
+    assert client.get_experiment(run.info.experiment_id).name == "fraud"
+
+
+def test_the_folder_is_below_home_and_describes_itself(project: Project, trained: Trained) -> None:
+    assert trained.model_dir.is_relative_to(project.settings.home / "mlartifacts")
+    assert trained.model_uri == trained.model_dir.as_uri()
+    described = yaml.safe_load((trained.model_dir / "MLmodel").read_text())
+    assert described["metadata"]["lockstep"]["trusted_types"] == list(project.use_case.model.trusted_types)
+    assert described["flavors"]["sklearn"]["serialization_format"] == "skops"
+    inputs = yaml.safe_load(described["signature"]["inputs"])
+    assert [(i["name"], i["type"], i["required"]) for i in inputs] == [
+        (f.name, "double", True) for f in project.training_set.contract.features
+    ]
+    requirements = (trained.model_dir / "requirements.txt").read_text().split()
+    assert [line.split("==")[0] for line in requirements] == ["mlflow", "numpy", "scikit-learn", "scipy", "skops"]
+
+
+def test_mlflow_says_nothing_not_even_when_its_store_is_made(
+    project: Project, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fresh = project.settings.model_copy(update={"tracking_url": f"sqlite:///{project.settings.home}/fresh.db"})
+
+    train(fresh, project.use_case, project.training_set.table)
+    registry.challenger(fresh, "fraud")
+
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+def test_training_again_returns_the_version_there_is(project: Project, trained: Trained) -> None:
+    again = train(project.settings, project.use_case, project.training_set.table)
+
+    assert again == trained
+    assert project.versions() == [1]
+
+
+def test_another_estimator_on_the_same_set_is_another_version_and_the_new_challenger(
+    project: Project, trained: Trained
+) -> None:
+    settings, table = project.settings, project.training_set.table
+    smaller = project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=5, random_state=0))
+
+    second = train(settings, smaller, table)
+
+    assert (second.version, registry.challenger(settings, "fraud").version) == (2, 2)
+    assert second.digest != trained.digest
+    assert second.contract_hash == trained.contract_hash
+    assert train(settings, project.use_case, table).version == 1
+    assert registry.challenger(settings, "fraud").version == 2, "a rerun does not move the alias back"
+
+
+def test_a_challenger_whose_alias_was_lost_gets_it_back(project: Project, trained: Trained) -> None:
+    """A run that died between registering and the alias is finished by its rerun."""
+    settings = project.settings
+    client = registry.open_client(settings)
+    client.delete_registered_model_alias("fraud", "challenger")
+
+    train(settings, project.use_case, project.training_set.table)
+
+    assert registry.challenger(settings, "fraud").version == trained.version
+
+
+def test_a_champion_that_is_replaced_becomes_the_previous_one(project: Project, trained: Trained) -> None:
+    settings = project.settings
+    second = train(
+        settings,
+        project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=6, random_state=0)),
+        project.training_set.table,
+    )
+    assert registry.by_alias(settings, "fraud", "champion") is None
+
+    registry.set_alias(settings, "fraud", "champion", trained.version, {"lockstep.parity": "passed"})
+    assert registry.by_alias(settings, "fraud", "champion").tags["lockstep.parity"] == "passed"
+    assert registry.by_alias(settings, "fraud", "previous") is None
+
+    for _ in range(2):
+        registry.set_alias(settings, "fraud", "champion", second.version)
+        assert registry.by_alias(settings, "fraud", "champion").version == second.version
+        assert registry.by_alias(settings, "fraud", "previous").version == trained.version
+
+
+def test_a_model_or_version_that_is_not_there_is_said(project: Project, trained: Trained) -> None:
+    settings = project.settings
+    with pytest.raises(BadInput, match="model 'frodd' has no challenger"):
+        registry.challenger(settings, "frodd")
+    with pytest.raises(BadInput, match="model 'fraud' has no version 99"):
+        registry.set_alias(settings, "fraud", "champion", 99)
+
+
+def test_a_folder_somebody_changed_is_refused(project: Project) -> None:
+    changed = project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=7, random_state=0))
+    done = train(project.settings, changed, project.training_set.table)
+    registry.set_alias(project.settings, "fraud", "tampered", done.version)
+    described = (done.model_dir / "MLmodel").read_text()
+    (done.model_dir / "MLmodel").write_text(described.replace("owner: fraud-ml", "owner: somebody"))
+
+    with pytest.raises(Terminal, match=f"fraud version {done.version} is not what was registered"):
+        registry.by_alias(project.settings, "fraud", "tampered")
+
+
+def test_a_model_that_is_elsewhere_is_not_supported_yet() -> None:
+    with pytest.raises(NotYetSupported, match="the model s3://bucket/model is not on a local disk"):
+        registry.local_folder("s3://bucket/model")
+
+
+class TakesTwo(LogisticRegression):
+    """Looks at two features of the fifteen."""
+
+    def fit(self, given: np.ndarray, labels: np.ndarray) -> "TakesTwo":
+        return super().fit(given[:, :2], labels)
+
+
+class Names(HistGradientBoostingClassifier):
+    """Gives the features names of its own."""
+
+    def fit(self, given: np.ndarray, labels: np.ndarray) -> "Names":
+        super().fit(given, labels)
+        self.feature_names_in_ = np.array([f"x{i}" for i in range(given.shape[1])])
+        return self
+
+
+@pytest.mark.parametrize(
+    ("estimator", "trusted", "message"),
+    [
+        (TakesTwo, (), "the estimator of model 'fraud' takes 2 features of 15"),
+        (Names, (), "the estimator of model 'fraud' names its features itself"),
+        (
+            HistGradientBoostingClassifier,
+            (),
+            (
+                "the estimator of model 'fraud' holds types that are not trusted: "
+                "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+            ),
+        ),
+    ],
+)
+def test_an_estimator_that_cannot_be_served_is_never_registered(
+    project: Project, trained: Trained, estimator: Callable[[], Any], trusted: tuple[str, ...], message: str
+) -> None:
+    before = project.versions()
+
+    with pytest.raises(UseCaseError) as failure:
+        train(
+            project.settings,
+            project.with_estimator(estimator, trusted_types=trusted),
+            project.training_set.table,
+        )
+
+    assert str(failure.value).splitlines()[0] == message
+    assert project.versions() == before
+
+
+def test_an_estimator_without_probabilities_is_never_registered(project: Project, trained: Trained) -> None:
+    class Margins(LinearSVC):
+        def fit(self, given: np.ndarray, labels: np.ndarray) -> "Margins":
+            return super().fit(np.nan_to_num(given), labels)
+
+    with pytest.raises(UseCaseError, match="the estimator of model 'fraud' has no predict_proba"):
+        train(project.settings, project.with_estimator(Margins), project.training_set.table)
+
+
+def test_a_training_set_of_other_definitions_is_refused(project: Project, trained: Trained) -> None:
+    view = replace(project.use_case.view("terminal_risk"), ttl=project.use_case.view("customer_spend").ttl)
+    features = tuple((view if v.name == view.name else v, f) for v, f in project.use_case.model.service.features)
+    service = replace(project.use_case.model.service, features=features)
+    edited = replace(project.use_case, services=(service,), model=replace(project.use_case.model, service=service))
+
+    with pytest.raises(BadInput, match=r"was built from other definitions than today's: views changed"):
+        train(project.settings, edited, project.training_set.table)
+
+
+def test_a_training_set_of_another_project_is_refused(project: Project) -> None:
+    other = replace(project.use_case, project="other")
+    lake = Lake.open(project.settings, "other")
+    rows, contract = read_training_set(project.lake, project.training_set.table)
+    lake.ensure_table("copied", rows.schema)
+    lake.append("copied", rows, {"lockstep.contract": contract.to_json().decode()})
+
+    with pytest.raises(BadInput, match="copied belongs to the project 'fraud', not 'other'"):
+        train(project.settings, other, "copied")
+
+
+def test_nothing_is_reported_to_mlflows_makers() -> None:
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert is_telemetry_disabled()
+
+
+def test_no_run_is_left_open(trained: Trained) -> None:
+    assert mlflow.active_run() is None
