@@ -1,1 +1,1 @@
-"""One module a container step: Input, Output, one function. What they do lives in `lockstep`."""
+"""The containers' work, one module a step: an `Input`, an `Output`, one thin function that calls `lockstep`."""

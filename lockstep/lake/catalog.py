@@ -27,6 +27,8 @@ TABLE_PROPERTIES = {
     "write.parquet.compression-codec": "zstd",
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "12",
+    # PyIceberg would repeat a lost commit on top of the winner's: two runs of one step would both append.
+    "commit.retry.num-retries": "0",
 }
 
 

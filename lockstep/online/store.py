@@ -98,9 +98,7 @@ def meaning(failure: Exception) -> LockstepError:
 
 
 def _code(failure: Exception) -> str | None:
-    code = getattr(failure, "status_code", None)  # redis-py cuts the codes it knows off the message
-    if code is None:
-        # Redis before 7 wraps what a script ran into: `ERR Error running script ...: -OOM command not allowed ...`.
-        found = _CODE.search(str(failure))
-        code = found.group(1) if found else None
-    return code
+    # redis-py cuts the codes it knows off the message. Redis before 7 wraps what a script ran into:
+    # `ERR Error running script ...: -OOM command not allowed ...`.
+    found = _CODE.search(f"{getattr(failure, 'status_code', None)} {failure}")
+    return found.group(1) if found else None

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -117,7 +117,7 @@ def encode_values(values: Mapping[str, Any]) -> str:
     return orjson.dumps({name: _encoded(value) for name, value in values.items()}).decode()
 
 
-def decode_values(text: str, floats: frozenset[str] | set[str]) -> dict[str, Any]:
+def decode_values(text: str, floats: Collection[str]) -> dict[str, Any]:
     """Read what `encode_values` wrote; `floats` names the columns that hold floats."""
     values = orjson.loads(text)
     return {n: float(v) if n in floats and isinstance(v, str) else v for n, v in values.items()}

@@ -14,6 +14,7 @@ import feast
 import feast.types
 import numpy as np
 import pandas as pd
+from feast.feature_view import DUMMY_ENTITY_ID
 from feast.feature_view_projection import FeatureViewProjection
 from feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source import IcebergSource
 from feast.transformation.pandas_transformation import PandasTransformation
@@ -152,7 +153,7 @@ def on_demand_feature_view(view: OnDemandView, project: str) -> feast.OnDemandFe
             hint="an input is named by its column alone, whichever view it comes from",
         )
     tags = {FUNCTION_TAG: view.reference, SOURCE_TAG: view.source_hash}
-    return feast.OnDemandFeatureView(
+    derived = feast.OnDemandFeatureView(
         name=view.name,
         sources=_sources(view, project),
         schema=_fields(view.outputs),
@@ -162,6 +163,9 @@ def on_demand_feature_view(view: OnDemandView, project: str) -> feast.OnDemandFe
         owner=view.owner,
         tags={**view.tags, **tags},
     )
+    # What `apply` would infer: with it, a view that was applied equals the one that is derived again.
+    derived.entity_columns = [feast.Field(name=DUMMY_ENTITY_ID, dtype=feast.types.String)]
+    return derived
 
 
 def feature_service(service: FeatureService, project: str) -> feast.FeatureService:

@@ -19,7 +19,9 @@ def ledger(settings) -> Ledger:
 
 def test_a_second_planner_is_handed_the_first_ones_row(settings, ledger) -> None:
     mine = ledger.plan_compute("spend", Mode.LIVE, T, T + HOUR, {"payments": 11}, T)
-    theirs = Ledger.open(settings, "test").plan_compute("spend", Mode.LIVE, T, T + 2 * HOUR, {"payments": 99}, T + HOUR)
+    theirs = Ledger.open(settings, "test").plan_compute(
+        "spend", Mode.LIVE, T, T + 2 * HOUR, {"payments": 99}, T + HOUR
+    )
     assert theirs == mine
     assert theirs.sources == {"payments": 11}
 

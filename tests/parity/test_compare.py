@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 
 from lockstep.clock import parse_time
 from lockstep.contract import Column, Feature, FeatureContract, TrainingCut, View
+from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.parity.compare import Cause, Comparison, Difference, equal
 from lockstep.parity.expect import History, LakeRow
 from lockstep.parity.sample import ServedRow, ServedView

@@ -46,7 +46,7 @@ class Project:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """OpenMP's threads spin while they wait for each other: on a busy machine 72 rows took 7 s to fit instead of 0.1."""
+    """As in training itself: two threads on a busy machine took 7 s for 72 rows, one takes 0.1."""
     with threadpool_limits(limits=1):
         yield
 

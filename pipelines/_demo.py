@@ -85,7 +85,9 @@ class Demo:
                 since = now
                 now = self._live(lake, simulator, world, since)
         with self._stage("promote"):
-            promotion = self._workflow("promote", since=since.isoformat(), until=now.isoformat(), tolerate_refusal=True)
+            promotion = self._workflow(
+                "promote", since=since.isoformat(), until=now.isoformat(), tolerate_refusal=True
+            )
         self.seconds["total"] = round(time.monotonic() - started, 1)
         return self._report(use_case, lake, trained, promotion)
 
@@ -137,7 +139,9 @@ class Demo:
         )
 
     def _report(self, use_case: UseCase, lake: Lake, trained: dict[str, str], promotion: Run) -> dict[str, Any]:
-        name = promotion.outputs.get("report") or next(n.outputs["report"] for n in promotion.nodes if "report" in n.outputs)
+        name = promotion.outputs.get("report") or next(
+            n.outputs["report"] for n in promotion.nodes if "report" in n.outputs
+        )
         parity = parity_report.load(self.settings, lake, name)
         champion = by_alias(self.settings, use_case.model.name, CHAMPION)
         candidate = by_alias(self.settings, use_case.model.name, CHALLENGER)

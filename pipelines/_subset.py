@@ -1,0 +1,126 @@
+"""The part of Argo that this project renders, so that a laptop can run it: an allow-list of keys for each object.
+
+What is not listed is refused, also what a later Argo adds. `_INERT` keys say how a cluster runs a pod, not what it does.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+OUTPUTS = "/tmp/hera-outputs/parameters/"  # noqa: S108 - a path in a pod
+RUNNER = ["-m", "hera.workflows.runner", "-e"]
+SOURCE = "{{inputs.parameters}}"
+
+_PLACEMENT = {
+    "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "executor", "metrics", "nodeSelector",
+    "parallelism", "retryStrategy", "securityContext", "serviceAccountName", "synchronization", "tolerations", "volumes",
+}  # fmt: skip
+_INERT: Mapping[str, set[str]] = {
+    "spec": _PLACEMENT
+    | {
+        "archiveLogs", "imagePullSecrets", "podDisruptionBudget", "podGC", "podMetadata", "podPriorityClassName",
+        "priority", "ttlStrategy", "workflowMetadata",
+    },
+    "template": _PLACEMENT | {"annotations", "metadata", "priorityClassName", "timeout"},
+    "dag": {"failFast"},
+    "script": {"envFrom", "image", "imagePullPolicy", "name", "resources", "securityContext", "volumeMounts"},
+    "environment variable": {"valueFrom"},
+    "parameter": {"description"},
+}  # fmt: skip
+_INTERPRETED: Mapping[str, set[str]] = {
+    "manifest": {"apiVersion", "kind", "metadata", "spec"},
+    "spec": {"arguments", "entrypoint", "onExit", "templates"},
+    "template": {"dag", "inputs", "name", "outputs", "script"},
+    "dag": {"tasks"},
+    "task": {"arguments", "depends", "name", "template", "when", "withParam"},
+    "script": {"args", "command", "env", "source"},
+    "environment variable": {"name", "value"},
+    "parameters": {"parameters"},
+    "parameter": {"default", "enum", "name", "value"},
+    "output parameter": {"description", "name", "valueFrom"},
+    "output of a dag": {"default", "parameter"},
+    "output of a script": {"default", "path"},
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A construct that the laptop does not interpret: its name, and where it is."""
+
+    template: str
+    construct: str
+
+
+def refusals(manifest: Mapping[str, Any]) -> Iterator[Refusal]:
+    """Yield every construct of a WorkflowTemplate that is outside the rendered subset."""
+    yield from _unknown("", "manifest", manifest)
+    spec = manifest.get("spec", {})
+    yield from _unknown("", "spec", spec)
+    yield from _parameters("", spec.get("arguments", {}), "parameter")
+    for template in spec.get("templates", []):
+        yield from _template(str(template.get("name", "?")), template)
+    for text in _texts({key: value for key, value in spec.items() if key != "templates"}):
+        yield from _expression_tags("", text)
+
+
+def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
+    yield from _unknown(name, "template", template)
+    yield from _parameters(name, template.get("inputs", {}), "parameter")
+    yield from _parameters(name, template.get("outputs", {}), "output parameter")
+    kind = "output of a dag" if "dag" in template else "output of a script"
+    for output in template.get("outputs", {}).get("parameters", []):
+        yield from _unknown(name, kind, output.get("valueFrom", {}))
+        path = output.get("valueFrom", {}).get("path", OUTPUTS)
+        if not path.startswith(OUTPUTS):
+            yield Refusal(name, f"output path {path}")
+    if "dag" in template:
+        yield from _unknown(name, "dag", template["dag"])
+        for task in template["dag"].get("tasks", []):
+            yield from _unknown(name, "task", task)
+            yield from _parameters(name, task.get("arguments", {}), "parameter")
+    if "script" in template:
+        yield from _script(name, template["script"])
+    if len({"dag", "script"} & set(template)) != 1:
+        yield Refusal(name, "a template that is not exactly one of dag and script")
+    for text in _texts(template):
+        yield from _expression_tags(name, text)
+
+
+def _script(name: str, script: Mapping[str, Any]) -> Iterator[Refusal]:
+    yield from _unknown(name, "script", script)
+    for variable in script.get("env", []):
+        yield from _unknown(name, "environment variable", variable)
+    args = script.get("args", [])
+    entrypoint = args[-1] if len(args) == len(RUNNER) + 1 else ""
+    if script.get("command") != ["python"] or args[:-1] != RUNNER or not re.fullmatch(r"[\w.]+:\w+", entrypoint):
+        yield Refusal(name, f"command {' '.join([*script.get('command', []), *args])!r}")
+    if script.get("source") != SOURCE:
+        yield Refusal(name, "an inline script")
+
+
+def _parameters(name: str, holder: Mapping[str, Any], kind: str) -> Iterator[Refusal]:
+    yield from _unknown(name, "parameters", holder)
+    for parameter in holder.get("parameters", []):
+        yield from _unknown(name, kind, parameter)
+
+
+def _unknown(template: str, kind: str, value: Mapping[str, Any]) -> Iterator[Refusal]:
+    for key in sorted(set(value) - _INTERPRETED.get(kind, set()) - _INERT.get(kind, set())):
+        yield Refusal(template, f"{key} (of {'a' if kind[0] not in 'aeiou' else 'an'} {kind})")
+
+
+def _expression_tags(template: str, text: str) -> Iterator[Refusal]:
+    if found := re.search(r"\{\{\s*=.*", text):
+        yield Refusal(template, f"the expression tag {found[0]}")
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)

@@ -1,0 +1,33 @@
+"""Hourly: compute every view's ticks up to the window's end, then bring what is new online."""
+
+from hera.workflows import DAG, Parameter, Task, TaskResult, WorkflowTemplate
+
+from pipelines._online import bring_online, view_dag
+from pipelines._template import workflow_template as template
+from steps.compute_view import compute_view
+from steps.list_views import list_views
+
+
+def workflow_template() -> WorkflowTemplate:
+    """Return the template; `window_end` has no default, so that nobody computes up to a time they did not name."""
+    arguments = [Parameter(name="window_end"), Parameter(name="views", value="all")]
+    with template("compute-and-materialize", arguments=arguments) as workflow:
+        with view_dag("compute-and-materialize-view", "window_end") as each:
+            computed = compute_view(
+                name="compute",
+                arguments={"view": each.get_parameter("view"), "window_end": each.get_parameter("window_end")},
+            )
+            bring_online(each, computed)
+        with DAG(name="main", inputs=[Parameter(name="window_end"), Parameter(name="views")]) as main:
+            listed = list_views(name="list", arguments={"views": main.get_parameter("views")})
+            views = each(
+                name="view",
+                with_param=listed.get_parameter("names"),
+                arguments={"view": "{{item}}", "window_end": main.get_parameter("window_end")},
+            )
+            with Task.set_next_defaults(on=TaskResult.succeeded):
+                listed >> views
+    return workflow
+
+
+RESOURCES = (workflow_template,)

@@ -1,0 +1,23 @@
+"""Send recent events to the challenger's dark service, then move what it logged to the lake."""
+
+from hera.workflows import DAG, Parameter, Task, TaskResult, WorkflowTemplate
+
+from pipelines._template import workflow_template as template
+from steps.drain_served_log import drain_served_log
+from steps.shadow_replay import shadow_replay
+
+
+def workflow_template() -> WorkflowTemplate:
+    """Return the template; it is run again and again while a candidate is dark."""
+    arguments = [Parameter(name="rows", value="40"), Parameter(name="batch", value="20")]
+    with template("shadow-replay", arguments=arguments) as workflow:
+        with DAG(name="main", inputs=[Parameter(name="rows"), Parameter(name="batch")]) as main:
+            given = {name: main.get_parameter(name) for name in ("rows", "batch")}
+            replayed = shadow_replay(name="replay", arguments=given)
+            drained = drain_served_log(name="drain")
+            with Task.set_next_defaults(on=TaskResult.succeeded):
+                replayed >> drained
+    return workflow
+
+
+RESOURCES = (workflow_template,)

@@ -1,0 +1,24 @@
+"""Build the training set point in time, train on it, and register the challenger."""
+
+from hera.workflows import DAG, Parameter, Task, TaskResult, WorkflowTemplate
+
+from pipelines._template import hoisted
+from pipelines._template import workflow_template as template
+from steps.build_training_set import build_training_set
+from steps.train_model import train_model
+
+
+def workflow_template() -> WorkflowTemplate:
+    """Return the template; labels are read as they were known at `known_at`."""
+    outputs = [hoisted(name, "train") for name in ("version", "digest", "average_precision", "auc")]
+    outputs += [hoisted("training_set", "build", "table")] + [hoisted(name, "build") for name in ("contract", "rows")]
+    with template("train", arguments=[Parameter(name="known_at")]) as workflow:
+        with DAG(name="main", inputs=[Parameter(name="known_at")], outputs=outputs) as main:
+            built = build_training_set(name="build", arguments={"known_at": main.get_parameter("known_at")})
+            trained = train_model(name="train", arguments={"training_set": built.get_parameter("table")})
+            with Task.set_next_defaults(on=TaskResult.succeeded):
+                built >> trained
+    return workflow
+
+
+RESOURCES = (workflow_template,)

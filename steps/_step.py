@@ -1,0 +1,148 @@
+"""The `step` decorator: Hera's runner script with everything that the step pods of this project have in common.
+
+    class CountInput(Input):
+        view: str
+
+    class CountOutput(Output):
+        rows: int
+
+    @step(service_account="materializer")
+    def count_rows(given: CountInput) -> CountOutput:
+        return CountOutput(rows=...)
+
+A step module never says `from __future__ import annotations`: Hera reads the annotations as types.
+https://hera.readthedocs.io/en/stable/user-guides/script-runner-io/ · https://argo-workflows.readthedocs.io/en/latest/retries/
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast, overload
+
+from hera.workflows import EmptyDirVolume, Resources, RetryStrategy, RunnerScriptConstructor, Task, script
+from hera.workflows._context import _context
+from hera.workflows._runner.script_annotations_util import _save_dummy_outputs
+from hera.workflows.io import Input, Output
+from hera.workflows.models import Backoff, Capabilities, SecurityContext
+from hera.workflows.script import _extract_return_annotation_output
+
+from lockstep.errors import BadInput, LockstepError
+
+IMAGE = "lockstep-steps"
+"""A logical name: kustomize's `images:` puts registry and digest there, so rendered YAML is the same everywhere."""
+
+RETRY_WHEN = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2, 3]"
+"""Exit 0 done, 1 transient, 2 terminal, 3 refused by a gate; a pod that was evicted has no exit code and is an Error."""
+
+_Given = TypeVar("_Given", bound=Input)
+_Made = TypeVar("_Made", bound=Output)
+_Given_contra = TypeVar("_Given_contra", bound=Input, contravariant=True)
+_Made_co = TypeVar("_Made_co", bound=Output, covariant=True)
+
+
+class Step(Protocol[_Given_contra, _Made_co]):
+    """What `@step()` makes of a function: itself outside a workflow, a task inside a DAG."""
+
+    @overload
+    def __call__(self, given: _Given_contra, /) -> _Made_co: ...
+
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str = ...,
+        arguments: Any = ...,
+        depends: str | None = ...,
+        when: str | None = ...,
+        with_param: Any = ...,
+    ) -> Task: ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function, or add a task to the DAG being defined."""
+
+
+def step(
+    *,
+    cpu: str = "250m",
+    cpu_limit: str = "2",
+    memory: str = "1Gi",
+    memory_limit: str = "",
+    service_account: str | None = None,
+    **overrides: Any,
+) -> Callable[[Callable[[_Given], _Made]], Step[_Given, _Made]]:
+    """Return a decorator that makes a function of one `Input` to one `Output` a runner-script template.
+
+    Called plainly the function is itself, and its errors are raised as they are. In a pod (and in `lockstep run`) a
+    `LockstepError` is printed to stderr and becomes its exit code, which is what the retry expression goes by.
+
+    Args:
+        cpu: requested cores.
+        cpu_limit: most cores.
+        memory: requested memory.
+        memory_limit: most memory; the request where not given, so that a pod is never evicted for memory it did not ask for.
+        service_account: the pod's own account, where the workflow's is not the right one.
+        overrides: anything else `hera.workflows.script` takes; replaces the project's value.
+
+    Raises:
+        BadInput: at decoration, if the annotations are strings; inside a DAG, if called with a positional argument.
+    """
+    settings: dict[str, Any] = {
+        "constructor": RunnerScriptConstructor(),
+        "image": IMAGE,
+        "image_pull_policy": "IfNotPresent",
+        "resources": Resources(
+            cpu_request=cpu, cpu_limit=cpu_limit, memory_request=memory, memory_limit=memory_limit or memory
+        ),
+        "security_context": SecurityContext(
+            allow_privilege_escalation=False, capabilities=Capabilities(drop=["ALL"]), read_only_root_filesystem=True
+        ),
+        "service_account_name": service_account,
+        # The root is read-only: Hera's inputs and outputs, and whatever a library spills, live here.
+        "volumes": [EmptyDirVolume(name="tmp", mount_path="/tmp")],  # noqa: S108 - a path in a pod
+        "retry_strategy": RetryStrategy(
+            limit=3, expression=RETRY_WHEN, backoff=Backoff(duration="30s", factor="2", cap="10m")
+        ),
+    }
+
+    def decorate(function: Callable[[_Given], _Made]) -> Step[_Given, _Made]:
+        _refuse_string_annotations(function)
+        template = script(**{**settings, **overrides})(function)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if args and _context.active:
+                raise BadInput(
+                    f"step {function.__name__!r} is called with a positional argument inside a workflow",
+                    hint="Hera drops it and renders a task without arguments: call it with arguments={...}",
+                )
+            return template(*args, **kwargs)
+
+        # Hera's runner looks here for the function behind the decorator; a plain call does not pass through it.
+        call.wrapped_function = _exit_with_code(function)  # type: ignore[attr-defined]
+        return cast("Step[_Given, _Made]", call)
+
+    return decorate
+
+
+def _exit_with_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as the pod runs it: a `LockstepError` ends the process with its exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except LockstepError as error:
+            # As Hera does for other exceptions: without the declared files Argo reports a missing file, not the error.
+            _save_dummy_outputs(_extract_return_annotation_output(function))
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            raise SystemExit(error.exit_code) from error
+
+    return run
+
+
+def _refuse_string_annotations(function: Callable[..., Any]) -> None:
+    if any(isinstance(annotation, str) for annotation in function.__annotations__.values()):
+        raise BadInput(
+            f"the annotations of step {function.__name__!r} in {function.__module__} are strings",
+            hint="Hera reads them as types: remove `from __future__ import annotations`, and quotes around types",
+        )

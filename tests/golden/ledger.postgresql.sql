@@ -1,0 +1,44 @@
+CREATE TABLE compute (
+	id SERIAL NOT NULL,
+	project VARCHAR NOT NULL,
+	view VARCHAR NOT NULL,
+	mode VARCHAR NOT NULL,
+	tick_from BIGINT NOT NULL,
+	tick_to BIGINT NOT NULL,
+	sources VARCHAR NOT NULL,
+	state VARCHAR NOT NULL,
+	planned_at BIGINT NOT NULL,
+	planned_by VARCHAR NOT NULL,
+	snapshot_id BIGINT,
+	rows BIGINT,
+	committed_at BIGINT,
+	PRIMARY KEY (id),
+	CONSTRAINT compute_goes_forward CHECK (tick_to > tick_from)
+)
+CREATE UNIQUE INDEX compute_tiles_time ON compute (project, view, tick_from) WHERE mode IN ('bootstrap', 'live')
+CREATE TABLE materialize (
+	id SERIAL NOT NULL,
+	project VARCHAR NOT NULL,
+	view VARCHAR NOT NULL,
+	mode VARCHAR NOT NULL,
+	sequence_from BIGINT NOT NULL,
+	sequence_to BIGINT NOT NULL,
+	snapshot_id BIGINT NOT NULL,
+	watermark BIGINT NOT NULL,
+	state VARCHAR NOT NULL,
+	planned_at BIGINT NOT NULL,
+	planned_by VARCHAR NOT NULL,
+	rows_accepted BIGINT,
+	rows_rejected BIGINT,
+	digest VARCHAR,
+	committed_at BIGINT,
+	PRIMARY KEY (id),
+	CONSTRAINT materialize_goes_forward CHECK (sequence_to > sequence_from)
+)
+CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, view, sequence_from) WHERE mode = 'interval'
+CREATE TABLE store (
+	project VARCHAR NOT NULL,
+	incarnation VARCHAR NOT NULL,
+	since BIGINT NOT NULL,
+	PRIMARY KEY (project)
+)

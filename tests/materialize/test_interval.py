@@ -1,0 +1,207 @@
+"""Bringing a view online with a real Redis: reruns, crashes, lost stores."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+import redis
+
+from lockstep.clock import parse_time, to_micros
+from lockstep.contract import FeatureContract, TrainingCut, stored_view
+from lockstep.errors import BadInput, LostStore, VerificationFailed
+from lockstep.lake import Lake
+from lockstep.lake.snapshots import TICK
+from lockstep.local.redis import LocalRedis
+from lockstep.materialize.interval import Chunk, ChunkWritten, Materializer
+from lockstep.materialize.ledger import Ledger, State
+from lockstep.online.epoch import EpochStore
+from lockstep.online.reader import read_online
+from lockstep.online.store import connect
+from lockstep.settings import Settings
+from lockstep.views import Entity, Source, count, days, hours, soft, windowed_view
+
+T = parse_time("2018-06-01T12:00:00Z")
+SPEND = windowed_view(
+    name="spend",
+    entity=Entity("card", "card", "int64", "o"),
+    source=Source("payments", "at", "seen", "o"),
+    measures=[count("nb")],
+    windows=[days(1)],
+    every=hours(1),
+    ttl=days(3),
+    freshness=soft(hours(3)),
+    owner="o",
+)
+VIEW = stored_view(SPEND)
+CONTRACT = FeatureContract(
+    project="test",
+    feature_service="s",
+    join_keys=VIEW.join_keys,
+    request_inputs=(),
+    features=(),
+    views=(VIEW,),
+    on_demand=(),
+    cut=TrainingCut(tables=(), spine_hash="h", known_at=T),
+)
+
+
+@pytest.fixture
+def online(settings: Settings) -> Iterator[Settings]:
+    with LocalRedis(settings.home) as server:
+        yield server.settings(settings)
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    opened = Lake.open(settings, "test")
+    opened.ensure_table("spend", SPEND.schema, "event_timestamp")
+    return opened
+
+
+@pytest.fixture
+def store(online: Settings) -> Iterator["redis.Redis"]:
+    connection = connect(online)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def spend(online: Settings, lake: Lake, store: "redis.Redis") -> Materializer:
+    return Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
+
+
+def tick(lake: Lake, hour: int, **counts: int) -> None:
+    """Append a tick: `c7=3` says that card 7 has 3 payments."""
+    at = T + timedelta(hours=hour)
+    rows = [
+        {"card": int(card[1:]), "nb_1d": nb, "event_timestamp": at, "created_timestamp": at + timedelta(minutes=5)}
+        for card, nb in counts.items()
+    ]
+    lake.append("spend", pa.Table.from_pylist(rows, SPEND.schema), {TICK: str(to_micros(at))})
+
+
+def served(online: Settings, *cards: int) -> list[int | None]:
+    times = [to_micros(T + timedelta(hours=9))] * len(cards)
+    return read_online(online, CONTRACT, {"card": list(cards)}, times).views["spend"].values["nb_1d"]
+
+
+def test_the_newest_row_of_each_key_goes_online(lake, spend, online, store) -> None:
+    tick(lake, 0, c1=1, c2=2)
+    tick(lake, 1, c1=5)
+    done = spend.run()
+    assert (done.state, done.rows_accepted, done.rows_rejected) == (State.COMMITTED, 2, 0)
+    assert served(online, 1, 2, 3) == [5, 2, None]
+
+
+def test_a_run_with_nothing_new_writes_nothing(lake, spend) -> None:
+    tick(lake, 0, c1=1)
+    spend.run()
+    assert spend.run() is None
+
+
+def test_an_interval_starts_where_the_last_one_ended_and_moves_the_watermark(lake, spend, store) -> None:
+    tick(lake, 0, c1=1)
+    first = spend.run()
+    tick(lake, 1)
+    second = spend.run()
+    assert (second.sequence_from, second.rows_accepted) == (first.sequence_to, 0)
+    committed = EpochStore(store, "test").read().views["spend"].committed
+    assert (committed.interval, committed.watermark_us) == (second.id, to_micros(T + timedelta(hours=1)))
+
+
+def test_a_row_that_arrives_late_for_an_older_tick_does_not_replace_a_newer_one(lake, spend, online, store) -> None:
+    tick(lake, 2, c1=9)
+    spend.run()
+    tick(lake, 1, c1=4)
+    done = spend.run()
+    assert (done.rows_accepted, done.rows_rejected) == (0, 1)
+    assert served(online, 1) == [9]
+
+
+def test_chunks_cover_every_key_once(lake, spend, online, store) -> None:
+    tick(lake, 0, **{f"c{n}": n for n in range(200)})
+    plan = spend.plan(chunks=3)
+    written = [spend.write(plan.interval, chunk) for chunk in plan.chunks]
+    assert sum(w.accepted for w in written) == 200
+    assert all(w.accepted > 30 for w in written)
+    spend.verify(plan.interval, written)
+    spend.commit(plan.interval)
+    assert served(online, *range(200)) == list(range(200))
+
+
+def test_a_run_killed_after_writing_is_finished_by_the_next(lake, spend, online, store) -> None:
+    tick(lake, 0, c1=1)
+    plan = spend.plan()
+    spend.write(plan.interval, Chunk(0, 1))
+    epoch = EpochStore(store, "test").read().views["spend"]
+    assert (epoch.committed, epoch.writing.interval) == (None, plan.interval)
+    tick(lake, 1, c1=2)
+    assert spend.run().id == plan.interval
+    assert served(online, 1) == [1], "the unfinished interval first, as it was planned"
+    spend.run()
+    assert served(online, 1) == [2]
+
+
+def test_a_crash_between_the_two_commits_is_healed_by_a_run_with_nothing_new(lake, spend, store, monkeypatch) -> None:
+    tick(lake, 0, c1=1)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr(EpochStore, "set_committed", die)
+        with pytest.raises(KeyboardInterrupt):
+            spend.run()
+    assert EpochStore(store, "test").read().views["spend"].committed is None
+    assert spend.run() is None
+    assert EpochStore(store, "test").read().views["spend"].committed.interval == 1
+
+
+def test_an_interval_that_lost_keys_on_the_way_is_not_committed(lake, spend) -> None:
+    tick(lake, 0, c1=1, c2=2)
+    plan = spend.plan()
+    spend.write(plan.interval, Chunk(0, 1))
+    with pytest.raises(VerificationFailed, match="2 keys in the lake, 1 accepted"):
+        spend.verify(plan.interval, [ChunkWritten(1, 0, "")])
+    with pytest.raises(VerificationFailed, match="not verified"):
+        spend.commit(plan.interval)
+
+
+def test_a_value_overwritten_in_the_store_before_verification_is_found(lake, spend, store) -> None:
+    tick(lake, 0, c1=1)
+    plan = spend.plan()
+    written = spend.write(plan.interval, Chunk(0, 1))
+    (key,) = [k for k in store.scan_iter() if not k.startswith(b"lockstep:")]
+    field = next(f for f in store.hkeys(key) if not f.startswith(b"_"))
+    store.hset(key, field, b"\x20\x07")
+    with pytest.raises(VerificationFailed, match="first card=1"):
+        spend.verify(plan.interval, [written])
+
+
+@pytest.mark.parametrize("loss", ["flushed", "replaced"])
+def test_a_store_that_was_flushed_or_replaced_is_refused(lake, spend, store, loss: str) -> None:
+    tick(lake, 0, c1=1)
+    spend.run()
+    store.flushall()
+    if loss == "replaced":
+        EpochStore(store, "test").ensure_incarnation()
+    with pytest.raises(LostStore, match="not the one that was written to"):
+        spend.run()
+
+
+def test_a_store_restored_from_an_older_copy_is_refused(lake, spend, store) -> None:
+    tick(lake, 0, c1=1)
+    spend.run()
+    (key,) = store.keys(b"lockstep:epoch:*")
+    older = store.hgetall(key)
+    tick(lake, 1, c1=2)
+    spend.run()
+    store.hset(key, mapping=older)
+    with pytest.raises(LostStore, match="lost writes"):
+        spend.run()
+
+
+def test_a_view_that_was_never_computed_is_named(spend) -> None:
+    with pytest.raises(BadInput, match="spend was never computed"):
+        spend.run()

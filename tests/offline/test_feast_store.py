@@ -1,0 +1,314 @@
+"""A tiny use case through Feast: definitions applied, history read at a cut, the registry without paths or secrets."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from tiny_case import context, service, spend, use_case
+
+from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, UseCaseError
+from lockstep.lake import Lake
+from lockstep.offline.cut import Cut, reading
+from lockstep.offline.history import training_features
+from lockstep.offline.registry import apply_definitions, feature_store
+from lockstep.settings import Settings
+from lockstep.views import feast as derived
+
+# dask, which Feast imports, and google.protobuf still use what Python 3.12 deprecates; Feast's own file locks and sessions
+# are left to the garbage collector.
+pytestmark = [pytest.mark.filterwarnings("error")]
+
+T = datetime(2018, 6, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+BIG = 2**63 - 2
+PROJECT = use_case.project
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Settings:
+    """A home with definitions applied and two snapshots of the view's table."""
+    settings = Settings(home=tmp_path_factory.mktemp("home")).resolved()
+    lake = Lake.open(settings, PROJECT)
+    lake.ensure_table(spend.table, spend.schema, "event_timestamp")
+    lake.append(spend.table, rows((1, 3, 600, T), (2, None, BIG, T)))
+    lake.append(spend.table, rows((1, 4, 900, T + HOUR)))
+    assert apply_definitions(settings, use_case) == ["card", "spend", "context", "tiny_v1"]
+    return settings
+
+
+def rows(*features: tuple[int, int | None, int, datetime]) -> pa.Table:
+    card, n, cents, event = zip(*features, strict=True)
+    return pa.table([card, n, cents, event, [e + 5 * MINUTE for e in event]], schema=spend.schema)
+
+
+def spine_of(*asked: tuple[int, int, datetime]) -> pa.Table:
+    card, amount, time = zip(*asked, strict=True)
+    return pa.table(
+        {
+            "label": pa.array([True] * len(card)),
+            "card_id": pa.array(card, pa.int64()),
+            "event_timestamp": pa.array(time, pa.timestamp("us", tz="UTC")),
+            "amount": pa.array(amount, pa.int64()),
+        }
+    )
+
+
+SPINE = spine_of(
+    (2, BIG, T + 10 * MINUTE), (1, 100, T + 10 * MINUTE), (1, 100, T + 9 * MINUTE), (1, 100, T + 2 * HOUR), (9, 7, T)
+)
+
+
+def snapshots(settings: Settings) -> list[int]:
+    return [s.id for s in Lake.open(settings, PROJECT).snapshots(spend.table)]
+
+
+def test_training_features_are_the_spine_and_the_service_in_its_order(home) -> None:
+    found = training_features(home, use_case, "tiny_v1", SPINE)
+    assert found.column_names == [*SPINE.column_names, "mean", "cents_1d", "amount_again", "kinds"]
+    assert found.select(SPINE.column_names).equals(SPINE)
+    assert [str(t) for t in found.schema.types[4:]] == ["double", "int64", "int64", "string"]
+    assert found["cents_1d"].to_pylist() == [BIG, 600, None, 900, None]
+    assert found["mean"].to_pylist() == [None, 700 / 4, None, 1000 / 5, None]
+    assert found["amount_again"].to_pylist() == [BIG, 100, 100, 100, 7]
+    assert found["kinds"].to_pylist() == ["int64"] * 5
+
+
+def test_an_older_snapshot_is_read_through_a_cut(home) -> None:
+    first, _ = snapshots(home)
+    found = training_features(home, use_case, "tiny_v1", SPINE, Cut({"spend": first}, T + 2 * HOUR))
+    assert found["cents_1d"].to_pylist() == [BIG, 600, None, 600, None]
+
+
+def test_a_cut_answers_each_row_as_of_its_own_time_unless_corrections_are_asked_for(home) -> None:
+    _, last = snapshots(home)
+    early = spine_of((1, 0, T + 9 * MINUTE))
+    cut = Cut({"spend": last}, T + HOUR)
+    assert training_features(home, use_case, "tiny_v1", early, cut)["cents_1d"].to_pylist() == [None]
+    corrected = replace(cut, corrected=True)
+    assert training_features(home, use_case, "tiny_v1", early, corrected)["cents_1d"].to_pylist() == [600]
+
+
+def test_rows_later_than_the_cut_and_tables_it_does_not_name_are_refused(home) -> None:
+    _, last = snapshots(home)
+    with pytest.raises(BadInput, match="knows nothing after"):
+        training_features(home, use_case, "tiny_v1", SPINE, Cut({"spend": last}, T + HOUR))
+    with pytest.raises(BadInput, match="no snapshot of 'spend'"):
+        training_features(home, use_case, "tiny_v1", SPINE, Cut({}))
+
+
+def test_a_job_reads_what_was_current_when_it_was_created(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    lake.ensure_table(spend.table, spend.schema)
+    first = lake.append(spend.table, rows((1, 3, 600, T)))
+    apply_definitions(settings, use_case)
+    store = feature_store(settings, use_case)
+    job = store.get_historical_features(entity_df=SPINE, features=["spend:cents_1d"])
+    lake.append(spend.table, rows((1, 4, 900, T + HOUR)))
+    assert job.metadata.snapshots == {"spend": first.id}
+    assert job.metadata.known_at is None
+    assert job.to_arrow()["cents_1d"].to_pylist() == [None, 600, None, 600, None]
+    with reading(Cut({"spend": first.id})):
+        under = store.get_historical_features(entity_df=SPINE, features=["spend:cents_1d"])
+    assert under.to_arrow()["cents_1d"].to_pylist() == [None, 600, None, 600, None]
+
+
+def test_a_pandas_frame_and_sql_are_entity_rows_too_and_integers_stay_integers(home) -> None:
+    store = feature_store(home, use_case)
+    features = ["spend:cents_1d", "context:amount_again"]
+    frame = store.get_historical_features(entity_df=SPINE.to_pandas(), features=features).to_df()
+    assert frame["cents_1d"].tolist() == [BIG, 600, pd.NA, 900, pd.NA]
+    assert frame["amount_again"].tolist() == [BIG, 100, 100, 100, 7]
+    sql = "SELECT card_id, event_timestamp + INTERVAL 1 HOUR AS event_timestamp FROM spend ORDER BY ALL"
+    job = store.get_historical_features(entity_df=sql, features=["spend:cents_1d"])
+    assert job.to_arrow()["cents_1d"].to_pylist() == [600, 900, BIG]
+    assert job.metadata.snapshots == {"spend": snapshots(home)[-1]}
+
+
+def test_entity_rows_that_cannot_be_answered_are_refused_when_the_job_is_created(home) -> None:
+    store = feature_store(home, use_case)
+
+    def refused(entity_df, features=("spend:cents_1d",)) -> str:
+        with pytest.raises((BadInput, NotYetSupported)) as refusal:
+            store.get_historical_features(entity_df=entity_df, features=list(features))
+        return str(refusal.value)
+
+    frame = SPINE.to_pandas()
+    assert "have no zone" in refused(frame.assign(event_timestamp=frame.event_timestamp.dt.tz_localize(None)))
+    assert "does not run" in refused("SELECT * FRO spend")
+    assert "did you mean 'spend'" in refused("SELECT * FROM spent")
+    assert "lacks amount, which context takes" in refused(SPINE.drop_columns(["amount"]), ["context:mean"])
+    assert "would add the column mean" in refused(SPINE.append_column("mean", SPINE["amount"]), ["context:mean"])
+    assert "would add the column 'n_1d'" in refused(SPINE.append_column("n_1d", SPINE["amount"]), ["spend:n_1d"])
+    with pytest.raises(NotYetSupported, match="needs entity rows"):
+        store.get_historical_features(features=["spend:n_1d"], start_date=T, end_date=T + HOUR)
+
+
+def test_names_that_the_result_would_have_twice_are_refused(home) -> None:
+    spine = SPINE.append_column("mean", SPINE["amount"])
+    with pytest.raises(BadInput, match="gives mean, which the result would have twice"):
+        training_features(home, use_case, "tiny_v1", spine)
+
+
+def test_a_null_in_an_integer_of_the_request_is_refused(home) -> None:
+    spine = SPINE.set_column(3, "amount", pa.array([1, None, 1, 1, 1], pa.int64()))
+    with pytest.raises(BadInput, match="amount holds float64, not whole numbers"):
+        training_features(home, use_case, "tiny_v1", spine)
+
+
+def test_an_empty_spine_gives_an_empty_table_of_the_declared_types(home) -> None:
+    found = training_features(home, use_case, "tiny_v1", SPINE.slice(0, 0))
+    assert found.num_rows == 0
+    assert [str(t) for t in found.schema.types[4:]] == ["double", "int64", "int64", "string"]
+
+
+def test_definitions_that_were_changed_and_not_applied_are_refused(home) -> None:
+    slower = replace(spend, visible_lag=timedelta(minutes=6))
+    other = replace(service, features=((slower, "cents_1d"),))
+    changed = replace(use_case, views=(slower,), on_demand=(), services=(other,))
+    with pytest.raises(BadInput, match="is not the use case's"):
+        training_features(home, changed, "tiny_v1", SPINE)
+    unknown = replace(use_case, services=(replace(service, name="tiny_v2"),))
+    with pytest.raises(BadInput, match="apply the definitions first"):
+        training_features(home, unknown, "tiny_v2", SPINE)
+    with pytest.raises(BadInput, match="no feature service 'tiny_v3'"):
+        training_features(home, use_case, "tiny_v3", SPINE)
+
+
+def test_applying_again_and_applying_less_deletes_nothing(home) -> None:
+    assert apply_definitions(home, replace(use_case, on_demand=(), services=())) == ["card", "spend"]
+    store = feature_store(home, use_case)
+    assert [v.name for v in store.list_on_demand_feature_views()] == ["context"]
+    assert [s.name for s in store.list_feature_services()] == ["tiny_v1"]
+
+
+def test_the_registry_holds_neither_a_path_nor_the_catalog(home) -> None:
+    registry = feature_store(home, use_case).registry
+    proto = registry.proto().SerializeToString()
+    exported = str(registry.to_dict(PROJECT)).encode()
+    stored = Path(home.registry_url.removeprefix("sqlite:///")).read_bytes()
+    for held in (proto, exported, stored):
+        assert b"spend" in held
+        for secret in (str(home.home), home.catalog_uri, home.warehouse, home.ledger_url):
+            assert secret.encode() not in held
+
+
+def test_the_objects_carry_what_serving_and_monitoring_need(home) -> None:
+    store = feature_store(home, use_case)
+    view = store.get_feature_view("spend")
+    assert view == derived.feature_view(spend, PROJECT)
+    assert view.tags == {
+        "tier": "gold",
+        "lockstep.compute_lag_us": "300000000",
+        "lockstep.visible_lag_us": "300000000",
+        "lockstep.freshness_us": "10800000000",
+        "lockstep.freshness_kind": "soft",
+        "lockstep.definition_hash": spend.definition_hash,
+    }
+    assert (view.ttl, view.owner, view.description) == (timedelta(days=3), "cards", "What a card has spent")
+    assert (view.batch_source.namespace, view.batch_source.iceberg_table) == (PROJECT, "spend")
+    odfv = store.get_on_demand_feature_view("context")
+    assert odfv == derived.on_demand_feature_view(context, PROJECT)
+    assert list(odfv.source_request_sources) == ["context_request"]
+    assert odfv.tags["lockstep.function"] == "tiny_case:fold"
+    assert store.get_entity("card").join_key == "card_id"
+
+
+ELSEWHERE = """
+import sys
+import pandas as pd
+from feast import FeatureStore, RepoConfig
+path = sys.argv[1]
+config = RepoConfig(project="tiny", provider="local", registry={"registry_type": "sql", "path": path}, online_store=None)
+view = FeatureStore(config=config).get_on_demand_feature_view("context")
+assert not {"lockstep", "tiny_case"} & set(sys.modules)
+frame = pd.DataFrame({"amount": [2**63 - 2], "spend__n_1d": [None], "spend__cents_1d": [5]})
+print(view.feature_transformation.udf(frame).to_dict("list"))
+"""
+
+
+def test_another_process_reads_the_definitions_without_our_code_and_imports_the_function_to_call_it(home) -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ELSEWHERE, home.registry_url],
+        env={**os.environ, "PYTHONPATH": f"{root}:{Path(__file__).parent}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "{'mean': [nan], 'amount_again': [9223372036854775806], 'kinds': ['int64']}"
+
+
+def test_importing_feast_leaves_nothing_in_the_environment() -> None:
+    assert not {"PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"} & set(os.environ)
+
+
+def test_a_function_that_does_not_give_what_is_declared_is_named() -> None:
+    frame = pd.DataFrame({"amount": [1, 2], "spend__n_1d": [1, 2], "spend__cents_1d": [1, 2]})
+    reads = {"n_1d": "spend__n_1d", "cents_1d": "spend__cents_1d"}
+    with pytest.raises(UseCaseError, match="tiny_case:fold gives no 'median'"):
+        derived.evaluate(
+            frame, "tiny_case:fold", inputs={"amount": "int64"}, reads=reads, outputs={"median": "float64"}
+        )
+    with pytest.raises(UseCaseError, match="gives mean as float64, not the declared int64"):
+        derived.evaluate(frame, "tiny_case:fold", inputs={"amount": "int64"}, reads=reads, outputs={"mean": "int64"})
+
+
+def test_two_inputs_of_one_name_are_refused() -> None:
+    with pytest.raises(UseCaseError, match="two inputs named n_1d"):
+        derived.on_demand_feature_view(replace(context, inputs={"n_1d": "int64"}), PROJECT)
+
+
+def test_the_newest_rows_and_all_rows_are_pulled_and_written_through_feast(home) -> None:
+    store = feature_store(home, use_case)
+    offline = store._get_provider().offline_store
+    view = store.get_feature_view("spend")
+    columns = (["card_id"], ["cents_1d"], "event_timestamp", "created_timestamp")
+    newest = offline.pull_latest_from_table_or_query(store.config, view.batch_source, *columns, T, T + HOUR)
+    found = newest.to_arrow().sort_by("card_id")
+    assert found.column_names == ["card_id", "cents_1d", "event_timestamp", "created_timestamp"]
+    assert found["cents_1d"].to_pylist() == [900, BIG]
+    every = offline.pull_all_from_table_or_query(store.config, view.batch_source, *columns, T, T)
+    assert sorted(every.to_arrow()["cents_1d"].to_pylist()) == [600, BIG]
+    assert dict(offline.get_table_column_names_and_types_from_data_source(store.config, view.batch_source)) == {
+        "card_id": "long",
+        "n_1d": "long",
+        "cents_1d": "long",
+        "event_timestamp": "timestamptz",
+        "created_timestamp": "timestamptz",
+    }
+    with pytest.raises(NotYetSupported, match="saved datasets"):
+        newest.persist(None)
+
+
+def test_rows_are_written_through_feast_in_the_tables_own_types(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    lake.ensure_table(spend.table, spend.schema)
+    apply_definitions(settings, use_case)
+    store = feature_store(settings, use_case)
+    offline = store._get_provider().offline_store
+    given = pa.Table.from_pandas(rows((1, 3, 600, T)).to_pandas(), preserve_index=False)
+    fields = [f.with_type(pa.timestamp("ns", "UTC")) if pa.types.is_timestamp(f.type) else f for f in given.schema]
+    written: list[int] = []
+    offline.offline_write_batch(
+        store.config, store.get_feature_view("spend"), given.cast(pa.schema(fields)), written.append
+    )
+    assert written == [1]
+    assert lake.table("spend").scan().to_arrow()["cents_1d"].to_pylist() == [600]
+    with pytest.raises(SchemaDrift, match="lacks n_1d"):
+        offline.offline_write_batch(store.config, store.get_feature_view("spend"), given.drop_columns(["n_1d"]), None)
+
+
+def test_the_registry_is_a_sqlite_file_below_home(home) -> None:
+    path = home.registry_url.removeprefix("sqlite:///")
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM feature_views").fetchone() == (1,)
+    connection.close()
