@@ -59,14 +59,9 @@ def check_files(files: Mapping[str, str]) -> list[Finding]:
     templates = {d["metadata"]["name"]: d for d in documents.values() if d.get("kind") == "WorkflowTemplate"}
     findings: list[Finding] = []
     for path, document in documents.items():
-        for problem in (*_shape(document), *_name(document)):
-            findings.append(Finding(path, problem.where, problem.what, problem.hint))
-        problems: Iterator[Problem]
-        if document.get("kind") == "CronWorkflow":
-            problems = _schedule(document, templates)
-        else:
-            problems = _workflow(document)
-        findings += [Finding(path, p.where, p.what, p.hint) for p in problems]
+        references = _schedule(document, templates) if document.get("kind") == "CronWorkflow" else _workflow(document)
+        problems = (*_shape(document), *_name(document), *references)
+        findings += [Finding(path, problem.where, problem.what, problem.hint) for problem in problems]
     return findings
 
 
@@ -157,10 +152,14 @@ def _schedule(document: Mapping[str, Any], templates: Mapping[str, Any]) -> Iter
         yield Problem("spec.timezone", "is not set", "Argo takes the controller's local time: write Etc/UTC")
     workflow = spec.get("workflowSpec", {})
     for key in sorted(set(workflow) - {"arguments", "workflowTemplateRef"}):
-        yield Problem(f"spec.workflowSpec.{key}", "belongs on the WorkflowTemplate", "a schedule only passes arguments")
+        yield Problem(
+            f"spec.workflowSpec.{key}", "belongs on the WorkflowTemplate", "a schedule only passes arguments"
+        )
     target = workflow.get("workflowTemplateRef", {}).get("name", "")
     if target not in templates:
-        yield Problem("spec.workflowSpec.workflowTemplateRef", f"{target!r} is not rendered", nearest(target, templates))
+        yield Problem(
+            "spec.workflowSpec.workflowTemplateRef", f"{target!r} is not rendered", nearest(target, templates)
+        )
         return
     given = {p["name"] for p in workflow.get("arguments", {}).get("parameters", [])}
     declared = {p["name"]: p for p in templates[target]["spec"].get("arguments", {}).get("parameters", [])}

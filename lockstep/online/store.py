@@ -37,6 +37,8 @@ _TERMINAL = {
 _CLUSTER = ("MOVED", "ASK", "CROSSSLOT")
 _CODE = re.compile(rf"\b({'|'.join((*_TRANSIENT, *_TERMINAL, *_CLUSTER))})\b")
 
+_NO_PERMISSION_IN_SCRIPT = re.compile("user executing the script can't|ACL failure in script")
+
 
 def connect(settings: Settings) -> "redis.Redis":
     """Return a client of the online store, for steps and scripts; nothing is sent yet."""
@@ -98,7 +100,10 @@ def meaning(failure: Exception) -> LockstepError:
 
 
 def _code(failure: Exception) -> str | None:
-    # redis-py cuts the codes it knows off the message. Redis before 7 wraps what a script ran into:
-    # `ERR Error running script ...: -OOM command not allowed ...`.
-    found = _CODE.search(f"{getattr(failure, 'status_code', None)} {failure}")
+    # redis-py cuts the codes it knows off the message. Redis before 7 wraps what a script ran into, as in
+    # `ERR Error running script ...: -OOM command not allowed ...`, and no Redis gives a code for what its user may not do.
+    text = f"{getattr(failure, 'status_code', None)} {failure}"
+    if _NO_PERMISSION_IN_SCRIPT.search(text):
+        return "NOPERM"
+    found = _CODE.search(text)
     return found.group(1) if found else None

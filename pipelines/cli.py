@@ -1,0 +1,156 @@
+"""The `lockstep` command: where everything is put together.
+
+A command imports what it needs when it runs, so that `lockstep --help` answers at once. A module with more commands is
+registered below, with `cli.add_command`.
+"""
+
+import json
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lockstep.errors import BadInput, LockstepError, Refused
+
+if TYPE_CHECKING:
+    from pipelines.local import Node, Run
+
+LAST_LINES = 20
+
+_package = click.option("--package", default="pipelines", show_default=True, help="Whose modules to render.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("lockstep"), prog_name="lockstep")
+def cli() -> None:
+    """Keep what a model is trained on and what it is served in lockstep.
+
+    Exit codes: 0 done, 1 failed and may succeed when tried again, 2 bad input, 3 refused.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; errors are worded for the person who can fix them."""
+    try:
+        code = cli.main(args=list(args) if args is not None else None, prog_name="lockstep", standalone_mode=False)
+    except LockstepError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except click.ClickException as misuse:
+        misuse.show()
+        return misuse.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+@cli.command()
+@_package
+def render(*, package: str) -> None:
+    """Write the pipelines as YAML below the manifests' root.
+
+    The root is $LOCKSTEP_MANIFESTS, or ./manifests.
+    """
+    from pipelines import render as rendering  # noqa: PLC0415 - Hera takes a second to import
+    from pipelines._project import manifests_root  # noqa: PLC0415
+
+    root = manifests_root()
+    changed = rendering.write(root, package)
+    for path in changed:
+        click.echo(f"{'wrote' if (root / path).exists() else 'removed'} {root / path}")
+    if not changed:
+        click.echo(f"{root} is what the code renders")
+
+
+@cli.command()
+@_package
+@_as_json
+def check(*, package: str, as_json: bool) -> None:
+    """Check that the committed YAML is what the code renders, and that a cluster would run it as it is meant."""
+    from pipelines import check as checking  # noqa: PLC0415 - Hera takes a second to import
+    from pipelines._project import manifests_root  # noqa: PLC0415
+
+    findings = checking.run_checks(manifests_root(), package)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            hint = f"\n  Hint: {finding.hint}" if finding.hint else ""
+            click.echo(f"{finding.file}: {finding.where}: {finding.what}{hint}")
+        if not findings:
+            click.echo("the committed pipelines are what the code renders, and nothing is wrong with them")
+    if findings:
+        raise Refused(f"{len(findings)} finding{'s' if len(findings) > 1 else ''}")
+
+
+@cli.command()
+@click.argument("name")
+@click.option("-p", "--parameter", "pairs", multiple=True, metavar="NAME=VALUE", help="A workflow parameter.")
+@_as_json
+def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
+    """Run the committed workflow NAME in this process, without a cluster.
+
+    NAME is that of the pipeline, with or without the project's. Each step's output goes to a file of its own in
+    $LOCKSTEP_HOME/runs.
+    """
+    from lockstep.settings import Settings  # noqa: PLC0415 - pydantic takes its time to import
+    from pipelines import local  # noqa: PLC0415
+    from pipelines._project import manifests_root  # noqa: PLC0415
+
+    parameters = dict(_pair(text) for text in pairs)
+    manifest = local.load_template(manifests_root(), name)
+    logs = Settings.load().home / "runs" / _run_name(manifest["metadata"]["name"])
+    ended = local.run_workflow(manifest, parameters, logs_dir=logs, on_node=None if as_json else _say)
+    if as_json:
+        click.echo(json.dumps(asdict(ended), indent=2, default=str))
+    elif ended.succeeded:
+        for output, value in ended.outputs.items():
+            click.echo(f"{output} = {value}")
+        click.echo(f"{ended.name} succeeded")
+    else:
+        _explain(ended)
+    return ended.exit_code
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadInput(f"-p {text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _run_name(workflow: str) -> str:
+    return f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:5]}"
+
+
+def _say(node: "Node") -> None:
+    if node.log is not None or node.phase not in ("Succeeded", "Failed"):  # a DAG's parts have been told already
+        click.echo(f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({node.message})' if node.message else ''}")
+
+
+def _explain(ended: "Run") -> None:
+    """Say which node failed, and how its log ends."""
+    failed = ended.failed
+    if failed is None:  # pragma: no cover - a run without a failed node succeeds
+        return
+    click.echo(f"{ended.name} failed at {failed.name}, exit code {failed.exit_code}: {failed.message}", err=True)
+    if failed.log is not None:
+        for line in _last_lines(failed.log):
+            click.echo(f"  | {line}", err=True)
+        click.echo(f"log: {failed.log}", err=True)
+
+
+def _last_lines(log: Path) -> list[str]:
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

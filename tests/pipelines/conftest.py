@@ -1,0 +1,58 @@
+"""The laboratory: a use case, steps and pipelines of its own, importable by name."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.local import Run, run_workflow
+from pipelines.render import render_all
+
+FIXTURES = str(Path(__file__).parent / "fixtures")
+sys.path.insert(0, FIXTURES)
+
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LOCKSTEP_USE_CASE", "lab_case")
+    monkeypatch.setenv("LOCKSTEP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOCKSTEP_MANIFESTS", str(tmp_path / "manifests"))
+
+
+@pytest.fixture
+def rendered() -> Callable[[str], Manifest]:
+    """A fresh copy of a laboratory pipeline's WorkflowTemplate."""
+
+    def load(name: str) -> Manifest:
+        return yaml.safe_load(render_all("lab_pipelines")[f"apps/base/workflows/{name}/workflowtemplate.yaml"])
+
+    return load
+
+
+@pytest.fixture
+def run(rendered: Callable[[str], Manifest], tmp_path: Path) -> Callable[..., Run]:
+    def start(pipeline: str | Manifest, **parameters: str) -> Run:
+        manifest = rendered(pipeline) if isinstance(pipeline, str) else pipeline
+        return run_workflow(manifest, parameters, logs_dir=tmp_path / "runs" / "r1")
+
+    return start
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write modules into a package of their own, and return its name."""
+
+    def write(name: str, **modules: str) -> str:
+        folder = tmp_path / "packages" / name
+        folder.mkdir(parents=True)
+        for module, source in {"__init__": "", **modules}.items():
+            (folder / f"{module}.py").write_text(source)
+        monkeypatch.syspath_prepend(str(folder.parent))
+        return name
+
+    return write

@@ -1,0 +1,144 @@
+"""What the code renders, where it goes, and how drift is told."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lockstep.errors import BadInput, UseCaseError
+from pipelines.render import drift, render_all, write
+
+WORKFLOWS = "apps/base/workflows"
+FIXTURES = str(Path(__file__).parent / "fixtures")
+PIPELINE = """
+from hera.workflows import DAG, WorkflowTemplate
+from lab_steps.echo import echo
+
+def build():
+    with WorkflowTemplate(name={name!r}, entrypoint="main") as template, DAG(name="main"):
+        echo(name="echo", arguments={{"text": "a"}})
+    return template
+
+RESOURCES = (build,)
+"""
+
+
+def test_each_resource_has_one_file_and_one_kustomization_lists_them_sorted():
+    files = render_all("lab_pipelines")
+    assert list(files) == [
+        f"{WORKFLOWS}/gated/workflowtemplate.yaml",
+        f"{WORKFLOWS}/kustomization.yaml",
+        f"{WORKFLOWS}/numbers/cronworkflow.yaml",
+        f"{WORKFLOWS}/numbers/workflowtemplate.yaml",
+        f"{WORKFLOWS}/say/workflowtemplate.yaml",
+    ]
+    assert yaml.safe_load(files[f"{WORKFLOWS}/kustomization.yaml"]) == {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [
+            "gated/workflowtemplate.yaml",
+            "numbers/cronworkflow.yaml",
+            "numbers/workflowtemplate.yaml",
+            "say/workflowtemplate.yaml",
+        ],
+    }
+
+
+def test_a_file_says_which_module_and_command_made_it():
+    first = render_all("lab_pipelines")[f"{WORKFLOWS}/numbers/cronworkflow.yaml"].splitlines()[0]
+    assert first == "# Rendered from lab_pipelines/numbers.py by `lockstep render`. Do not edit."
+
+
+def test_a_step_pod_is_locked_down_and_retries_by_exit_code():
+    document = yaml.safe_load(render_all("lab_pipelines")[f"{WORKFLOWS}/numbers/workflowtemplate.yaml"])
+    template = next(t for t in document["spec"]["templates"] if t["name"] == "double")
+    script = template["script"]
+    assert (script["image"], script["imagePullPolicy"]) == ("lockstep-steps", "IfNotPresent")
+    assert script["args"] == ["-m", "hera.workflows.runner", "-e", "lab_steps.double:double"]
+    assert script["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    assert script["resources"] == {
+        "requests": {"cpu": "250m", "memory": "64Mi"},
+        "limits": {"cpu": "2", "memory": "64Mi"},
+    }
+    assert template["volumes"] == [{"name": "tmp", "emptyDir": {}}]
+    assert template["serviceAccountName"] == "doubler"
+    expression = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2, 3]"
+    assert template["retryStrategy"]["expression"] == expression
+
+
+def test_rendering_is_the_same_in_every_process():
+    code = "from pipelines.render import render_all"
+    code += "\nimport hashlib; print(hashlib.sha256(str(render_all('lab_pipelines')).encode()).hexdigest())"
+    digests = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": FIXTURES}
+        ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        digests.add(ran.stdout)
+    assert len(digests) == 1
+
+
+def test_what_was_written_does_not_drift(tmp_path: Path):
+    assert len(write(tmp_path, "lab_pipelines")) == 5
+    assert drift(tmp_path, "lab_pipelines") == []
+    assert write(tmp_path, "lab_pipelines") == []
+
+
+def test_drift_names_a_missing_a_changed_and_a_stale_file_and_what_to_do(tmp_path: Path):
+    write(tmp_path, "lab_pipelines")
+    folder = tmp_path / WORKFLOWS
+    (folder / "gated/workflowtemplate.yaml").unlink()
+    changed = folder / "say/workflowtemplate.yaml"
+    changed.write_text(changed.read_text().replace("lab-say", "lab-shout"))
+    (folder / "old").mkdir()
+    (folder / "old/workflowtemplate.yaml").write_text("# Rendered from pipelines/old.py by `lockstep render`.\n")
+    assert [(d.file.removeprefix(f"{WORKFLOWS}/"), d.what) for d in drift(tmp_path, "lab_pipelines")] == [
+        ("gated/workflowtemplate.yaml", "is not there"),
+        ("say/workflowtemplate.yaml", "differs from what the code renders, first in line 5"),
+        ("old/workflowtemplate.yaml", "nothing renders this file any more"),
+    ]
+    assert {d.hint for d in drift(tmp_path, "lab_pipelines")} == {"run `lockstep render` and commit what it wrote"}
+
+
+def test_writing_removes_what_was_rendered_once_and_keeps_what_was_written_by_hand(tmp_path: Path):
+    folder = tmp_path / WORKFLOWS
+    (folder / "old").mkdir(parents=True)
+    (folder / "old/workflowtemplate.yaml").write_text("# Rendered from pipelines/old.py by `lockstep render`.\n")
+    (folder / "hand").mkdir()
+    (folder / "hand/kustomization.yaml").write_text("kind: Kustomization\n")
+    write(tmp_path, "lab_pipelines")
+    assert not (folder / "old").exists()
+    assert (folder / "hand/kustomization.yaml").read_text() == "kind: Kustomization\n"
+
+
+def test_a_resource_that_is_not_named_after_the_project_is_refused(package):
+    with pytest.raises(BadInput, match="'other-say' is not named <project>-<pipeline>") as refused:
+        render_all(package("misnamed", say=PIPELINE.format(name="other-say")))
+    assert (refused.value.exit_code, refused.value.hint) == (2, "the project is 'lab'")
+
+
+def test_a_name_over_52_characters_is_refused(package):
+    name = "lab-" + "x" * 49
+    with pytest.raises(BadInput, match="has 53 characters"):
+        render_all(package("long", say=PIPELINE.format(name=name)))
+
+
+def test_two_resources_for_one_file_are_refused(package):
+    source = PIPELINE.format(name="lab-say")
+    with pytest.raises(BadInput, match="there is already a WorkflowTemplate 'lab-say'"):
+        render_all(package("twice", one=source, two=source))
+
+
+def test_a_use_case_without_a_name_is_an_error_of_the_use_case(monkeypatch, package):
+    monkeypatch.setenv("LOCKSTEP_USE_CASE", package("nameless"))
+    with pytest.raises(UseCaseError, match="'nameless' has no PROJECT"):
+        render_all("lab_pipelines")
+    monkeypatch.setenv("LOCKSTEP_USE_CASE", "no_such_case")
+    with pytest.raises(UseCaseError, match="'no_such_case' does not import"):
+        render_all("lab_pipelines")
