@@ -5,7 +5,6 @@ One immutable value, made when a training set is built and never edited after. I
 
 from collections.abc import Collection
 from datetime import datetime
-from functools import cached_property
 from typing import Literal
 
 import orjson
@@ -131,7 +130,7 @@ class FeatureContract(_Frozen):
     cut: TrainingCut
     fallback: None = None
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON."""
         return digest(self.model_dump(mode="json"))

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from lockstep.local.redis import LocalRedis
 from lockstep.local.serving import LocalService
 from lockstep.materialize.ledger import Ledger, State
 from lockstep.parity import report as parity_report
+from lockstep.online import store
 from lockstep.settings import Settings
 from lockstep.training.registry import CHALLENGER, CHAMPION, by_alias, challenger
 from lockstep.views import UseCase, load_use_case
@@ -33,6 +35,9 @@ from pipelines.local import Run, load_template, run_workflow
 HISTORY = timedelta(days=90)
 TICKS = 24
 ROWS_PER_REPLAY = 20
+
+EVENT_PREFIX = b"_ts:"
+"""Feast's own: the field that says which event a view's stored values belong to."""
 
 Say = Callable[[str], None]
 
@@ -204,6 +209,26 @@ def run_demo(home: Path, use_case: str, manifests: Path, say: Say) -> dict[str, 
         ) from None
 
 
+def summary(report: dict[str, Any]) -> str:
+    """Return what a person wants to know of the report, as a table of plain text."""
+    model, parity = report["model"], report["parity"]
+    lines = [f"{'view':<18}{'rows in the lake':>18}{'keys online':>14}  watermark"]
+    lines += [
+        f"{name:<18}{view['rows']:>18,}{view['online_rows']:>14,}  {view['watermark']}"
+        for name, view in report["views"].items()
+    ]
+    lines += [
+        "",
+        f"model     version {model['version']}, average precision {model['average_precision']:.3f}, AUC {model['auc']:.3f}, "
+        f"trained on {report['training_rows']:,} payments",
+        f"parity    {parity['verdict']}: {parity['mismatches']} mismatches in {parity['sampled']} sampled served rows "
+        f"({parity['compared_values']:,} values); fewer than {parity['upper_bound']:.2%} of all rows differ, 95 % sure",
+        f"promoted  {'yes: the challenger is now the champion' if report['promoted'] else 'no: the gate refused'}",
+        f"took      {report['seconds']['total']:.0f} s",
+    ]
+    return "\n".join(lines)
+
+
 def _settings(folder: Path, use_case: str) -> Settings:
     given = Settings(
         home=folder,
@@ -228,21 +253,31 @@ def _environment_kept() -> Generator[None]:
 
 
 def _views(settings: Settings, use_case: UseCase, lake: Lake) -> dict[str, dict[str, Any]]:
-    """Return, per view, its rows in the lake, the keys that went online, and its watermark online."""
+    """Return, per view, its rows in the lake, the keys the online store has a row for, and its watermark online."""
     ledger = Ledger.open(settings, use_case.project)
+    online = _online_rows(settings)
     views: dict[str, dict[str, Any]] = {}
     for view in use_case.views:
         committed = [r for r in ledger.materializations(view.name) if r.state is State.COMMITTED]
         with connect(settings) as connection:
-            key = view.entity.join_key
-            lake.register(connection, "rows", view.table, columns=[key])
-            rows, keys = connection.execute(f'SELECT count(*), count(DISTINCT "{key}") FROM rows').fetchall()[0]
+            lake.register(connection, "rows", view.table, columns=[view.entity.join_key])
+            (rows,) = connection.execute("SELECT count(*) FROM rows").fetchall()[0]
         views[view.name] = {
             "rows": rows,
-            "online_rows": keys,
+            "online_rows": online.get(view.name, 0),
             "watermark": committed[-1].watermark.isoformat() if committed else None,
         }
     return views
+
+
+def _online_rows(settings: Settings) -> Counter[str]:
+    """Count, per view, the keys that the online store really has a row for."""
+    found: Counter[str] = Counter()
+    with store.connect(settings) as redis:
+        for key in redis.scan_iter(count=1_000, _type="hash"):
+            fields = [field for field in redis.hkeys(key) if field.startswith(EVENT_PREFIX)]
+            found.update(field.removeprefix(EVENT_PREFIX).decode() for field in fields)
+    return found
 
 
 def _unique(name: str) -> str:

@@ -61,9 +61,8 @@ def _run(entrypoint: str, given: list[dict[str, str]]) -> tuple[int, str]:
     except SystemExit as end:
         if isinstance(end.code, str):
             sys.stderr.write(f"{end.code}\n")
-        cause = end.__cause__ or end.__context__
         exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        return exit_code, str(cause) if exit_code and cause else _ended(exit_code)
+        return exit_code, str(end.__cause__) if exit_code and end.__cause__ else _ended(exit_code)
     except Exception as failure:  # noqa: BLE001 - the pod's edge: whatever a step raises is exit code 1 and a traceback
         traceback.print_exc()
         return 1, f"{type(failure).__name__}: {failure}"
@@ -89,16 +88,15 @@ def _outputs(template: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
+    """Add variables, and take back afterwards whatever the step made of the environment: the next pod starts afresh."""
+    before = dict(os.environ)
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
 
 
 @contextmanager

@@ -66,6 +66,8 @@ def refusals(manifest: Mapping[str, Any]) -> Iterator[Refusal]:
 
 def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from _unknown(name, "template", template)
+    if len({"dag", "script"} & set(template)) != 1:
+        yield Refusal(name, "a template that is not exactly one of dag and script")
     yield from _parameters(name, template.get("inputs", {}), "parameter")
     yield from _parameters(name, template.get("outputs", {}), "output parameter")
     kind = "output of a dag" if "dag" in template else "output of a script"
@@ -81,8 +83,6 @@ def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
             yield from _parameters(name, task.get("arguments", {}), "parameter")
     if "script" in template:
         yield from _script(name, template["script"])
-    if len({"dag", "script"} & set(template)) != 1:
-        yield Refusal(name, "a template that is not exactly one of dag and script")
     for text in _texts(template):
         yield from _expression_tags(name, text)
 

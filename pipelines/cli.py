@@ -120,6 +120,26 @@ def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
     return ended.exit_code
 
 
+@cli.command()
+@_as_json
+def demo(*, as_json: bool) -> None:
+    """Run the whole loop on this machine: raw events, features, a model, served, proven, promoted.
+
+    It lives in $LOCKSTEP_HOME/demo, which is emptied first, and leaves report.json there.
+    """
+    from lockstep.settings import Settings  # noqa: PLC0415 - the demo imports everything there is
+    from pipelines import _demo  # noqa: PLC0415
+    from pipelines._project import manifests_root  # noqa: PLC0415
+
+    settings = Settings.load()
+    report = _demo.run_demo(
+        settings.home, settings.use_case, manifests_root().resolve(), lambda line: click.echo(line, err=as_json)
+    )
+    click.echo(json.dumps(report, indent=2) if as_json else _demo.summary(report))
+    if not as_json:
+        click.echo(f"report: {settings.home / 'demo' / 'report.json'}")
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:

@@ -13,7 +13,7 @@ class VerifyMaterializationInput(Input):
 
     view: str
     interval: int
-    written: list[Written] = []  # noqa: RUF012 - pydantic copies it
+    written: list[Written] = []
 
 
 class VerifyMaterializationOutput(Output):

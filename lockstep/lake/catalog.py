@@ -184,10 +184,30 @@ class Lake:
         return Snapshot.of(snapshot)
 
     def tag(self, name: str, snapshot_id: int, tag: str) -> None:
-        """Keep a snapshot from expiring, under a name; saying it again is harmless."""
+        """Keep a snapshot from expiring, under a name; saying it again is harmless.
+
+        Raises:
+            Transient: another writer committed first.
+        """
         table = self.table(name)
-        if table.metadata.refs.get(tag) is None:
+        if table.metadata.refs.get(tag) is not None:
+            return
+        try:
             table.manage_snapshots().create_tag(snapshot_id, tag).commit()
+        except CommitFailedException as lost:
+            raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
+
+    def require_appends(self, name: str, after: int, up_to: int) -> None:
+        """Refuse a range of snapshots, `after < sequence <= up_to`, that is not all appends.
+
+        Raises:
+            NotYetSupported: one of them is not.
+        """
+        for snapshot in self.snapshots(name):
+            if after < snapshot.sequence <= up_to and snapshot.operation != "append":
+                raise NotYetSupported(
+                    f"{name}: snapshot {snapshot.id} is {snapshot.operation!r}; only appends can be brought online so far"
+                )
 
     def files_added(self, name: str, after: int, up_to: int) -> list[AddedFile]:
         """Return the data files that snapshots with `after < sequence <= up_to` added, oldest first.
@@ -197,20 +217,13 @@ class Lake:
             BadInput: no snapshot has the sequence number `up_to`.
         """
         table = self.table(name)
-        live = [Snapshot.of(s) for s in table.snapshots()]
-        for snapshot in live:
-            if after < snapshot.sequence <= up_to and snapshot.operation != "append":
-                raise NotYetSupported(
-                    f"{name}: snapshot {snapshot.id} is {snapshot.operation!r}; only appends can be brought online so far"
-                )
-        last = next((s for s in live if s.sequence == up_to), None)
+        self.require_appends(name, after, up_to)
+        last = next((s for s in table.snapshots() if s.sequence_number == up_to), None)
         if last is None:
             raise BadInput(f"{name} has no snapshot with sequence number {up_to}", hint="it may have expired")
-        iceberg = table.snapshot_by_id(last.id)
-        manifests = iceberg.manifests(table.io) if iceberg else []
         files = [
             AddedFile(entry.data_file.file_path, entry.sequence_number or 0)
-            for manifest in manifests
+            for manifest in last.manifests(table.io)
             if (manifest.sequence_number or 0) > after
             for entry in _entries(table.io, manifest)
             if after < (entry.sequence_number or 0) <= up_to

@@ -20,7 +20,7 @@ import redis
 from lockstep.clock import from_micros, to_micros
 from lockstep.contract import stored_view
 from lockstep.errors import BadInput, LostStore, VerificationFailed
-from lockstep.lake import Lake, Snapshot
+from lockstep.lake import Lake
 from lockstep.lake.catalog import connect, quote, read_parquet
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
@@ -88,6 +88,7 @@ class Materializer:
         Raises:
             LostStore: the online store is another one than the ledger's, or older than it.
             BadInput: the view was never computed, or `chunks` is not positive.
+            NotYetSupported: a new snapshot is not an append; nothing was claimed.
         """
         if chunks < 1:
             raise BadInput(f"an interval has at least one chunk, not {chunks}")
@@ -198,12 +199,13 @@ class Materializer:
         after = last.sequence_to if last else 0
         if current.sequence == after:
             return None
+        self._lake.require_appends(self._view.table, after, current.sequence)
         return self._ledger.plan_materialize(
             self._view.name,
             after,
             current.sequence,
             snapshot_id=current.id,
-            watermark=from_micros(_watermark(current)),
+            watermark=from_micros(current.tick),
             planned_at=self._settings.clock.now(),
         )
 
@@ -222,10 +224,6 @@ class Materializer:
                 f"ORDER BY {key}"
             ).to_arrow_table()
         return rows.cast(schema)
-
-
-def _watermark(snapshot: Snapshot) -> int:
-    return snapshot.tick or 0
 
 
 def _mark(row: MaterializeRow) -> Mark:

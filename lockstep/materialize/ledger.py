@@ -2,7 +2,7 @@
 
 Two kinds of row. A *compute* row is a range of ticks of one view; a *materialize* row is a range of its table's snapshots.
 Each starts where the last of its kind ended, which a unique index holds against two planners at once: the second one is
-handed the first one's row. Rows of mode `correct`, `full` and `repair` tile nothing and are exempt.
+handed the first one's row. The index covers the modes that tile; a mode that does not (a correction, a repair) would be exempt.
 """
 
 import enum

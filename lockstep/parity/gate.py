@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lockstep.parity.report import ParityReport
-from lockstep.parity.verdict import Verdict, required_rows, upper_bound
+from lockstep.parity.verdict import MOST_LOST, Verdict, required_rows, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.registry import Registered
 
@@ -48,6 +48,10 @@ def decide(settings: Settings, model: Registered, report: ParityReport, now: dat
         ),
         "the report's upper bound is not the one its counts give": not math.isclose(bound, report.upper_bound)
         and report.confidence == settings.parity_confidence,
+        "the report is about live rows, not about a shadow replay": not report.shadow,
+        f"{report.lost:.2%} of the served log was lost, at most {MOST_LOST:.0%} may be": not (
+            report.lost <= MOST_LOST
+        ),
         f"{report.stratum_mismatches} rows of the strata are mismatches": report.stratum_mismatches > 0,
     }
     return Decision(tuple(reason for reason, broken in rules.items() if broken))

@@ -1,7 +1,6 @@
 """The parity report: one immutable, hashed document that names the model, the sample, every number and the verdict."""
 
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any, Literal
 
 import orjson
@@ -125,7 +124,7 @@ class ParityReport(_Frozen):
     causes: dict[str, int]
     differences: tuple[DifferenceFound, ...]
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON: the report's name."""
         return digest(self.model_dump(mode="json"))

@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lockstep.clock import from_micros, to_micros
 from lockstep.contract import FeatureContract
@@ -103,14 +102,14 @@ def read_served(
     with connect(settings) as connection:
         within = TimeRange("request_time", since, until)
         lake.register(connection, "served", SERVED_LOG, columns=SCHEMA.names, within=within)
-        logged: pa.Table = connection.sql("SELECT * FROM served").to_arrow_table()
-    wanted = pc.and_(
-        pc.and_(pc.equal(logged["model"], model), pc.equal(logged["contract"], contract.hash)),
-        pc.equal(logged["shadow"], shadow),
-    )
+        counters: pa.Table = connection.sql("SELECT process, counter FROM served").to_arrow_table()
+        logged: pa.Table = connection.sql(
+            "SELECT * FROM served WHERE model = $model AND contract = $contract AND shadow = $shadow",
+            params={"model": model, "contract": contract.hash, "shadow": shadow},
+        ).to_arrow_table()
     floats = {view.name: {c.name for c in view.columns if c.dtype in _FLOATS} for view in contract.views}
-    rows = [_decode(row, floats) for row in logged.filter(wanted).to_pylist()]
-    return Served(tuple(sorted(rows, key=lambda row: row.rank)), _lost_share(logged))
+    rows = [_decode(row, floats) for row in logged.to_pylist()]
+    return Served(tuple(sorted(rows, key=lambda row: row.rank)), _lost_share(counters))
 
 
 def uniform(rows: Sequence[ServedRow], size: int) -> tuple[ServedRow, ...]:

@@ -4,6 +4,7 @@ Nothing is moved in time: the service reads what the store holds now, and parity
 contain for now. Rows served this way are marked in the served log and stay out of monitoring.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import httpx
@@ -66,9 +67,9 @@ def recent_events(settings: Settings, use_case: UseCase, lake: Lake, contract: F
     return found.select(wanted)
 
 
-def _send(client: httpx.Client, url: str, instances: list[dict[str, object]]) -> None:
+def _send(client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]]) -> None:
     try:
-        answer = client.post(url, json={"instances": instances})
+        answer = client.post(url, json={"instances": list(instances)})
     except httpx.HTTPError as failure:
         raise Transient(f"the dark service at {url} does not answer: {failure}") from failure
     if answer.status_code >= 500:

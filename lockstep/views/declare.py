@@ -3,14 +3,13 @@
 Nothing here imports Feast or an engine, so that a step pays only for what it uses.
 """
 
+import ast
 import hashlib
-import importlib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import orjson
@@ -80,7 +79,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Freshness:
-    """How old a view's watermark may be; past a *hard* objective the fallback model takes over."""
+    """How old a view's watermark may be, softly or hard."""
 
     objective: timedelta
     hard: bool
@@ -92,7 +91,7 @@ def soft(objective: timedelta) -> Freshness:
 
 
 def hard(objective: timedelta) -> Freshness:
-    """Past this age the view is not used."""
+    """Past this age the view may not be used (declared in the contract; serving does not act on it yet)."""
     return Freshness(objective, hard=True)
 
 
@@ -319,58 +318,45 @@ class OnDemandView:
         return f"{self.function.__module__}:{self.function.__qualname__}"
 
     @property
-    def source_hash(self) -> str:
-        """SHA-256 of the function's module and of what that imports inside the use case."""
-        return source_hash(self.function.__module__)
-
-
-@dataclass(frozen=True)
-class FeatureRef:
-    """One feature of one view."""
-
-    view: str
-    feature: str
-
-
-@dataclass(frozen=True)
-class FeatureService:
-    """The features of one model, in the model's order."""
-
-    name: str
-    features: tuple[tuple[WindowedView | OnDemandView, str], ...]
-    owner: str
-    description: str = ""
-
-    @property
-    def refs(self) -> tuple[FeatureRef, ...]:
-        """The features by name, in the model's order."""
-        return tuple(FeatureRef(view.name, feature) for view, feature in self.features)
-
-
-def digest(value: object) -> str:
-    """Return the SHA-256 of a value's canonical JSON (sorted keys, no spaces)."""
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def source_hash(module_name: str) -> str:
-    """Return the SHA-256 of a module's source and of the modules of the same top package that it imports.
+    def source_hash(module_name: str) -> str:
+    """Return the SHA-256 of a module's source and of every module of the same top package that it imports.
 
     Raises:
         UseCaseError: the module has no source file.
     """
     seen: dict[str, str] = {}
-    _collect_sources(importlib.import_module(module_name), seen)
+    _collect_sources(module_name, seen)
     return digest(seen)
 
 
-def _collect_sources(module: ModuleType, seen: dict[str, str]) -> None:
-    if module.__name__ in seen:
+def _collect_sources(module_name: str, seen: dict[str, str]) -> None:
+    if module_name in seen:
         return
-    if module.__file__ is None:
-        raise UseCaseError(f"{module.__name__} has no source file to hash")
-    seen[module.__name__] = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
-    top = module.__name__.partition(".")[0]
-    for value in list(vars(module).values()):
-        other = value if inspect.ismodule(value) else inspect.getmodule(value)
-        if other is not None and other.__name__.partition(".")[0] == top:
-            _collect_sources(other, seen)
+    spec = importlib.util.find_spec(module_name)
+    if spec is None or spec.origin is None:
+        raise UseCaseError(f"{module_name} has no source file to hash")
+    source = Path(spec.origin).read_bytes()
+    seen[module_name] = hashlib.sha256(source).hexdigest()
+    package = module_name if spec.submodule_search_locations else module_name.rpartition(".")[0]
+    for imported in _imports(ast.parse(source), package):
+        if imported.partition(".")[0] == module_name.partition(".")[0] and _is_module(imported):
+            _collect_sources(imported, seen)
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Yield what a module may import: `from a import b` names `a`, and `a.b`, which may be a module too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+            if base:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # `a.b` where `a` is no package
+        return False

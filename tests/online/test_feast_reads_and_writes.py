@@ -5,7 +5,7 @@ The only module here that imports Feast: it takes four seconds.
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from lockstep.online.layout import (
     EntityKeys,
     decode_event,
     encode_events,
-    event_field,
     field_of,
     fields_of,
     pair_field,
@@ -161,7 +160,7 @@ ROWS = make_rows(
 )
 
 
-def feast_view(view: View, folder: Path) -> feast.FeatureView:
+def feast_objects(view: View, folder: Path) -> list[feast.Entity | feast.FeatureView]:
     source = feast.FileSource(
         name=view.name,
         path=str(folder / f"{view.name}.parquet"),
@@ -172,13 +171,12 @@ def feast_view(view: View, folder: Path) -> feast.FeatureView:
         feast.Entity(name=key.name, join_keys=[key.name], value_type=FEAST_TYPES[key.dtype].to_value_type())
         for key in view.join_keys
     ]
-    keys = [feast.Field(name=key.name, dtype=FEAST_TYPES[key.dtype]) for key in view.join_keys]
-    columns = [feast.Field(name=column.name, dtype=FEAST_TYPES[column.dtype]) for column in view.columns]
-    return feast.FeatureView(name=view.name, entities=entities, schema=keys + columns, source=source)
+    fields = [feast.Field(name=c.name, dtype=FEAST_TYPES[c.dtype]) for c in (*view.join_keys, *view.columns)]
+    return [*entities, feast.FeatureView(name=view.name, entities=entities, schema=fields, source=source)]
 
 
 @pytest.fixture(scope="module")
-def stock(server: LocalRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[feast.FeatureStore]:
+def stock(server: LocalRedis, tmp_path_factory: pytest.TempPathFactory) -> feast.FeatureStore:
     """A stock Feast with a SQL registry and a Redis online store, to which both views are applied."""
     folder = tmp_path_factory.mktemp("feast")
     config = feast.RepoConfig(
@@ -191,11 +189,8 @@ def stock(server: LocalRedis, tmp_path_factory: pytest.TempPathFactory) -> Itera
     )
     store = feast.FeatureStore(config=config)
     for view in (EVERY, SPEND):
-        derived = feast_view(view, folder)
-        store.apply([*[feast.Entity(name=k.name, join_keys=[k.name], value_type=FEAST_TYPES[k.dtype].to_value_type())
-                       for k in view.join_keys], derived])  # fmt: skip
-    yield store
-    store.close()
+        store.apply(feast_objects(view, folder))
+    return store
 
 
 def test_a_stock_feature_store_reads_what_we_wrote(stock: feast.FeatureStore, store: redis.Redis) -> None:
@@ -273,4 +268,3 @@ def test_feasts_own_missing_and_null_are_those_we_tell_apart(
     assert theirs["n"] == theirs["mean"] == [None, None]
     assert ours.usable("n") == ours.usable("mean") == [None, None]
     assert ours.status == ["present", "missing"]
-    assert event_field("spend") == b"_ts:spend"

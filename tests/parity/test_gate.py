@@ -71,6 +71,8 @@ def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:
         ({"sample": Sampled(served=0, uniform=0, required=0, stratified=0, compared_values=0)}, "0 rows were sampled"),
         ({"mismatches": 9}, "only known to be below"),
         ({"upper_bound": 0.0001}, "not the one its counts give"),
+        ({"shadow": False}, "about live rows"),
+        ({"lost": 0.02}, "2.00% of the served log was lost"),
         ({"stratum_mismatches": 1}, "1 rows of the strata"),
     ],
 )

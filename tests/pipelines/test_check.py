@@ -215,7 +215,7 @@ def argument(document: Manifest, name: str) -> Manifest:
             lambda d: template_of(d, "main")["outputs"]["parameters"][0]["valueFrom"].update(
                 parameter="{{tasks.sum.outputs.parameters.sum}}"
             ),
-            ("main/outputs/keys", "{{tasks.sum.outputs.parameters.sum}}: 'sum-up' has no such output"),
+            ("main/outputs/total", "{{tasks.sum.outputs.parameters.sum}}: 'sum-up' has no such output"),
             id="hoisted output",
         ),
         pytest.param(

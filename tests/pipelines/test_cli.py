@@ -1,0 +1,125 @@
+"""The console command: what it prints, and what it exits with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+from pipelines.render import write
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    write(tmp_path / "manifests", "lab_pipelines")
+    return tmp_path / "manifests"
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]):
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {command} " in told for command in ("render", "check", "run"))
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, pipelines.cli; print([m for m in ('hera', 'pydantic', 'yaml', 'pandas') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_the_module_is_the_command():
+    ran = subprocess.run([sys.executable, "-m", "pipelines", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("lockstep, version ")
+
+
+def test_render_says_what_it_wrote_and_then_that_all_is_in_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["render", "--package", "lab_pipelines"]) == 0
+    folder = tmp_path / "manifests/apps/base/workflows"
+    assert f"wrote {folder}/say/workflowtemplate.yaml\n" in capsys.readouterr().out
+    assert main(["render", "--package", "lab_pipelines"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/manifests is what the code renders\n"
+
+
+def test_check_is_quiet_about_what_is_right(manifests: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["check", "--package", "lab_pipelines"]) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+    assert main(["check", "--package", "lab_pipelines", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_check_refuses_drift_and_says_what_to_do(manifests: Path, capsys: pytest.CaptureFixture[str]):
+    (manifests / "apps/base/workflows/say/workflowtemplate.yaml").unlink()
+    assert main(["check", "--package", "lab_pipelines"]) == 3
+    told = capsys.readouterr()
+    assert told.out == (
+        "apps/base/workflows/say/workflowtemplate.yaml: committed file: is not there\n"
+        "  Hint: run `lockstep render` and commit what it wrote\n"
+    )
+    assert told.err == "error: 1 finding\n"
+    assert main(["check", "--package", "lab_pipelines", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)[0]["what"] == "is not there"
+
+
+def test_run_prints_a_line_a_node_and_the_outputs(manifests: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "numbers", "-p", "count=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[:4]] == ["list", "each(0).double", "each(1).double", "sum"]
+    assert lines[4:6] == ["total = 6", 'keys = ["n"]']
+    assert lines[6].startswith("lab-numbers-")
+    assert lines[6].endswith(" succeeded")
+
+
+def test_a_value_may_hold_equals_signs(manifests: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "say", "-p", "text=a=b=c"]) == 0
+    assert "text = a=b=c\n" in capsys.readouterr().out
+
+
+def test_a_failed_run_shows_the_node_its_log_and_where_that_is(
+    manifests: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["run", "gated", "-p", "code=3"]) == 3
+    told = capsys.readouterr()
+    assert "Omitted" in told.out
+    [log] = (tmp_path / "home/runs").glob("lab-gated-*/001-gate.log")
+    lines = told.err.splitlines()
+    assert "failed at gate, exit code 3: the gate says no" in lines[0]
+    assert "  | Refused: the gate says no" in lines
+    assert lines[-1] == f"log: {log}"
+
+
+def test_only_the_last_lines_of_a_log_are_shown(manifests: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "gated", "-p", "code=1", "-p", "way=crash"]) == 1
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  | ")]
+    assert len(shown) <= 20
+    assert shown[-1] == "  | ValueError: a bug"
+
+
+def test_run_json_is_the_whole_run(manifests: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "lab-numbers", "-p", "count=1", "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert (run["succeeded"], run["exit_code"], run["failed"]) == (True, 0, None)
+    assert run["outputs"] == {"total": "2", "keys": '["n"]'}
+    assert [n["name"] for n in run["nodes"]] == ["list", "each(0).double", "each(0)", "each", "sum"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["run", "numbres"], "error: there is no workflow 'numbres'\n\nHint: did you mean 'numbers'?\n"),
+        (
+            ["run", "numbers", "-p", "cuont=1"],
+            "error: workflow 'lab-numbers' has no parameter 'cuont'\n\nHint: did you mean 'count'?\n",
+        ),
+        (["run", "numbers", "-p", "count"], "error: -p 'count' is not NAME=VALUE\n"),
+    ],
+)
+def test_bad_input_is_said_with_a_hint_and_exits_2(manifests: Path, capsys, args: list[str], told: str):
+    assert main(args) == 2
+    assert capsys.readouterr() == ("", told)
+
+
+def test_an_unknown_command_exits_2(capsys: pytest.CaptureFixture[str]):
+    assert main(["rnder"]) == 2
+    assert "No such command 'rnder'" in capsys.readouterr().err
