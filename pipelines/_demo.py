@@ -25,16 +25,32 @@ from lockstep.lake.catalog import connect
 from lockstep.local.redis import LocalRedis
 from lockstep.local.serving import LocalService
 from lockstep.materialize.ledger import Ledger, State
-from lockstep.parity import report as parity_report
 from lockstep.online import store
+from lockstep.parity import report as parity_report
 from lockstep.settings import Settings
 from lockstep.training.registry import CHALLENGER, CHAMPION, by_alias, challenger
 from lockstep.views import UseCase, load_use_case
 from pipelines.local import Run, load_template, run_workflow
 
-HISTORY = timedelta(days=90)
-TICKS = 24
-ROWS_PER_REPLAY = 20
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a world the demo plays.
+
+    Attributes:
+        customers: cards in it; twice as many terminals.
+        radius: how far a card goes for a terminal, on the simulator's 100 x 100 grid.
+        history: what is there before the live stretch.
+        ticks: hours lived through.
+        rows: events a replay sends; there are two replays an hour.
+    """
+
+    customers: int = 1_000
+    radius: float = 11.0
+    history: timedelta = timedelta(days=90)
+    ticks: int = 24
+    rows: int = 20
+
 
 EVENT_PREFIX = b"_ts:"
 """Feast's own: the field that says which event a view's stored values belong to."""
@@ -50,11 +66,13 @@ class Demo:
         settings: of the demo's home, with its clock and its store.
         manifests: the root of the rendered manifests.
         say: told what is going on, a line at a time.
+        scale: how large a world.
     """
 
     settings: Settings
     manifests: Path
     say: Say
+    scale: Scale = Scale()
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
@@ -68,7 +86,7 @@ class Demo:
         lake = Lake.open(self.settings, use_case.project)
         with self._stage("simulate"):
             world = self._simulate()
-            begin, now = world.parameters.start, world.parameters.start + HISTORY
+            begin, now = world.parameters.start, world.parameters.start + self.scale.history
             simulator = import_module(f"{self.settings.use_case}.simulator")
             delivered = simulator.append_slice(lake, world, None, now)
             self.settings.clock.advance_to(now)
@@ -104,14 +122,18 @@ class Demo:
                 f"the use case {self.settings.use_case!r} has no simulator to demonstrate with: {missing}"
             ) from missing
         parameters = simulator.SimulatorParameters(
-            customers=1_000, terminals=2_000, radius=11.0, days=HISTORY.days + 2, seed=7
+            customers=self.scale.customers,
+            terminals=2 * self.scale.customers,
+            radius=self.scale.radius,
+            days=self.scale.history.days + self.scale.ticks // 24 + 1,
+            seed=7,
         )
         return simulator.simulate(parameters)
 
     def _live(self, lake: Lake, simulator: Any, world: Any, since: datetime) -> datetime:
         """Live through the ticks: replay inside the lags, deliver, compute and materialize, replay again."""
         clock, delivered = self.settings.clock, since
-        for tick in range(1, TICKS + 1):
+        for tick in range(1, self.scale.ticks + 1):
             at = since + timedelta(hours=tick)
             clock.advance_to(at + timedelta(minutes=2))
             self._replay()
@@ -123,11 +145,11 @@ class Demo:
             clock.advance_to(at + timedelta(minutes=20))
             self._replay()
             if tick % 6 == 0:
-                self.say(f"{tick} of {TICKS} ticks lived through")
+                self.say(f"{tick} of {self.scale.ticks} ticks lived through")
         return clock.now() + timedelta(seconds=1)
 
     def _replay(self) -> None:
-        self._workflow("shadow-replay", rows=str(ROWS_PER_REPLAY), batch=str(ROWS_PER_REPLAY // 2))
+        self._workflow("shadow-replay", rows=str(self.scale.rows), batch=str(self.scale.rows // 2))
 
     def _workflow(self, name: str, *, tolerate_refusal: bool = False, **parameters: str) -> Run:
         manifest = load_template(self.manifests, name)
@@ -183,7 +205,9 @@ class Demo:
         self.say(f"{name} done in {self.seconds[name]:.1f} s")
 
 
-def run_demo(home: Path, use_case: str, manifests: Path, say: Say) -> dict[str, Any]:
+def run_demo(
+    home: Path, use_case: str, manifests: Path, say: Say, demo: Callable[[Settings, Path, Say], Demo] = Demo
+) -> dict[str, Any]:
     """Run the demo in `home`/demo, which is emptied first, and write `report.json` there.
 
     Raises:
@@ -200,7 +224,7 @@ def run_demo(home: Path, use_case: str, manifests: Path, say: Say) -> dict[str, 
             with LocalRedis(folder) as redis, _environment_kept():
                 settings = redis.settings(_settings(folder, use_case))
                 os.environ.update(settings.environment())
-                report = Demo(settings, manifests, say).run()
+                report = demo(settings, manifests, say).run()
             (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
             return report
     except Timeout:
@@ -219,10 +243,14 @@ def summary(report: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"model     version {model['version']}, average precision {model['average_precision']:.3f}, AUC {model['auc']:.3f}, "
-        f"trained on {report['training_rows']:,} payments",
-        f"parity    {parity['verdict']}: {parity['mismatches']} mismatches in {parity['sampled']} sampled served rows "
-        f"({parity['compared_values']:,} values); fewer than {parity['upper_bound']:.2%} of all rows differ, 95 % sure",
+        (
+            f"model     version {model['version']}, {model['average_precision']:.3f} average precision, {model['auc']:.3f} AUC, "
+            f"from {report['training_rows']:,} payments"
+        ),
+        (
+            f"parity    {parity['verdict']}: {parity['mismatches']} mismatches in {parity['sampled']} sampled served rows, "
+            f"{parity['compared_values']:,} values; {parity['upper_bound']:.2%} bounds the rate of mismatches"
+        ),
         f"promoted  {'yes: the challenger is now the champion' if report['promoted'] else 'no: the gate refused'}",
         f"took      {report['seconds']['total']:.0f} s",
     ]

@@ -318,7 +318,40 @@ class OnDemandView:
         return f"{self.function.__module__}:{self.function.__qualname__}"
 
     @property
-    def source_hash(module_name: str) -> str:
+    def source_hash(self) -> str:
+        """SHA-256 of the function's module and of what that imports inside the use case."""
+        return source_hash(self.function.__module__)
+
+
+@dataclass(frozen=True)
+class FeatureRef:
+    """One feature of one view."""
+
+    view: str
+    feature: str
+
+
+@dataclass(frozen=True)
+class FeatureService:
+    """The features of one model, in the model's order."""
+
+    name: str
+    features: tuple[tuple[WindowedView | OnDemandView, str], ...]
+    owner: str
+    description: str = ""
+
+    @property
+    def refs(self) -> tuple[FeatureRef, ...]:
+        """The features by name, in the model's order."""
+        return tuple(FeatureRef(view.name, feature) for view, feature in self.features)
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a value's canonical JSON (sorted keys, no spaces)."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def source_hash(module_name: str) -> str:
     """Return the SHA-256 of a module's source and of every module of the same top package that it imports.
 
     Raises:
@@ -349,7 +382,11 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+            base = (
+                importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                if node.level
+                else node.module
+            )
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)

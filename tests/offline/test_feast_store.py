@@ -184,7 +184,9 @@ def test_applying_again_and_applying_less_deletes_nothing(home) -> None:
     assert [s.name for s in store.list_feature_services()] == ["tiny_v1"]
 
 
-@pytest.mark.filterwarnings("ignore:list_project_metadata is deprecated:DeprecationWarning")  # Feast warns of itself
+# Feast's own export uses what Feast deprecates.
+@pytest.mark.filterwarnings("ignore:list_project_metadata is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:We will be deprecating the usage of spec.userDefinedFunction:DeprecationWarning")
 def test_the_registry_holds_neither_a_path_nor_the_catalog(home) -> None:
     registry = feature_store(home, use_case).registry
     proto = registry.proto().SerializeToString()

@@ -100,7 +100,7 @@ ROWS = st.lists(
 ASKED = st.lists(st.tuples(st.one_of(KEYS, st.tuples(st.none(), st.integers(0, 2))), st.integers(-2, 20)), max_size=15)
 
 
-@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=ROWS,
     asked=ASKED,
