@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -102,8 +102,11 @@ class Demo:
                 f"AUC {float(trained['auc']):.3f}"
             )
         candidate = challenger(self.settings, use_case.model.name)
-        with LocalService(self.settings, candidate.model_dir, use_case.model.name, shadow=True) as dark:
-            os.environ["LOCKSTEP_SHADOW_URL"] = dark.predict_url
+        with ExitStack() as running:
+            with self._stage("serve"):
+                service = LocalService(self.settings, candidate.model_dir, use_case.model.name, shadow=True)
+                dark = running.enter_context(service)
+                os.environ["LOCKSTEP_SHADOW_URL"] = dark.predict_url
             with self._stage("live"):
                 since = now
                 now = self._live(lake, simulator, world, since)

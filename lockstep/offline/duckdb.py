@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from lockstep.clock import from_micros, require_zone, to_micros
@@ -18,7 +19,9 @@ from lockstep.lake.catalog import TimeRange, quote
 from lockstep.offline.semantics import ViewRead, check_spine, plain, require_same_rows, span_us, times_us
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
+# Names that no table of the lake has, so that none is hidden by a part of the query.
 _SPINE = "lockstep_spine"
+_FEATURES = "lockstep_features"
 
 
 def retrieve(
@@ -71,14 +74,14 @@ def _answers(
 ) -> pa.Table:
     """Return one row per row of the spine, in order: its number and the features f0, f1, ... of `read`."""
     keys = [f"k{number}" for number in range(len(read.join_keys))]
-    asked = {"row": pa.array(range(spine.num_rows), pa.int64()), "at": times}
+    asked = {"row": pa.array(np.arange(spine.num_rows)), "at": times}
     asked |= {key: spine[column] for key, column in zip(keys, read.join_keys.values(), strict=True)}
     # A cursor has temporary tables of its own, which go with it.
     with connection.cursor() as engine:
         engine.register(_SPINE, pa.table(asked))
         lake.register(
             engine,
-            read.table,
+            _FEATURES,
             read.table,
             columns=read.needed,
             snapshot_id=read.snapshot_id,
@@ -106,7 +109,7 @@ def _query(read: ViewRead, keys: Sequence[str], known_us: int | None) -> str:
         WITH known AS (
             SELECT {", ".join(named)}, epoch_us({quote(EVENT_TIMESTAMP)}) AS event,
                    epoch_us({quote(CREATED_TIMESTAMP)}) + {read.visible_lag_us} AS visible
-            FROM {quote(read.table)} AS r SEMI JOIN {_SPINE} AS s ON {wanted}
+            FROM {_FEATURES} AS r SEMI JOIN {_SPINE} AS s ON {wanted}
         ), offered AS (
             SELECT *, {available} AS available FROM known
             WHERE visible {"IS NOT NULL" if known_us is None else f"<= {known_us}"}

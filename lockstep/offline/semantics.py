@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from lockstep.clock import to_micros
@@ -187,7 +188,7 @@ def require_same_rows(table: str, asked: int, answered: pa.ChunkedArray) -> None
     Raises:
         VerificationFailed: a row was lost, doubled or moved.
     """
-    if not answered.combine_chunks().equals(pa.array(range(asked), pa.int64())):
+    if not answered.combine_chunks().equals(pa.array(np.arange(asked))):
         raise VerificationFailed(
             f"{table}: {asked} rows were asked for, {len(answered)} came back, or in another order",
             hint="this is a bug in the engine; the result must not be used",
