@@ -137,19 +137,25 @@ class Lake:
             return
         require_schema(name, self.table(name).schema().as_arrow(), schema)
 
-    def append(self, name: str, rows: pa.Table, properties: Mapping[str, str] | None = None) -> Snapshot:
+    def append(
+        self, name: str, rows: pa.Table, properties: Mapping[str, str] | None = None, *, after: int | None = None
+    ) -> Snapshot:
         """Append rows in one commit, an empty one if there are none, and return its snapshot.
 
         Args:
             name: the table.
             rows: Arrow rows with the table's columns, in any order.
             properties: what to keep in the snapshot's summary.
+            after: append only if this is still the table's newest sequence number (0: it has no snapshot); None does not ask.
 
         Raises:
             SchemaDrift: a column is missing, unknown or of another type.
             Transient: another writer committed first.
         """
         table = self.table(name)
+        current = table.current_snapshot()
+        if after is not None and after != (current.sequence_number if current else 0):
+            raise Transient(f"{name}: another writer committed first", hint="run the step again")
         target = table.schema().as_arrow()
         require_schema(name, target, rows.schema)
         try:

@@ -87,10 +87,18 @@ class Comparison:
         contract: what lists the views and features, with their tolerances.
         histories: what the lake ever held, by view.
         recompute: gives the vector that the logged inputs and stored values make.
+        incarnation: of the online store that the ledger writes to.
     """
 
-    def __init__(self, contract: FeatureContract, histories: Mapping[str, History], recompute: Recompute) -> None:
+    def __init__(
+        self,
+        contract: FeatureContract,
+        histories: Mapping[str, History],
+        recompute: Recompute,
+        incarnation: str | None,
+    ) -> None:
         self._contract = contract
+        self._incarnation = incarnation
         self._histories = histories
         self._recompute = recompute
 
@@ -105,6 +113,9 @@ class Comparison:
         served = row.views.get(view.name)
         if served is None:
             return _difference(row, view.name, None, "not logged", Cause.UNEXPLAINED, "the log names no reading of it")
+        if {row.before.incarnation, row.after.incarnation} != {self._incarnation}:
+            evidence = "read from another incarnation of the online store than the one that is written to"
+            return _difference(row, view.name, row.before.incarnation, self._incarnation, Cause.UNEXPLAINED, evidence)
         history = self._histories[view.name]
         held = next((r for r in history.of(row) if r.version == (served.event_us, served.created_us)), None)
         if served.status != "missing" and (held is None or not same_values(held.values, served.values)):

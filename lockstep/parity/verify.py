@@ -59,7 +59,7 @@ def verify(
     required = required_rows(settings.parity_limit, settings.parity_confidence)
     chosen, strata = uniform(served.rows, max(sample_rows, required)), stratified(served.rows)
     every = list({row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}.values())
-    found = _differences(settings, use_case, lake, contract, every)
+    found = _differences(settings, use_case, lake, ledger, contract, every)
     judgement = judge(
         {row.name: found[row.name] for row in chosen},
         {row.name: found[row.name] for rows in strata.values() for row in rows},
@@ -102,7 +102,12 @@ def verify(
 
 
 def _differences(
-    settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, rows: Sequence[ServedRow]
+    settings: Settings,
+    use_case: UseCase,
+    lake: Lake,
+    ledger: Ledger,
+    contract: FeatureContract,
+    rows: Sequence[ServedRow],
 ) -> dict[str, list[Difference]]:
     if not rows:
         return {}
@@ -119,7 +124,7 @@ def _differences(
         return [None if value != value else value for value in vector]  # noqa: PLR0124
 
     histories = {view.name: history(settings, lake, view, rows) for view in contract.views}
-    comparison = Comparison(contract, histories, recompute)
+    comparison = Comparison(contract, histories, recompute, ledger.incarnation())
     training = training_vectors(settings, use_case, contract, rows)
     return {row.name: comparison.row(row, vector) for row, vector in zip(rows, training, strict=True)}
 

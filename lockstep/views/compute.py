@@ -116,16 +116,21 @@ def _finish_planned(settings: Settings, lake: Lake, ledger: Ledger, view: Window
 def _execute(
     settings: Settings, lake: Lake, ledger: Ledger, view: WindowedView, row: ComputeRow
 ) -> tuple[Snapshot, int]:
-    """Append a planned range once: a restart finds the snapshot of an append that was not committed to the ledger."""
+    """Append a planned range once.
+
+    A restart finds the snapshot of an append that was not committed to the ledger; of two runs at once, the one that commits
+    second finds the table moved on, fails as transient, and finds the first one's snapshot when it is tried again.
+    """
     if row.state is State.COMMITTED and row.snapshot_id is not None:
         return lake.snapshot(view.table, row.snapshot_id), 0
-    done = next((s for s in lake.snapshots(view.table) if s.properties.get(COMPUTE_ID) == str(row.id)), None)
+    snapshots = lake.snapshots(view.table)
+    done = next((s for s in snapshots if s.properties.get(COMPUTE_ID) == str(row.id)), None)
     if done is not None:
         ledger.commit_compute(row, done.id, int(done.properties.get("added-records", "0")), settings.clock.now())
         return done, 0
     rows = _rows(settings, lake, view, row)
     properties = {COMPUTE_ID: str(row.id), TICK: str(to_micros(row.tick_to))}
-    snapshot = lake.append(view.table, rows, properties)
+    snapshot = lake.append(view.table, rows, properties, after=snapshots[-1].sequence if snapshots else 0)
     ledger.commit_compute(row, snapshot.id, rows.num_rows, settings.clock.now())
     return snapshot, rows.num_rows
 

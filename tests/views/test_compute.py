@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from lockstep.clock import parse_time
-from lockstep.errors import BadInput, NotYetSupported
+from lockstep.errors import BadInput, NotYetSupported, Transient
 from lockstep.lake import Lake
 from lockstep.lake.catalog import connect
 from lockstep.lake.snapshots import COMPUTE_ID
@@ -115,7 +115,7 @@ def test_a_crash_between_append_and_ledger_does_not_append_twice(settings, lake,
     pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
     settings.clock.advance_to(NOON)
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as crash:
@@ -135,7 +135,7 @@ def test_a_planned_range_is_finished_with_the_snapshots_it_was_planned_with(
     pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
     settings.clock.advance_to(NOON)
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as crash:
@@ -145,6 +145,23 @@ def test_a_planned_range_is_finished_with_the_snapshots_it_was_planned_with(
     pay(lake, ("2018-06-01T10:40:00Z", 1, 9, "2018-06-01T12:10:00Z"))
     compute(settings, lake, ledger, SPEND, NOON)
     assert answers(settings, lake, 1, NOON) == (1, 500)
+
+
+def test_of_two_runs_at_once_one_appends_and_the_other_finds_it(settings, lake, ledger, monkeypatch) -> None:
+    pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
+    settings.clock.advance_to(NOON)
+    plain = Lake.append
+
+    def overtaken(self: Lake, *given: object, **options: object) -> object:
+        monkeypatch.setattr(Lake, "append", plain)
+        compute(settings, lake, ledger, SPEND, NOON)
+        return plain(self, *given, **options)
+
+    monkeypatch.setattr(Lake, "append", overtaken)
+    with pytest.raises(Transient, match="another writer committed first"):
+        compute(settings, lake, ledger, SPEND, NOON)
+    assert compute(settings, lake, ledger, SPEND, NOON).rows == 0
+    assert len(lake.snapshots("spend")) == 1
 
 
 def test_bootstrap_reads_only_what_each_tick_could_have_known(settings, lake, ledger) -> None:
