@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput
-from lockstep.views.declare import DataType, WindowedView, digest
+from lockstep.hashing import digest
+from lockstep.views.declare import DataType, WindowedView
 
 CONTRACT_VERSION = 1
 ENTITY_KEY_VERSION = 3

@@ -8,11 +8,12 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from lockstep.errors import BadInput
+from lockstep.hashing import digest
 from lockstep.lake import Lake
 from lockstep.lake.catalog import connect
 from lockstep.parity.verdict import Verdict
 from lockstep.settings import Settings
-from lockstep.views.declare import ARROW_TYPES, digest
+from lockstep.views.declare import ARROW_TYPES
 
 REPORT_VERSION = 1
 PARITY_REPORTS = "parity_reports"

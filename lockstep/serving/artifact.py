@@ -17,7 +17,7 @@ import yaml
 
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, Refused, SchemaDrift
-from lockstep.views.declare import digest
+from lockstep.hashing import digest
 
 METADATA_KEY = "lockstep"
 CONTRACT_KEY = "contract"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from lockstep.contract import Column, FeatureContract, OnDemand
 from lockstep.errors import NotYetSupported, SchemaDrift, Terminal, UseCaseError
-from lockstep.views.declare import DataType, source_hash
+from lockstep.hashing import source_hash
+from lockstep.views.declare import DataType
 
 Function = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 

@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from lockstep.contract import FeatureContract, TableCut
 from lockstep.errors import BadInput, Terminal, UseCaseError
+from lockstep.hashing import digest
 from lockstep.lake import Lake
 from lockstep.serving.artifact import contract_metadata, load_artifact
 from lockstep.settings import Settings
@@ -39,7 +40,6 @@ from lockstep.training.registry import (
 )
 from lockstep.training.spine import TEST, TRAIN, rows_of
 from lockstep.training.training_set import read_training_set
-from lockstep.views.declare import digest
 from lockstep.views.use_case import ModelRecipe, UseCase
 
 # Feast's own UI and `resolve_features` look for this one.

@@ -3,20 +3,16 @@
 Nothing here imports Feast or an engine, so that a step pays only for what it uses.
 """
 
-import ast
-import hashlib
-import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal
 
-import orjson
 import pyarrow as pa
 
 from lockstep.clock import MICROSECOND
 from lockstep.errors import UseCaseError
+from lockstep.hashing import digest, source_hash
 
 DataType = Literal["bool", "int32", "int64", "float32", "float64", "string", "bytes", "timestamp"]
 ARROW_TYPES: Mapping[DataType, pa.DataType] = {
@@ -344,56 +340,3 @@ class FeatureService:
     def refs(self) -> tuple[FeatureRef, ...]:
         """The features by name, in the model's order."""
         return tuple(FeatureRef(view.name, feature) for view, feature in self.features)
-
-
-def digest(value: object) -> str:
-    """Return the SHA-256 of a value's canonical JSON (sorted keys, no spaces)."""
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def source_hash(module_name: str) -> str:
-    """Return the SHA-256 of a module's source and of every module of the same top package that it imports.
-
-    Raises:
-        UseCaseError: the module has no source file.
-    """
-    seen: dict[str, str] = {}
-    _collect_sources(module_name, seen)
-    return digest(seen)
-
-
-def _collect_sources(module_name: str, seen: dict[str, str]) -> None:
-    if module_name in seen:
-        return
-    spec = importlib.util.find_spec(module_name)
-    if spec is None or spec.origin is None:
-        raise UseCaseError(f"{module_name} has no source file to hash")
-    source = Path(spec.origin).read_bytes()
-    seen[module_name] = hashlib.sha256(source).hexdigest()
-    package = module_name if spec.submodule_search_locations else module_name.rpartition(".")[0]
-    for imported in _imports(ast.parse(source), package):
-        if imported.partition(".")[0] == module_name.partition(".")[0] and _is_module(imported):
-            _collect_sources(imported, seen)
-
-
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Yield what a module may import: `from a import b` names `a`, and `a.b`, which may be a module too."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = (
-                importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-                if node.level
-                else node.module
-            )
-            if base:
-                yield base
-                yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # `a.b` where `a` is no package
-        return False

@@ -12,8 +12,8 @@ import yaml
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from lockstep.contract import Column, Feature, FeatureContract, OnDemand, TableCut, TrainingCut, View
+from lockstep.hashing import source_hash
 from lockstep.serving.artifact import contract_metadata
-from lockstep.views.declare import source_hash
 
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
