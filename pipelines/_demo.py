@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from lockstep.errors import BadInput, Terminal, Transient
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect
+from lockstep.lake.engine import connect
 from lockstep.local.redis import LocalRedis
 from lockstep.local.serving import LocalService
 from lockstep.materialize.ledger import Ledger, State

@@ -1,8 +1,7 @@
 """The lake: one namespace of Iceberg tables behind one catalog."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +9,7 @@ import duckdb
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThan
+from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestEntry, ManifestFile
 from pyiceberg.partitioning import PartitionSpec
@@ -18,6 +17,7 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
 
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
+from lockstep.lake.engine import TimeRange, quote, read_parquet
 from lockstep.lake.snapshots import Snapshot
 from lockstep.settings import Settings
 
@@ -33,53 +33,11 @@ TABLE_PROPERTIES = {
 
 
 @dataclass(frozen=True)
-class TimeRange:
-    """The half-open range `[start, end)` of a timestamp column; None is no bound."""
-
-    column: str
-    start: datetime | None = None
-    end: datetime | None = None
-
-    def expression(self) -> BooleanExpression:
-        """Return the range as an Iceberg row filter."""
-        # PyIceberg builds these classes with a metaclass that hides their constructors from the type checker.
-        above = GreaterThanOrEqual(self.column, self.start.isoformat()) if self.start else AlwaysTrue()  # pyright: ignore[reportCallIssue]
-        below = LessThan(self.column, self.end.isoformat()) if self.end else AlwaysTrue()  # pyright: ignore[reportCallIssue]
-        return And(above, below)
-
-    def sql(self) -> str:
-        """Return the range as a DuckDB condition."""
-        column = quote(self.column)
-        bounds = [
-            f"{column} {operator} TIMESTAMPTZ '{bound.isoformat()}'"
-            for operator, bound in ((">=", self.start), ("<", self.end))
-            if bound is not None
-        ]
-        return " AND ".join(bounds) or "TRUE"
-
-
-@dataclass(frozen=True)
 class AddedFile:
     """A data file and the sequence number of the snapshot that added it."""
 
     path: str
     sequence: int
-
-
-def quote(identifier: str) -> str:
-    """Return `identifier` as a quoted SQL name."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
-    """Return an embedded engine that thinks in UTC and spills to disk instead of growing past the memory limit."""
-    spill = settings.home / "spill"
-    spill.mkdir(parents=True, exist_ok=True)
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(f"SET memory_limit = '{settings.duckdb_memory_limit}'")
-    connection.execute(f"SET temp_directory = '{spill}'")
-    return connection
 
 
 class Lake:
@@ -282,7 +240,8 @@ class Lake:
             connection.register(view, table.schema().as_arrow().empty_table().select(list(columns)))
         elif plain and all(path.startswith("file://") for path in paths):
             connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS SELECT {_list(columns)} FROM {read_parquet(paths)} "
+                f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS "
+                f"SELECT {', '.join(map(quote, columns))} FROM {read_parquet(paths)} "
                 f"WHERE {within.sql() if within else 'TRUE'}"
             )
         else:
@@ -292,12 +251,6 @@ class Lake:
         """Remove the table if it exists; its files stay until they are purged."""
         if self.exists(name):
             self._catalog.drop_table((self._namespace, name))
-
-
-def read_parquet(paths: Iterable[str]) -> str:
-    """Return the DuckDB table function that reads these local files."""
-    files = ", ".join("'" + path.removeprefix("file://").replace("'", "''") + "'" for path in paths)
-    return f"read_parquet([{files}], hive_partitioning = false)"
 
 
 def require_schema(name: str, declared: pa.Schema, given: pa.Schema) -> None:
@@ -321,10 +274,6 @@ def require_schema(name: str, declared: pa.Schema, given: pa.Schema) -> None:
 def _plain(data_type: pa.DataType) -> str:
     """Return a type's text without what Arrow and Iceberg spell differently for the same thing."""
     return str(data_type).replace("large_", "").replace(" not null", "").replace("element:", "item:")
-
-
-def _list(columns: Iterable[str]) -> str:
-    return ", ".join(quote(c) for c in columns)
 
 
 def _entries(io: FileIO, manifest: ManifestFile) -> tuple[ManifestEntry, ...]:

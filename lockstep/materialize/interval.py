@@ -21,7 +21,7 @@ from lockstep.clock import from_micros, to_micros
 from lockstep.contract import stored_view
 from lockstep.errors import BadInput, LostStore, VerificationFailed
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect, quote, read_parquet
+from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.writer import check_store, read_back, write_rows

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from lockstep.clock import from_micros, require_zone, to_micros
 from lockstep.lake import Lake
-from lockstep.lake.catalog import TimeRange, quote
+from lockstep.lake.engine import TimeRange, quote
 from lockstep.offline.semantics import ViewRead, check_spine, plain, require_same_rows, span_us, times_us
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 

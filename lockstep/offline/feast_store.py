@@ -22,7 +22,7 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from lockstep.clock import MICROSECOND, from_micros, require_zone
 from lockstep.errors import BadInput, NotYetSupported
 from lockstep.lake import Lake
-from lockstep.lake.catalog import TimeRange, connect, quote
+from lockstep.lake.engine import TimeRange, connect, quote
 from lockstep.offline.duckdb import retrieve
 from lockstep.offline.job import LakeRetrievalJob, LakeRetrievalMetadata
 from lockstep.offline.reader import Reader, lake_source, time_column_of

@@ -14,7 +14,7 @@ from feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source import Iceb
 from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput, NotYetSupported
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect
+from lockstep.lake.engine import connect
 from lockstep.offline.cut import Cut, current_cut
 from lockstep.offline.semantics import ViewRead
 from lockstep.settings import Settings

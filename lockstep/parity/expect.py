@@ -11,7 +11,7 @@ import pyarrow as pa
 from lockstep.clock import to_micros
 from lockstep.contract import Column, FeatureContract, View
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect, quote, read_parquet
+from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.offline.history import training_features
 from lockstep.parity.sample import ServedRow
 from lockstep.serving.features import complete_inputs

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from lockstep.errors import BadInput
 from lockstep.hashing import digest
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect
+from lockstep.lake.engine import connect
 from lockstep.parity.verdict import Verdict
 from lockstep.settings import Settings
 from lockstep.views.declare import ARROW_TYPES

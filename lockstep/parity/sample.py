@@ -13,7 +13,7 @@ import pyarrow as pa
 from lockstep.clock import from_micros, to_micros
 from lockstep.contract import FeatureContract
 from lockstep.lake import Lake
-from lockstep.lake.catalog import TimeRange, connect
+from lockstep.lake.engine import TimeRange, connect
 from lockstep.online.epoch import Epochs
 from lockstep.serving.log import SCHEMA, SERVED_LOG, UNIFORM, decode_values
 from lockstep.settings import Settings

@@ -13,7 +13,7 @@ import pyarrow as pa
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, Terminal, Transient
 from lockstep.lake import Lake
-from lockstep.lake.catalog import TimeRange, connect
+from lockstep.lake.engine import TimeRange, connect
 from lockstep.serving.features import REQUEST_TIME_US
 from lockstep.serving.request import REQUEST_TIME
 from lockstep.settings import Settings

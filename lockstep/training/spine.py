@@ -14,7 +14,7 @@ from lockstep.clock import EPOCH, to_micros
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, UseCaseError
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect
+from lockstep.lake.engine import connect
 from lockstep.serving.features import REQUEST_TIME_US
 from lockstep.settings import Settings
 from lockstep.views.declare import ARROW_TYPES, DAY, EVENT_TIMESTAMP, DataType

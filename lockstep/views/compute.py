@@ -10,7 +10,7 @@ import pyarrow as pa
 from lockstep.clock import MICROSECOND, from_micros, to_micros
 from lockstep.errors import BadInput, NotYetSupported
 from lockstep.lake import Lake, Snapshot
-from lockstep.lake.catalog import TimeRange, connect, quote
+from lockstep.lake.engine import TimeRange, connect, quote
 from lockstep.lake.snapshots import COMPUTE_ID, TICK
 from lockstep.materialize.ledger import ComputeRow, Ledger, Mode, State
 from lockstep.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 from lockstep.clock import parse_time
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift
 from lockstep.lake import Lake
-from lockstep.lake.catalog import TimeRange, connect
+from lockstep.lake.engine import TimeRange, connect
 
 SCHEMA = pa.schema([pa.field("at", pa.timestamp("us", tz="UTC")), pa.field("n", pa.int64())])
 T = parse_time("2018-06-01T12:00:00Z")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lockstep.clock import from_micros, to_micros
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, VerificationFailed
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect, quote
+from lockstep.lake.engine import connect, quote
 from lockstep.offline.cut import Cut, current_cut, reading
 from lockstep.offline.duckdb import retrieve
 from lockstep.offline.semantics import FeatureRow, ViewRead, as_known, require_same_rows
@@ -274,7 +274,7 @@ def test_a_ttl_longer_than_the_calendar_is_no_limit(settings, lake) -> None:
 ZONED = """
 import sys
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect
+from lockstep.lake.engine import connect
 from lockstep.offline.duckdb import retrieve
 from lockstep.offline.semantics import ViewRead
 from lockstep.settings import Settings

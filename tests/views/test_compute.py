@@ -8,7 +8,7 @@ import pytest
 from lockstep.clock import parse_time
 from lockstep.errors import BadInput, NotYetSupported, Transient
 from lockstep.lake import Lake
-from lockstep.lake.catalog import connect
+from lockstep.lake.engine import connect
 from lockstep.lake.snapshots import COMPUTE_ID
 from lockstep.materialize.ledger import Ledger, Mode, State
 from lockstep.settings import Settings

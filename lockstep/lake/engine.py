@@ -1,0 +1,58 @@
+"""The embedded engine, and how a range of the lake is said to it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThan
+
+from lockstep.settings import Settings
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """The half-open range `[start, end)` of a timestamp column; None is no bound."""
+
+    column: str
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def expression(self) -> BooleanExpression:
+        """Return the range as an Iceberg row filter."""
+        # PyIceberg builds these classes with a metaclass that hides their constructors from the type checker.
+        above = GreaterThanOrEqual(self.column, self.start.isoformat()) if self.start else AlwaysTrue()  # pyright: ignore[reportCallIssue]
+        below = LessThan(self.column, self.end.isoformat()) if self.end else AlwaysTrue()  # pyright: ignore[reportCallIssue]
+        return And(above, below)
+
+    def sql(self) -> str:
+        """Return the range as a DuckDB condition."""
+        column = quote(self.column)
+        bounds = [
+            f"{column} {operator} TIMESTAMPTZ '{bound.isoformat()}'"
+            for operator, bound in ((">=", self.start), ("<", self.end))
+            if bound is not None
+        ]
+        return " AND ".join(bounds) or "TRUE"
+
+
+def quote(identifier: str) -> str:
+    """Return `identifier` as a quoted SQL name."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
+    """Return an embedded engine that thinks in UTC and spills to disk instead of growing past the memory limit."""
+    spill = settings.home / "spill"
+    spill.mkdir(parents=True, exist_ok=True)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET memory_limit = '{settings.duckdb_memory_limit}'")
+    connection.execute(f"SET temp_directory = '{spill}'")
+    return connection
+
+
+def read_parquet(paths: Iterable[str]) -> str:
+    """Return the DuckDB table function that reads these local files."""
+    files = ", ".join("'" + path.removeprefix("file://").replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{files}], hive_partitioning = false)"
