@@ -36,7 +36,7 @@ format: $(READY) ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 
 bench: $(READY) ## Published figures, each against its peer in the same run
-	@for script in $$(ls benchmarks/*.py | grep -v __init__); do \
+	@for script in $$(ls benchmarks/[a-z]*.py); do \
 		$(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 lock: $(READY) ## Resolve requirements/*.txt anew from pyproject.toml

@@ -149,7 +149,7 @@ class Demo:
             self._replay()
             if tick % 6 == 0:
                 self.say(f"{tick} of {self.scale.ticks} ticks lived through")
-        return clock.now() + timedelta(seconds=1)
+        return clock.now()
 
     def _replay(self) -> None:
         self._workflow("shadow-replay", rows=str(self.scale.rows), batch=str(self.scale.rows // 2))

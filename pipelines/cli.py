@@ -138,6 +138,8 @@ def demo(*, as_json: bool) -> None:
     click.echo(json.dumps(report, indent=2) if as_json else _demo.summary(report))
     if not as_json:
         click.echo(f"report: {settings.home / 'demo' / 'report.json'}")
+    if not report["promoted"]:
+        raise Refused("the gate refused the model", hint="the parity section of the report says what was found")
 
 
 def _pair(text: str) -> tuple[str, str]:

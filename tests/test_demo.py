@@ -72,7 +72,7 @@ class TamperedDemo(Demo):
                 if redis.hexists(key, "_ts:terminal_risk"):
                     redis.hset(key, field_of("terminal_risk", "nb_tx_7d"), b"\x20\x63")  # an int64 of 99
         self._replay()
-        return self.settings.clock.now() + timedelta(seconds=1)
+        return self.settings.clock.now()
 
 
 def test_a_tampered_store_is_found_named_and_refused(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def a_report() -> ParityReport:
         excused=2,
         stratum_mismatches=0,
         lost=0.0,
+        present={"terminal_risk": 399},
+        intervals={"terminal_risk": 25},
         upper_bound=0.0118,
         verdict=Verdict.FAIL,
         reasons=("1 of 400 sampled rows are mismatches",),

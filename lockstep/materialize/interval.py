@@ -165,7 +165,13 @@ class Materializer:
         return self.commit(plan.interval)
 
     def _require_same_store(self) -> None:
-        known, here = self._ledger.incarnation(), self._epochs.read().incarnation
+        epochs = self._epochs.read()
+        known, here = self._ledger.incarnation(), epochs.incarnation
+        if known is None and epochs.views:
+            raise LostStore(
+                f"the online store already holds {', '.join(sorted(epochs.views))} of {self._project}, this ledger wrote none",
+                hint="another ledger writes to this store, or this one was lost: start with an empty store",
+            )
         if known is None:
             fresh = self._epochs.ensure_incarnation()
             self._ledger.adopt_incarnation(fresh, self._settings.clock.now())
@@ -187,6 +193,11 @@ class Materializer:
             raise LostStore(
                 f"the online store shows interval {shown or 'none'} of {self._view.name}, the ledger committed {last.id}",
                 hint="the store lost writes; recovery is not supported yet: start from an empty home",
+            )
+        if shown > last.id:
+            raise LostStore(
+                f"the online store shows interval {shown} of {self._view.name}, the ledger only committed {last.id}",
+                hint="another ledger writes to this store, or this one was restored from an older copy",
             )
         if shown < last.id:
             self._epochs.set_committed(self._view.name, _mark(last))

@@ -239,7 +239,7 @@ class Ledger:
 
     def start_writing(self, row: MaterializeRow) -> None:
         """Note that chunks are about to be written."""
-        self._update(MATERIALIZE, row.id, {"state": State.WRITING.value})
+        self._update(MATERIALIZE, row.id, {"state": State.WRITING.value}, unless=State.COMMITTED)
 
     def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> None:
         """Note that what was written was read back."""
@@ -252,11 +252,17 @@ class Ledger:
                 "rows_rejected": rejected,
                 "digest": digest,
             },
+            unless=State.COMMITTED,
         )
 
     def commit_materialize(self, row: MaterializeRow, at: datetime) -> None:
         """Note that an interval is online."""
-        self._update(MATERIALIZE, row.id, {"state": State.COMMITTED.value, "committed_at": to_micros(at)})
+        self._update(
+            MATERIALIZE,
+            row.id,
+            {"state": State.COMMITTED.value, "committed_at": to_micros(at)},
+            unless=State.COMMITTED,
+        )
 
     def materializations(self, view: str) -> list[MaterializeRow]:
         """Return the view's materialize rows in order of sequence number."""
@@ -305,9 +311,13 @@ class Ledger:
             if "unique" not in str(refused.orig).lower():
                 raise Terminal(f"the ledger refused a row of {table.name}: {refused.orig}") from refused
 
-    def _update(self, table: sa.Table, row_id: int, values: Mapping[str, object]) -> None:
+    def _update(self, table: sa.Table, row_id: int, values: Mapping[str, object], unless: State | None = None) -> None:
+        """Change a row; one that has reached the state `unless` meanwhile stays as it is."""
+        same = table.c.id == row_id
+        if unless is not None:
+            same &= table.c.state != unless.value
         with self._engine.begin() as connection:
-            connection.execute(table.update().where(table.c.id == row_id).values(values))
+            connection.execute(table.update().where(same).values(values))
 
 
 def _compute_row(row: sa.RowMapping) -> ComputeRow:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lockstep.parity.report import ParityReport
-from lockstep.parity.verdict import MOST_LOST, Verdict, required_rows, upper_bound
+from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.registry import Registered
 
@@ -31,7 +31,7 @@ def decide(settings: Settings, model: Registered, report: ParityReport, now: dat
         report: what speaks for it.
         now: when.
     """
-    required = required_rows(settings.parity_limit, settings.parity_confidence)
+    views = {view.name for view in model.contract.views}
     bound = upper_bound(report.mismatches, report.sample.uniform, settings.parity_confidence)
     rules = {
         f"the report's verdict is {report.verdict.value}": report.verdict is not Verdict.PASS,
@@ -42,7 +42,14 @@ def decide(settings: Settings, model: Registered, report: ParityReport, now: dat
         f"the report is {report.age(now)} old, at most {settings.parity_max_age} may be": not (
             timedelta(0) <= report.age(now) <= settings.parity_max_age
         ),
-        f"{report.sample.uniform} rows were sampled, {required} are needed": report.sample.uniform < required,
+        f"the report's window ended {now - report.until} ago, at most {settings.parity_max_age} may have passed": not (
+            timedelta(0) <= now - report.until <= settings.parity_max_age
+        ),
+        f"the report does not cover the views {', '.join(sorted(views))}": not (
+            set(report.present) == set(report.intervals) == views
+        ),
+        f"{report.excused} of {report.sample.uniform} rows are excused, at most {MOST_EXCUSED:.0%} may be": report.excused
+        > MOST_EXCUSED * report.sample.uniform,
         f"the mismatch rate is only known to be below {bound:.2%}, not {settings.parity_limit:.2%}": not (
             bound < settings.parity_limit
         ),
@@ -54,4 +61,12 @@ def decide(settings: Settings, model: Registered, report: ParityReport, now: dat
         ),
         f"{report.stratum_mismatches} rows of the strata are mismatches": report.stratum_mismatches > 0,
     }
-    return Decision(tuple(reason for reason, broken in rules.items() if broken))
+    lacking = lacks(
+        report.sample.uniform,
+        report.excused,
+        report.present,
+        report.intervals,
+        limit=settings.parity_limit,
+        confidence=settings.parity_confidence,
+    )
+    return Decision((*(reason for reason, broken in rules.items() if broken), *lacking))

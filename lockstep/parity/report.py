@@ -98,6 +98,10 @@ class ParityReport(_Frozen):
         until: end of the request times judged.
         shadow: whether the rows were a shadow replay.
         limit: the mismatch rate to be excluded at `confidence`.
+        excused: rows of the uniform sample that differ for excused causes only; they are no evidence of equality.
+        lost: the share of the served log that never arrived.
+        present: per stored view, rows of the uniform sample for which a row was read and used.
+        intervals: per stored view, how many committed intervals the uniform sample was read from.
         upper_bound: of the mismatch rate, one-sided Clopper-Pearson.
         causes: how many differences of each cause, over both samples.
         differences: the first hundred, unexcused ones first.
@@ -117,6 +121,8 @@ class ParityReport(_Frozen):
     excused: int
     stratum_mismatches: int
     lost: float
+    present: dict[str, int]
+    intervals: dict[str, int]
     upper_bound: float
     verdict: Verdict
     reasons: tuple[str, ...]

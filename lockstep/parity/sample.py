@@ -20,6 +20,14 @@ from lockstep.settings import Settings
 
 PER_STRATUM = 5
 _FLOATS = {"float32", "float64"}
+# Over the whole log, so that neither a window's edge nor a trimmed beginning looks like anything but what it is.
+_LOST = """
+    SELECT coalesce(max(1 - arrived / last), 0) FROM (
+        SELECT max(counter) AS last, count(DISTINCT counter) AS arrived FROM ever
+        WHERE process IN (SELECT process FROM ever WHERE model = $model AND shadow = $shadow)
+        GROUP BY process
+    )
+"""
 
 
 @dataclass(frozen=True)
@@ -51,16 +59,18 @@ class ServedRow:
     score: float
     flags: tuple[str, ...]
     uniform: bool
+    process: str
+    counter: int
 
     @property
     def name(self) -> str:
-        """How the row is named in reports."""
-        return f"{self.request_id}/{self.row}"
+        """What names the row: our own number for it, since a caller may use a request id twice."""
+        return f"{self.process}/{self.counter}"
 
     @property
     def rank(self) -> bytes:
-        """Where the row stands in the uniform order: a hash of request id and row number."""
-        return hashlib.sha256(f"{self.request_id}:{self.row}".encode()).digest()
+        """Where the row stands in the uniform order: a hash of its name, which no caller can steer."""
+        return hashlib.sha256(self.name.encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class Served:
 
     Attributes:
         rows: the rows of the model, by rank.
-        lost: the share of log rows that never arrived: gaps in the processes' counters.
+        lost: the share of log rows that never arrived, of the process that lost most; each numbers its rows from 1.
     """
 
     rows: tuple[ServedRow, ...]
@@ -102,14 +112,15 @@ def read_served(
     with connect(settings) as connection:
         within = TimeRange("request_time", since, until)
         lake.register(connection, "served", SERVED_LOG, columns=SCHEMA.names, within=within)
-        counters: pa.Table = connection.sql("SELECT process, counter FROM served").to_arrow_table()
+        lake.register(connection, "ever", SERVED_LOG, columns=["process", "counter", "model", "shadow"])
+        (lost,) = connection.execute(_LOST, {"model": model, "shadow": shadow}).fetchall()[0]
         logged: pa.Table = connection.sql(
             "SELECT * FROM served WHERE model = $model AND contract = $contract AND shadow = $shadow",
             params={"model": model, "contract": contract.hash, "shadow": shadow},
         ).to_arrow_table()
     floats = {view.name: {c.name for c in view.columns if c.dtype in _FLOATS} for view in contract.views}
     rows = [_decode(row, floats) for row in logged.to_pylist()]
-    return Served(tuple(sorted(rows, key=lambda row: row.rank)), _lost_share(counters))
+    return Served(tuple(sorted(rows, key=lambda row: row.rank)), float(lost))
 
 
 def uniform(rows: Sequence[ServedRow], size: int) -> tuple[ServedRow, ...]:
@@ -155,22 +166,10 @@ def _decode(row: Mapping[str, Any], floats: Mapping[str, set[str]]) -> ServedRow
         score=row["score"],
         flags=tuple(row["flags"]),
         uniform=row["why"] == UNIFORM,
+        process=row["process"],
+        counter=row["counter"],
     )
 
 
 def _micros(time: datetime | None) -> int | None:
     return None if time is None else to_micros(time)
-
-
-def _lost_share(logged: pa.Table) -> float:
-    """Return the share of rows missing between each process's first and last logged counter."""
-    if not logged.num_rows:
-        return 0.0
-    spans = logged.group_by("process").aggregate(
-        [("counter", "min"), ("counter", "max"), ("counter", "count_distinct")]
-    )
-    expected = sum(
-        last - first + 1
-        for first, last in zip(spans["counter_min"].to_pylist(), spans["counter_max"].to_pylist(), strict=True)
-    )
-    return 1 - sum(spans["counter_count_distinct"].to_pylist()) / expected

@@ -10,6 +10,11 @@ from scipy.stats import binomtest
 from lockstep.parity.compare import Difference
 
 MOST_LOST = 0.01
+MOST_EXCUSED = 0.25
+"""Whatever the lags and write times say: where a quarter of the rows differ, excused or not, nothing is proven."""
+
+LEAST_INTERVALS = 2
+"""The sample must span a materialization: rows read before it and after it."""
 
 
 class Verdict(enum.StrEnum):
@@ -66,6 +71,8 @@ def judge(
     confidence: float,
     most_excused: float,
     lost: float,
+    present: Mapping[str, int],
+    intervals: Mapping[str, int],
 ) -> Judgement:
     """Judge the differences per row of both samples.
 
@@ -76,18 +83,45 @@ def judge(
         confidence: how surely.
         most_excused: the share of excused rows above which the sample says too little.
         lost: the share of log rows that never arrived.
+        present: per stored view, rows of the uniform sample that were read and used.
+        intervals: per stored view, how many committed intervals they were read from.
     """
     wrong, excused, bad_strata = _mismatches(uniform), _excused(uniform), _mismatches(strata)
     bound = upper_bound(wrong, len(uniform), confidence)
     failing = [f"{bad_strata} rows of the stratified sample are mismatches"] * bool(bad_strata)
     failing += [f"{wrong} of {len(uniform)} sampled rows are mismatches"] * bool(wrong and bound >= limit)
-    required = required_rows(limit, confidence)
-    lacking = [f"{len(uniform)} sampled rows, {required} needed to exclude {limit:.2%}"] * (len(uniform) < required)
+    lacking = lacks(len(uniform), excused, present, intervals, limit=limit, confidence=confidence)
     share = excused / len(uniform) if uniform else 0.0
+    most_excused = min(most_excused, MOST_EXCUSED)
     lacking += [f"{share:.2%} of the rows are excused, at most {most_excused:.2%} may be"] * (share > most_excused)
     lacking += [f"{lost:.2%} of the served log is lost, at most {MOST_LOST:.0%} may be"] * (lost > MOST_LOST)
     verdict = Verdict.FAIL if failing else Verdict.NOT_ENOUGH_EVIDENCE if lacking else Verdict.PASS
     return Judgement(verdict, (*failing, *lacking), wrong, excused, bad_strata, bound)
+
+
+def lacks(
+    rows: int,
+    excused: int,
+    present: Mapping[str, int],
+    intervals: Mapping[str, int],
+    *,
+    limit: float,
+    confidence: float,
+) -> list[str]:
+    """Return what a sample lacks as evidence: rows that are neither excused nor empty, on both sides of a materialization."""
+    required = required_rows(limit, confidence)
+    lacking = [f"{rows - excused} sampled rows, {required} needed to exclude {limit:.2%}"] * (
+        rows - excused < required
+    )
+    lacking += [
+        f"{view}: {n} sampled rows hold a value, {required} needed" for view, n in present.items() if n < required
+    ]
+    lacking += [
+        f"{view}: rows of {n} committed interval(s) were sampled, {LEAST_INTERVALS} needed"
+        for view, n in intervals.items()
+        if n < LEAST_INTERVALS
+    ]
+    return lacking
 
 
 def _mismatches(rows: Mapping[str, Sequence[Difference]]) -> int:

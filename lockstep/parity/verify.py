@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from lockstep.clock import MICROSECOND
 from lockstep.contract import FeatureContract
-from lockstep.errors import BadInput
+from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger, State
 from lockstep.parity.compare import Comparison, Difference
@@ -49,10 +49,12 @@ def verify(
 
     Raises:
         BadInput: the window is reversed.
+        SchemaDrift: a view is no longer what the model was trained on.
     """
     if until <= since:
         raise BadInput(f"the window from {since.isoformat()} to {until.isoformat()} is empty")
     contract = model.contract
+    _require_same_definitions(use_case, contract)
     served = read_served(
         settings, lake, model=model.digest, contract=contract, shadow=shadow, since=since, until=until
     )
@@ -60,13 +62,17 @@ def verify(
     chosen, strata = uniform(served.rows, max(sample_rows, required)), stratified(served.rows)
     every = list({row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}.values())
     found = _differences(settings, use_case, lake, ledger, contract, every)
+    present = {v.name: sum(_status(row, v.name) == "present" for row in chosen) for v in contract.views}
+    intervals = {v.name: len(_committed_intervals(chosen, v.name)) for v in contract.views}
     judgement = judge(
         {row.name: found[row.name] for row in chosen},
         {row.name: found[row.name] for rows in strata.values() for row in rows},
         limit=settings.parity_limit,
         confidence=settings.parity_confidence,
-        most_excused=_most_excused(ledger, contract),
+        most_excused=_most_excused(ledger, contract, since, until),
         lost=served.lost,
+        present=present,
+        intervals=intervals,
     )
     stored = sum(len(view.columns) for view in contract.views)
     report = ParityReport(
@@ -89,6 +95,8 @@ def verify(
         excused=judgement.excused,
         stratum_mismatches=judgement.stratum_mismatches,
         lost=served.lost,
+        present=present,
+        intervals=intervals,
         upper_bound=judgement.upper_bound,
         verdict=judgement.verdict,
         reasons=judgement.reasons,
@@ -129,14 +137,35 @@ def _differences(
     return {row.name: comparison.row(row, vector) for row, vector in zip(rows, training, strict=True)}
 
 
-def _most_excused(ledger: Ledger, contract: FeatureContract) -> float:
-    """Return 2 * (visible_lag + write time) / cadence of the view where that is greatest."""
+def _require_same_definitions(use_case: UseCase, contract: FeatureContract) -> None:
+    """Refuse to compare with training under other definitions: both sides would agree, on something the model never saw."""
+    for view in contract.views:
+        here = use_case.view(view.name).definition_hash
+        if here != view.definition_hash:
+            raise SchemaDrift(
+                f"view {view.name} has the definition {here[:12]} now, the contract names {view.definition_hash[:12]}",
+                hint="train again: this model was fitted on other values of the same name",
+            )
+
+
+def _status(row: ServedRow, view: str) -> str | None:
+    read = row.views.get(view)
+    return read.status if read else None
+
+
+def _committed_intervals(rows: Sequence[ServedRow], view: str) -> set[int]:
+    epochs = [row.before.views.get(view) for row in rows]
+    return {epoch.committed.interval for epoch in epochs if epoch and epoch.committed}
+
+
+def _most_excused(ledger: Ledger, contract: FeatureContract, since: datetime, until: datetime) -> float:
+    """Return 2 * (visible_lag + write time) / cadence of the view where that is greatest; write times of the window."""
     shares = [0.0]
     for view in contract.views:
         writes = [
             row.committed_at - row.planned_at
             for row in ledger.materializations(view.name)
-            if row.state is State.COMMITTED and row.committed_at
+            if row.state is State.COMMITTED and row.committed_at and since <= row.planned_at < until
         ]
         writing = max(writes, default=timedelta(0)) // MICROSECOND
         shares.append(2 * (view.visible_lag_us + writing) / view.every_us)

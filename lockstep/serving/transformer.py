@@ -155,9 +155,14 @@ class Transformer(Model):
         """Read the request and the store, and make the vectors.
 
         Raises:
-            BadInput: the request does not fit the contract (answered 400).
+            BadInput: the request does not fit the contract, or calls itself a shadow of a live service (answered 400).
             Transient: the store does not answer in time (answered 503).
         """
+        if SHADOW_HEADER in headers and not self._shadow:
+            raise BadInput(
+                f"this service takes traffic: it refuses the header {SHADOW_HEADER}",
+                hint="its rows are judged as live ones; send shadow requests to the dark service",
+            )
         request = self._parser.parse(payload, self._settings.clock.now(), headers.get(REQUEST_ID_HEADER))
         reading = await self._read(request)
         read_time_us = to_micros(self._settings.clock.now())
@@ -168,10 +173,10 @@ class Transformer(Model):
             for column in view.columns
         }
         vectors = build_vectors(self._contract, self._functions, usable, inputs)
-        shadow = self._shadow or headers.get(SHADOW_HEADER) == "1"
-        if not shadow:
+        if not self._shadow:
             _count_rows(reading.views)
-        return Prepared(request, read_time_us, reading, vectors, _flags(reading.views, len(request.inputs)), shadow)
+        flags = _flags(reading.views, len(request.inputs))
+        return Prepared(request, read_time_us, reading, vectors, flags, self._shadow)
 
     async def _read(self, request: Request) -> Reading:
         # The deadline is around everything: redis-py's own time-outs apply to each try and each socket operation.

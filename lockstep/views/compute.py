@@ -59,6 +59,8 @@ def bootstrap(
 ) -> Computed:
     """Compute the ticks `start < T <= end` before the view's first live one as production would have seen them.
 
+    Ticks whose compute_lag has not passed yet are left to live.
+
     A tick reads the source rows that were known compute_lag after it, and its rows carry that time as created.
 
     Raises:
@@ -66,7 +68,8 @@ def bootstrap(
         NotYetSupported: part of it is computed already by live ticks.
     """
     _refuse_future(settings, end)
-    first, last_tick = _tick_at(view, start), _tick_at(view, end)
+    # A tick is known compute_lag after it; later ones are left to live.
+    first, last_tick = _tick_at(view, start), _tick_at(view, min(end, settings.clock.now() - view.compute_lag))
     if last_tick <= first:
         raise BadInput(f"{view.name}: there is no tick after {start.isoformat()} up to {end.isoformat()}")
     _ensure_table(lake, view)
@@ -74,6 +77,11 @@ def bootstrap(
     if done is not None and done.mode is Mode.LIVE:
         raise NotYetSupported(
             f"{view.name} has live ticks since {done.tick_from.isoformat()}; computing over or before them needs the correct mode"
+        )
+    earliest = ledger.computes(view.name)[0].tick_from if done else first
+    if first < earliest:
+        raise NotYetSupported(
+            f"{view.name} is computed since {earliest.isoformat()}; ticks before that need the correct mode",
         )
     begin = done.tick_to if done else first
     if last_tick <= begin:

@@ -202,6 +202,15 @@ def test_a_store_restored_from_an_older_copy_is_refused(lake, spend, store) -> N
         spend.run()
 
 
+def test_a_fresh_ledger_does_not_adopt_a_used_store(online, lake, spend, store) -> None:
+    tick(lake, 0, c1=1)
+    spend.run()
+    lost = online.model_copy(update={"ledger_url": f"sqlite:///{online.home}/another.db"})
+    fresh = Materializer(lost, lake, Ledger.open(lost, "test"), store, "test", SPEND)
+    with pytest.raises(LostStore, match="already holds spend of test"):
+        fresh.run()
+
+
 def test_a_view_that_was_never_computed_is_named(spend) -> None:
     with pytest.raises(BadInput, match="spend was never computed"):
         spend.run()

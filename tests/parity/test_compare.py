@@ -81,6 +81,8 @@ def served(row: LakeRow | None, **changes: object) -> ServedRow:
         score=0.5,
         flags=(),
         uniform=True,
+        process="p",
+        counter=1,
     )
     return replace(plain, **changes)
 

@@ -19,7 +19,14 @@ def rows(equal: int, *causes: Cause) -> dict[str, list[Difference]]:
 
 
 def judged(uniform: dict[str, list[Difference]], **changes: object) -> Judgement:
-    limits = {"limit": 0.01, "confidence": 0.95, "most_excused": 0.2, "lost": 0.0} | changes
+    limits = {
+        "limit": 0.01,
+        "confidence": 0.95,
+        "most_excused": 0.2,
+        "lost": 0.0,
+        "present": {"v": 999},
+        "intervals": {"v": 2},
+    } | changes
     return judge(uniform, limits.pop("strata", {}), **limits)
 
 
@@ -74,6 +81,27 @@ def test_excused_rows_are_counted_and_too_many_say_too_little() -> None:
 def test_an_inconsistency_is_never_excused() -> None:
     early = {"r/0": [difference(Cause.EARLY, kind="consistency")]}
     assert judged(rows(319) | early).mismatches == 1
+
+
+def test_rows_that_hold_nothing_are_no_evidence() -> None:
+    empty = judged(rows(320), present={"spend": 298})
+    assert (empty.verdict, empty.reasons) == (
+        Verdict.NOT_ENOUGH_EVIDENCE,
+        ("spend: 298 sampled rows hold a value, 299 needed",),
+    )
+
+
+def test_a_sample_of_one_interval_is_not_enough() -> None:
+    assert judged(rows(320), intervals={"spend": 1}).verdict is Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def test_excused_rows_do_not_count_towards_the_rows_needed() -> None:
+    assert judged(rows(298, Cause.EARLY, Cause.EARLY)).verdict is Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def test_no_write_time_however_long_excuses_more_than_a_quarter() -> None:
+    slow = judged(rows(1000, *[Cause.LATE] * 400), most_excused=4.17)
+    assert slow.verdict is Verdict.NOT_ENOUGH_EVIDENCE
 
 
 def test_any_mismatch_in_a_stratum_fails() -> None:

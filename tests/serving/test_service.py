@@ -165,13 +165,20 @@ def test_what_was_read_and_scored_is_logged_as_it_was(stack: Stack) -> None:
     assert len({row["process"] for row in (first, stale, unknown)}) == 1
 
 
-def test_a_header_marks_rows_as_shadow_and_another_names_the_request(stack: Stack) -> None:
-    headers = {"x-lockstep-shadow": "1", "x-request-id": "dark", "content-type": "application/json; charset=utf-8"}
+def test_a_header_names_the_request(stack: Stack) -> None:
+    headers = {"x-request-id": "named", "content-type": "application/json; charset=utf-8"}
 
     status, answer, _ = stack.post(orjson.dumps({"instances": [stack.row()]}), headers)
 
-    assert (status, answer["request_id"]) == (200, "dark")
-    assert [row["shadow"] for row in stack.logged("dark")] == [True]
+    assert (status, answer["request_id"]) == (200, "named")
+    assert [row["shadow"] for row in stack.logged("named")] == [False]
+
+
+def test_no_caller_of_a_live_service_decides_that_a_row_is_a_shadow(stack: Stack) -> None:
+    status, answer, _ = stack.post({"instances": [stack.row()]}, {"x-lockstep-shadow": "1"})
+
+    assert status == 400
+    assert "takes traffic" in str(answer)
 
 
 def test_a_bad_request_is_answered_400_with_the_reason(stack: Stack) -> None:

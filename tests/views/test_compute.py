@@ -170,7 +170,7 @@ def test_bootstrap_reads_only_what_each_tick_could_have_known(settings, lake, le
         ("2018-05-31T10:30:00Z", 1, 500, "2018-05-31T10:30:01Z"),
         ("2018-05-31T10:40:00Z", 1, 30, "2018-05-31T14:30:00Z"),
     )
-    settings.clock.advance_to(NOON)
+    settings.clock.advance_to(NOON + timedelta(minutes=5))
     bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
     assert answers(settings, lake, 1, parse_time("2018-05-31T14:00:00Z")) == (1, 500)
     assert answers(settings, lake, 1, parse_time("2018-05-31T15:00:00Z")) == (2, 530)
@@ -187,6 +187,21 @@ def test_live_ticks_follow_where_the_bootstrap_ended(settings, lake, ledger) -> 
         (Mode.BOOTSTRAP, parse_time("2018-05-31T00:00:00Z"), NOON),
         (Mode.LIVE, NOON, NOON + timedelta(hours=3)),
     ]
+
+
+def test_a_tick_whose_lag_has_not_passed_is_left_to_live(settings, lake, ledger) -> None:
+    pay(lake, ("2018-05-31T10:30:00Z", 1, 500, "2018-05-31T10:30:01Z"))
+    settings.clock.advance_to(NOON)
+    done = bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
+    assert done.tick == NOON - timedelta(hours=1)
+
+
+def test_a_history_that_starts_before_the_computed_one_is_refused_not_skipped(settings, lake, ledger) -> None:
+    pay(lake, ("2018-05-31T10:30:00Z", 1, 500, "2018-05-31T10:30:01Z"))
+    settings.clock.advance_to(NOON)
+    bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
+    with pytest.raises(NotYetSupported, match="computed since 2018-05-31T00:00:00"):
+        bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-11T00:00:00Z"), NOON)
 
 
 def test_bootstrapping_over_live_ticks_is_refused(settings, lake, ledger) -> None:
