@@ -168,12 +168,13 @@ def _heartbeats(view: WindowedView, entries: ir.Table, ticks: TickRange, measure
     so_far = ibis.window(group_by=KEY, order_by="arrives", preceding=None, following=0)
     arrivals = entries.group_by([KEY, "arrives"]).aggregate(dies=entries["dies"].max())
     lives = arrivals.mutate(lives_until=arrivals["dies"].max().over(so_far))
-    lives = lives.mutate(lived_until=lives["lives_until"].lag().over(by_entry).fill_null(lives["arrives"]))
+    lives = lives.mutate(lived_until=lives["lives_until"].lag().over(by_entry).fill_null(lives["arrives"] - 1))
     end = ibis.literal(ticks.last + 1, "int64")
     spans = lives.select(
         KEY,
         "arrives",
-        begins=lives["lived_until"] <= lives["arrives"],
+        # Equal: a row arrives just as its key would die, and the life goes on.
+        begins=lives["lived_until"] < lives["arrives"],
         start=ibis.greatest(lives["arrives"], ibis.literal(ticks.first, "int64")),
         end=ibis.least(lives["lives_until"], lives["arrives"].lead().over(by_entry).fill_null(ticks.last + 1), end),
     )

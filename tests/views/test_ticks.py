@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockstep.views import Entity, Source, WindowedView, count, hours, minutes, ratio, soft, total, windowed_view
@@ -132,8 +132,13 @@ SOURCE_ROWS = st.lists(
 )
 
 
+# A late row that arrives at the very tick at which its key would die.
+REVIVED_IN_TIME = [Row(1, 9 * HOUR, 9 * HOUR, 0), Row(1, 24 * HOUR, 84 * HOUR, 0)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(SOURCE_ROWS, st.booleans())
+@example(REVIVED_IN_TIME, True)
 def test_change_points_give_what_every_key_at_every_tick_gives(rows: list[Row], known_per_tick: bool) -> None:
     ticks = TickRange(0, 220, known_per_tick)
     assert as_tuples(computed(rows, ticks)) == naive(rows, ticks)
