@@ -17,6 +17,7 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
 
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
+from lockstep.lake.commit import append_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
 from lockstep.lake.snapshots import Snapshot
 from lockstep.settings import Settings
@@ -116,10 +117,7 @@ class Lake:
             raise Transient(f"{name}: another writer committed first", hint="run the step again")
         target = table.schema().as_arrow()
         require_schema(name, target, rows.schema)
-        try:
-            table.append(rows.select(target.names).cast(target), snapshot_properties=dict(properties or {}))
-        except CommitFailedException as lost:
-            raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
+        append_rows(table, rows.select(target.names).cast(target), properties or {})
         snapshot = table.current_snapshot()
         if snapshot is None:
             raise Transient(f"{name}: the append left no snapshot")

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import orjson
 import pyarrow as pa
-from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from redis import Redis
 
-from lockstep.errors import SchemaDrift, Transient
+from lockstep.errors import SchemaDrift
 from lockstep.lake import Lake
+from lockstep.lake.commit import append_rows
 from lockstep.online.store import answering
 from lockstep.serving.log import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, stream_key
 from lockstep.settings import Settings
@@ -111,11 +111,7 @@ def _table(lake: Lake) -> Table:
 
 def _append(table: Table, rows: pa.Table, last: str) -> None:
     """Append on exactly this state of the table: the one whose last id was read."""
-    target = table.schema().as_arrow()
-    try:
-        table.append(rows.cast(target), snapshot_properties={STREAM_ID: last})
-    except CommitFailedException as lost:
-        raise Transient(f"{SERVED_LOG}: another drain committed first: {lost}", hint="run the step again") from lost
+    append_rows(table, rows.cast(table.schema().as_arrow()), {STREAM_ID: last})
 
 
 def _after(stream_id: str) -> str:

@@ -216,7 +216,7 @@ def test_of_two_drains_at_once_one_is_told_to_try_again(settings: Settings, lake
             drain(settings, lake, client, PROJECT)  # the other one, in between
         append(*arguments)
 
-    with patch.object(draining, "_append", late), pytest.raises(Transient, match="another drain committed first"):
+    with patch.object(draining, "_append", late), pytest.raises(Transient, match="another writer committed first"):
         drain(settings, lake, client, PROJECT)
 
     assert ids(lake) == ["a", "a", "b", "b"]

@@ -1,0 +1,42 @@
+"""Append to an Iceberg table in one commit, without PyIceberg's copies of everything the table ever was."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import TableUpdate
+
+from lockstep.errors import Transient
+
+
+class _Transaction(Transaction):
+    """A transaction that applies its updates to the table's metadata once.
+
+    PyIceberg 0.12 deep-copies the metadata, each snapshot in it, whenever somebody looks at a transaction's table: twenty times
+    an append, which then costs more with every snapshot (0.05 s at 30 of them, 0.18 s at 180).
+    """
+
+    _seen: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        base, updates = self._table.metadata, self._updates
+        if self._seen is None or self._seen[0] is not base or self._seen[1] is not updates:
+            self._seen = (base, updates, super().table_metadata)
+        return self._seen[2]
+
+
+def append_rows(table: Table, rows: pa.Table, properties: Mapping[str, str]) -> None:
+    """Append rows of the table's own schema, with these properties in the snapshot's summary.
+
+    Raises:
+        Transient: another writer committed first; nothing was appended.
+    """
+    name = table.name()[-1]
+    try:
+        with _Transaction(table) as transaction:
+            transaction.append(rows, snapshot_properties=dict(properties))
+    except CommitFailedException as lost:
+        raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
