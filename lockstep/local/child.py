@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lockstep.errors import Transient
+from lockstep.local.ports import PortTaken, says_taken
 
 _PR_SET_PDEATHSIG = 1
 
@@ -17,7 +19,8 @@ class Child:
     """A process that was started here, and that only its starter ends.
 
     On Linux it also ends when its starter dies, whichever way. (The kernel means the starting *thread*: start it from one
-    that lives as long as the child is needed.)
+    that lives as long as the child is needed.) A Ctrl-C reaches the starter alone, who ends its children in order: the
+    one that still has something to write before the one that it writes to.
 
     Args:
         name: how messages call it.
@@ -37,7 +40,8 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(env) if env is not None else None,
-                preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - one system call, prepared before the fork
+                process_group=0,
+                preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - system calls only, prepared before the fork
             )
 
     @property
@@ -54,10 +58,12 @@ class Child:
         """Raise if it has ended.
 
         Raises:
+            PortTaken: it has, because its port is taken.
             Transient: it has, with its last words.
         """
         if not self.running:
-            raise Transient(
+            kind = PortTaken if says_taken(self.log.read_text(errors="replace")) else Transient
+            raise kind(
                 f"{self.name} ended with {self._process.returncode}:\n{self.last_lines()}", hint=f"see {self.log}"
             )
 
@@ -66,14 +72,16 @@ class Child:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-number:])
 
     def stop(self, grace: float = 10.0) -> None:
-        """End it: ask, and after `grace` seconds insist."""
-        if self.running:
-            self._process.terminate()
+        """End it: ask, and after `grace` seconds, or when something interrupts the wait, insist."""
         try:
-            self._process.wait(grace)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            if self.running:
+                self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace)
+        finally:
+            if self.running:
+                self._process.kill()
+                self._process.wait()
 
 
 def _dies_with(parent: int) -> Callable[[], None] | None:
@@ -82,6 +90,8 @@ def _dies_with(parent: int) -> Callable[[], None] | None:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def prepare() -> None:
+        # Until the program is executed a handler of ours would only note the signal, and then it would be forgotten.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before the call
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,8 +1,23 @@
-"""Find a free port."""
+"""Find a port to listen on, and tell who listens on it: a port that is free now may be another's in a moment."""
 
+import errno
+import os
 import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from lockstep.errors import Transient
 
 LOOPBACK = "127.0.0.1"
+
+_TRIES = 3
+_LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp, https://docs.kernel.org/networking/proc_net_tcp.html
+
+
+class PortTaken(Transient):
+    """Somebody else took a port before the server that it was meant for came to listen on it."""
 
 
 def free_port() -> int:
@@ -10,3 +25,74 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]
+
+
+def usable_port(wanted: int) -> int:
+    """Return the wanted port unless it is taken; else, and for 0, a free one."""
+    return wanted if wanted and not _taken(wanted) else free_port()
+
+
+def on_usable_ports(start: Callable[[], None]) -> None:
+    """Call `start`, which chooses its ports, again when somebody took one between its choice and its server's listening.
+
+    Raises:
+        PortTaken: that happened three times.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            start()
+        except PortTaken:
+            continue
+        return
+    start()
+
+
+def says_taken(words: str) -> bool:
+    """Whether a server's last words are that its port is taken."""
+    return os.strerror(errno.EADDRINUSE).lower() in words.lower()
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether this process listens on a loopback port yet: only then is what answers there an answer of its own.
+
+    Elsewhere than on Linux nobody can be asked, and it is taken for granted.
+
+    Raises:
+        PortTaken: another process listens there. A server that finds its port taken need not end, so this does not wait
+            for that.
+    """
+    if sys.platform != "linux":
+        return True
+    listening = _listening_sockets(port)
+    if not listening:
+        return False
+    if listening.isdisjoint(_sockets(pid)):  # looked at last: it holds what it listened on a moment ago
+        raise PortTaken(f"another process listens on port {port}")
+    return True
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: the remains of closed connections do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+            probe.listen()
+        except OSError as refused:
+            return refused.errno == errno.EADDRINUSE  # whatever else is wrong with the port, the server will tell
+    return False
+
+
+def _listening_sockets(port: int) -> set[str]:
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines]
+    return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1].endswith(f":{port:04X}")}
+
+
+def _sockets(pid: int) -> set[str]:
+    found: set[str] = set()
+    with suppress(OSError):  # it has ended
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it has closed this one
+                found.add(str(descriptor.readlink()))
+    return found

@@ -11,11 +11,10 @@ import redis
 
 from lockstep.errors import BadInput, Transient
 from lockstep.local.child import Child
-from lockstep.local.ports import LOOPBACK, free_port
+from lockstep.local.ports import LOOPBACK, listens, on_usable_ports, usable_port
 from lockstep.settings import Settings
 
 _START_SECONDS = 10.0
-_TRIES = 3
 
 
 def redis_server() -> Path:
@@ -42,7 +41,8 @@ class LocalRedis:
 
     Args:
         home: the folder for its pid and its output.
-        port: where it listens; 0 is any free port, known once it is started.
+        port: where it should listen. If that is taken, and for 0, it listens on a free port; `port` is known once it is
+            started.
     """
 
     def __init__(self, home: Path, port: int = 0) -> None:
@@ -67,28 +67,28 @@ class LocalRedis:
             BadInput: there is no `redis-server`.
             Transient: it does not come up; the message holds its last words.
         """
-        server = redis_server()
-        for attempt in range(1, _TRIES + 1):
-            self.port = self._wanted or free_port()
-            self._child = Child("redis-server", self._command(server), self._home / "logs" / "redis.log")
-            try:
-                self._wait(self._child)
-            except Transient:
-                self.stop()
-                # Between finding a free port and listening on it somebody else may have taken it.
-                if self._wanted or attempt == _TRIES:
-                    raise
-            else:
-                self._pid_file.write_text(f"{self._child.pid}\n")
-                break
+        on_usable_ports(self._start)
         return self
+
+    def _start(self) -> None:
+        server = redis_server()
+        self.port = usable_port(self._wanted)
+        try:
+            self._child = Child("redis-server", self._command(server), self._home / "logs" / "redis.log")
+            self._wait(self._child)
+            self._pid_file.write_text(f"{self._child.pid}\n")
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End it, if it was started here."""
         if self._child is not None:
-            self._child.stop()
-            self._child = None
-            self._pid_file.unlink(missing_ok=True)
+            try:
+                self._child.stop()
+            finally:
+                self._child = None
+                self._pid_file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -121,14 +121,15 @@ class LocalRedis:
         with redis.Redis(host=LOOPBACK, port=self.port, socket_timeout=1) as client:
             while True:
                 child.require_running()
-                try:
-                    # Whoever answers on this port must be our child, not a server that was there before.
-                    info = cast("dict[str, Any]", client.info("server"))
-                    if info["process_id"] == child.pid:
-                        return
-                    problem = f"another Redis listens on port {self.port}"
-                except redis.RedisError as failure:
-                    problem = str(failure)
+                # Whoever answers on this port must be our child: a server that was there before is not even asked.
+                problem = f"it does not listen on port {self.port}"
+                if listens(child.pid, self.port):
+                    try:
+                        info = cast("dict[str, Any]", client.info("server"))
+                        if info["process_id"] == child.pid:
+                            return
+                    except redis.RedisError as failure:
+                        problem = str(failure)
                 if time.monotonic() > deadline:
                     raise Transient(
                         f"redis-server did not come up in {_START_SECONDS:g} s: {problem}\n{child.last_lines()}"

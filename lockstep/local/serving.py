@@ -1,17 +1,19 @@
-"""A service on this machine: a predictor and a transformer, two processes on two free loopback ports."""
+"""A service on this machine: a predictor and a transformer, two processes on two loopback ports."""
 
 import os
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lockstep.errors import Transient
 from lockstep.local.child import Child
-from lockstep.local.ports import LOOPBACK, free_port
+from lockstep.local.ports import LOOPBACK, free_port, listens, on_usable_ports, usable_port
 from lockstep.settings import Settings
 
 READY_SECONDS = 90.0  # KServe alone takes 3 s of CPU to import, twice, and much more before its bytecode is compiled
@@ -25,6 +27,11 @@ class LocalService:
         model_dir: the folder that MLmodel is in.
         name: the model's name.
         shadow: a dark service: nobody acts on its answers.
+        port: where the transformer should listen. If that is taken, and for 0, it listens on a free port; `port` is known
+            once the service is started.
+        predictor_port: the same for the predictor.
+        transformer: the module that is run as the transformer, with its arguments and `options`.
+        options: what else that module is told.
         ready_seconds: how long to wait until it is ready.
     """
 
@@ -35,6 +42,10 @@ class LocalService:
         name: str,
         *,
         shadow: bool = False,
+        port: int = 0,
+        predictor_port: int = 0,
+        transformer: str = "lockstep.serving.transformer",
+        options: Sequence[str] = (),
         ready_seconds: float = READY_SECONDS,
     ) -> None:
         self._settings = settings
@@ -43,8 +54,11 @@ class LocalService:
         self._shadow = shadow
         self._ready_seconds = ready_seconds
         self._children: list[Child] = []
-        self.predictor_port = 0
-        self.port = 0
+        self._transformer, self._options = transformer, tuple(options)
+        self._wanted = port
+        self._wanted_predictor = predictor_port
+        self.predictor_port = predictor_port
+        self.port = port
 
     @property
     def url(self) -> str:
@@ -67,22 +81,30 @@ class LocalService:
         Raises:
             Transient: it does not become ready in time, or a process ended; the message holds its last words.
         """
-        self.predictor_port, self.port = free_port(), free_port()
+        on_usable_ports(self._start_both)
+        return self
+
+    def _start_both(self) -> None:
+        self.port = usable_port(self._wanted)
+        self.predictor_port = usable_port(self._wanted_predictor)
+        if self.predictor_port == self.port:  # neither listens yet
+            self.predictor_port = free_port()
         try:
-            self._start("predictor", self.predictor_port)
-            shadow = ["--shadow"] if self._shadow else []
-            self._start("transformer", self.port, "--predictor_host", f"{LOOPBACK}:{self.predictor_port}", *shadow)
+            self._start("predictor", "lockstep.serving.predictor", self.predictor_port)
+            options = [*self._options, *(["--shadow"] if self._shadow else [])]
+            predictor = f"{LOOPBACK}:{self.predictor_port}"
+            self._start("transformer", self._transformer, self.port, "--predictor_host", predictor, *options)
             self._wait()
         except BaseException:
             self.stop()
             raise
-        return self
 
     def stop(self) -> None:
         """End both, the transformer first, so that it answers and logs what it has begun."""
-        for child in reversed(self._children):
-            child.stop()
-        self._children.clear()
+        with ExitStack() as stack:  # the next one is ended even if something interrupts the end of this one
+            stack.callback(self._children.clear)
+            for child in self._children:
+                stack.callback(child.stop)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -92,8 +114,8 @@ class LocalService:
     ) -> None:
         self.stop()
 
-    def _start(self, role: str, port: int, *options: str) -> None:
-        command = [sys.executable, "-m", f"lockstep.serving.{role}", "--model_name", self._name]
+    def _start(self, role: str, module: str, port: int, *options: str) -> None:
+        command = [sys.executable, "-m", module, "--model_name", self._name]
         command += ["--model_dir", str(self._model_dir), "--http_host", LOOPBACK, "--http_port", str(port), *options]
         log = self._settings.home / "logs" / f"{self._name}-{role}-{port}.log"
         self._children.append(Child(f"the {role} of {self._name}", command, log, self._environment()))
@@ -106,13 +128,19 @@ class LocalService:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self._ready_seconds
-        while not self._ready():
+        while not (self._listen() and self._ready()):
             for child in self._children:
                 child.require_running()
             if time.monotonic() > deadline:
                 words = "\n".join(f"{child.name}:\n{child.last_lines()}" for child in self._children)
                 raise Transient(f"{self._name} was not ready within {self._ready_seconds:g} s\n{words}")
             time.sleep(0.05)
+
+    def _listen(self) -> bool:
+        """Whether both processes listen; a server that was there before is not even asked whether it is ready."""
+        ports = (self.predictor_port, self.port)
+        listening = [listens(child.pid, port) for child, port in zip(self._children, ports, strict=True)]
+        return all(listening)
 
     def _ready(self) -> bool:
         try:

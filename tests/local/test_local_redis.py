@@ -1,7 +1,7 @@
-import signal
-import subprocess
-import sys
+import os
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,15 +10,8 @@ import redis
 from lockstep.errors import BadInput, Transient
 from lockstep.local import LocalRedis
 from lockstep.local.child import Child
-from lockstep.local.ports import LOOPBACK
+from lockstep.local.ports import LOOPBACK, PortTaken, free_port
 from lockstep.local.redis import redis_server
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_it_answers_on_loopback_keeps_everything_in_memory_and_evicts_nothing(tmp_path: Path) -> None:
@@ -30,38 +23,78 @@ def test_it_answers_on_loopback_keeps_everything_in_memory_and_evicts_nothing(tm
         assert (tmp_path / "redis" / "redis.pid").read_text() == f"{pid}\n"
 
     assert pid is not None
-    assert not alive(pid)
+    assert not Path(f"/proc/{pid}").exists()
     assert local.pid is None
     assert not (tmp_path / "redis" / "redis.pid").exists()
 
 
-def test_a_port_that_another_server_has_is_not_taken_over(tmp_path: Path) -> None:
+def connections_seen(port: int) -> int:
+    """How many connections a server has had, this one included."""
+    with redis.Redis(host=LOOPBACK, port=port) as client:
+        return client.info("stats")["total_connections_received"]
+
+
+def test_a_port_that_another_server_has_is_replaced_and_that_server_is_not_used(tmp_path: Path) -> None:
     with LocalRedis(tmp_path / "first") as first:
-        with pytest.raises(Transient, match="redis-server ended with 1"):
-            LocalRedis(tmp_path / "second", first.port).start()
+        before = connections_seen(first.port)
 
-        with redis.Redis(host=LOOPBACK, port=first.port) as client:
-            assert client.ping()
+        with LocalRedis(tmp_path / "second", first.port) as second:
+            assert second.port not in (0, first.port)
+            with redis.Redis(host=LOOPBACK, port=second.port) as client:
+                assert client.info("server")["process_id"] == second.pid
+
+        assert connections_seen(first.port) == before + 1
 
 
-def test_it_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
-    program = (
-        "import pathlib, sys, time\nfrom lockstep.local import LocalRedis\n"
-        "local = LocalRedis(pathlib.Path(sys.argv[1])).start()\nprint(local.pid, flush=True)\ntime.sleep(60)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as starter:
-        assert starter.stdout is not None
-        pid = int(starter.stdout.readline())
-        assert alive(pid)
-        starter.send_signal(signal.SIGKILL)
+def test_a_port_that_is_free_is_used_and_used_again_after_a_stop(tmp_path: Path) -> None:
+    wanted = free_port()
+    local = LocalRedis(tmp_path, wanted)
+    for _ in range(2):
+        with local, redis.Redis(host=LOOPBACK, port=wanted) as client:
+            assert local.port == wanted
+            assert client.info("server")["process_id"] == local.pid
 
-    for _ in range(200):
-        if not alive(pid):
-            break
-        time.sleep(0.02)
-    assert not alive(pid)
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_port_that_somebody_takes_before_the_server_listens_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    slow = tmp_path / "bin" / "redis-server"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\nsleep 0.3\nexec {redis_server()} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    local = LocalRedis(tmp_path, free_port() if wanted else 0)
+
+    with socket.socket() as other, ThreadPoolExecutor(1) as beside:
+        taken = beside.submit(take_port, other, local)
+        with local, redis.Redis(host=LOOPBACK, port=local.port) as client:
+            assert local.port != taken.result()
+            assert client.info("server")["process_id"] == local.pid
+        other.settimeout(0)
+        with pytest.raises(BlockingIOError):  # nobody has come to the other server
+            other.accept()
+
+
+def take_port(other: socket.socket, local: LocalRedis) -> int:
+    while local.pid is None:
+        time.sleep(0.001)
+    other.bind((LOOPBACK, local.port))
+    other.listen()
+    return other.getsockname()[1]
+
+
+def test_a_server_that_cannot_start_says_why_and_no_other_port_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis" / "dump.rdb").write_text("not a dump")
+    wanted = free_port()
+    local = LocalRedis(tmp_path, wanted)
+
+    with pytest.raises(Transient, match="redis-server ended with 1") as failed:
+        local.start()
+
+    assert not isinstance(failed.value, PortTaken)
+    assert (local.pid, local.port) == (None, wanted)
 
 
 def test_a_machine_without_redis_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

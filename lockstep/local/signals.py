@@ -1,0 +1,60 @@
+"""Let a request to end unwind the `with` blocks that hold child processes, as a Ctrl-C does."""
+
+import signal
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(KeyboardInterrupt):
+    """Somebody asked this process to end.
+
+    Neither an `Exception`, which a step's caller takes for the step's failure, nor a `SystemExit`, which it takes for the
+    step's exit code.
+    """
+
+
+@contextmanager
+def ending_on_signals(patience: float = 10.0) -> Generator[None]:
+    """Inside the block, raise on SIGINT, SIGTERM and SIGHUP, so that everything that was begun is ended.
+
+    The block is left with a KeyboardInterrupt after SIGINT, else with a SystemExit of 128 + the signal's number. Outside
+    the main thread, which alone may handle signals, and for a signal that is ignored (as under `nohup`) nothing changes.
+
+    Args:
+        patience: for so many seconds after a signal further ones change nothing, because the children are being ended and
+            many a terminal or wrapper sends a signal twice. A later one interrupts again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[float, int]] = []
+
+    def recently() -> bool:
+        return bool(heard) and time.monotonic() - heard[-1][0] < patience
+
+    def end(number: int, _: FrameType | None) -> None:
+        if not recently():
+            heard.append((time.monotonic(), number))
+            raise Ended(signal.strsignal(number))
+
+    before = {number: signal.getsignal(number) for number in ENDING}
+    # None is a handler that was not set from Python: it could not be given back.
+    ours = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    try:
+        for number in ours:
+            signal.signal(number, end)
+        yield
+    except (Ended, Exception) as error:
+        # DuckDB, for one, raises a RuntimeError in place of what a handler raised while it ran a query.
+        if not isinstance(error, Ended) and not recently():
+            raise
+        _, number = heard[-1]
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number) from error
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
