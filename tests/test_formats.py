@@ -13,9 +13,11 @@ from lockstep.parity.report import (
     REPORTS_SCHEMA,
     DifferenceFound,
     FeatureRate,
+    HourCompared,
     ModelNamed,
     ParityReport,
     Sampled,
+    ScoreShift,
     Stratum,
 )
 from lockstep.parity.verdict import Verdict
@@ -64,7 +66,9 @@ def a_report() -> ParityReport:
         upper_bound=0.0118,
         verdict=Verdict.FAIL,
         reasons=("1 of 400 sampled rows are mismatches",),
-        features=(FeatureRate(name="risk_7d", view="terminal_risk", compared=400, differing=1),),
+        features=(
+            FeatureRate(name="risk_7d", view="terminal_risk", compared=400, differing=1, causes={"missing": 1}),
+        ),
         strata=(Stratum(name="hour 2018-06-29T04Z", rows=5, mismatches=0),),
         causes={"missing": 1},
         differences=(
@@ -79,6 +83,8 @@ def a_report() -> ParityReport:
                 evidence="the logged snapshot has a row of (event, created) = (1, 2)",
             ),
         ),
+        hours=(HourCompared(hour=parse_time("2018-06-29T04:00:00Z"), rows=17, mismatches=1, excused=2),),
+        scores=ScoreShift.between([0.25, 0.75, 1.0], [0.25, 0.125, 1.0], threshold=0.5),
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from lockstep.contract import FeatureContract, View
 from lockstep.online.epoch import ViewEpoch
 from lockstep.parity.expect import History, LakeRow, expired
+from lockstep.parity.misread import Misread
 from lockstep.parity.sample import ServedRow, ServedView
 
 
@@ -30,6 +31,7 @@ class Cause(enum.StrEnum):
     LATE: training's row came with an interval newer than the logged epoch's, within the freshness objective. Excused.
     IN_FLIGHT: the epoch readings differ or say writing, and no allowed snapshot contains the row as newest.
     MISSING: the lake has a row inside its ttl; none was read.
+    WRONG_ROW: the served values are another column's, in every row that the serving process read.
     CORRUPTION: the values match no row ever written.
     UNEXPLAINED: none of these.
     """
@@ -38,6 +40,7 @@ class Cause(enum.StrEnum):
     LATE = "late"
     IN_FLIGHT = "in_flight"
     MISSING = "missing"
+    WRONG_ROW = "wrong_row"
     CORRUPTION = "corruption"
     UNEXPLAINED = "unexplained"
 
@@ -88,6 +91,7 @@ class Comparison:
         histories: what the lake ever held, by view.
         recompute: gives the vector that the logged inputs and stored values make.
         incarnation: of the online store that the ledger writes to.
+        misread: the columns that a process read from another column, from `misread_columns`.
     """
 
     def __init__(
@@ -96,11 +100,13 @@ class Comparison:
         histories: Mapping[str, History],
         recompute: Recompute,
         incarnation: str | None,
+        misread: Misread | None = None,
     ) -> None:
         self._contract = contract
         self._incarnation = incarnation
         self._histories = histories
         self._recompute = recompute
+        self._misread = misread or {}
 
     def row(self, row: ServedRow, training: Sequence[float | None]) -> list[Difference]:
         """Return every difference of one row; none means it is what training would contain, and what the lake holds."""
@@ -119,13 +125,9 @@ class Comparison:
         history = self._histories[view.name]
         held = next((r for r in history.of(row) if r.version == (served.event_us, served.created_us)), None)
         if served.status != "missing" and (held is None or not same_values(held.values, served.values)):
+            cause, evidence = self._foreign_values(row, view, served, held)
             return _difference(
-                row,
-                view.name,
-                dict(served.values),
-                dict(held.values) if held else None,
-                Cause.CORRUPTION,
-                f"the lake holds no such row of (event, created) = ({served.event_us}, {served.created_us})",
+                row, view.name, dict(served.values), dict(held.values) if held else None, cause, evidence
             )
         allowed, in_flight = self._allowed_snapshots(row, view.name)
         if any(self._is_newest(row, view, served, sequence) for sequence in allowed):
@@ -138,6 +140,19 @@ class Comparison:
             newest and newest.event_us,
             *_cause_of(view, row, served, newest, in_flight),
         )
+
+    def _foreign_values(
+        self, row: ServedRow, view: View, served: ServedView, held: LakeRow | None
+    ) -> tuple[Cause, str]:
+        version = f"(event, created) = ({served.event_us}, {served.created_us})"
+        if held is None:
+            return Cause.CORRUPTION, f"the lake holds no row of {version}"
+        differing = [name for name, value in held.values.items() if served.values.get(name) != value]
+        sources = {name: self._misread.get((row.process, view.name, name)) for name in differing}
+        if all(sources.values()):
+            pairs = ", ".join(f"{name} holds the value of {source}" for name, source in sources.items())
+            return Cause.WRONG_ROW, f"{pairs}, in every row that this process served"
+        return Cause.CORRUPTION, f"the lake holds the row of {version} with another {', '.join(differing)}"
 
     def _allowed_snapshots(self, row: ServedRow, view: str) -> tuple[list[int], bool]:
         """Return the sequence numbers that (b) may be judged in, ascending, and whether the row was read in flight."""

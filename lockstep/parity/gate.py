@@ -8,6 +8,7 @@ from lockstep.parity.report import ParityReport
 from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.registry import Registered
+from lockstep.views import Thresholds
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,14 @@ class Decision:
         return not self.reasons
 
 
-def decide(settings: Settings, model: Registered, report: ParityReport, now: datetime) -> Decision:
+def decide(
+    settings: Settings, thresholds: Thresholds, model: Registered, report: ParityReport, now: datetime
+) -> Decision:
     """Bind a report to a model: everything the report claims is checked again, against the gate's own limits.
 
     Args:
         settings: the gate's limits; those written in the report are not trusted.
+        thresholds: what the use case asks of a model on the held-out days.
         model: what is to be promoted, its digest just computed from its files.
         report: what speaks for it.
         now: when.
@@ -69,4 +73,15 @@ def decide(settings: Settings, model: Registered, report: ParityReport, now: dat
         limit=settings.parity_limit,
         confidence=settings.parity_confidence,
     )
-    return Decision((*(reason for reason, broken in rules.items() if broken), *lacking))
+    return Decision((*(reason for reason, broken in rules.items() if broken), *lacking, *_weak(thresholds, model)))
+
+
+def _weak(thresholds: Thresholds, model: Registered) -> list[str]:
+    """Return where the model is not good enough; a metric that was not measured is not."""
+    asked = {"average_precision": thresholds.average_precision, "auc": thresholds.auc}
+    reached = {name: model.metrics.get(name, math.nan) for name in asked}
+    return [
+        f"{name} on the held-out days is {reached[name]:.3f}, {least:.3f} is asked for"
+        for name, least in asked.items()
+        if not reached[name] >= least
+    ]

@@ -1,5 +1,8 @@
 """The parity report: one immutable, hashed document that names the model, the sample, every number and the verdict."""
 
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -17,6 +20,10 @@ from lockstep.views.declare import ARROW_TYPES
 
 REPORT_VERSION = 1
 PARITY_REPORTS = "parity_reports"
+SCORE_BINS = 20
+SAME_SCORE = 1e-9
+"""Two scores this close are one: a linear model's sums round differently with the number of rows scored in one call."""
+
 REPORTS_SCHEMA = pa.schema(
     [
         pa.field("report", pa.string(), nullable=False),
@@ -61,12 +68,81 @@ class Sampled(_Frozen):
 
 
 class FeatureRate(_Frozen):
-    """How one feature fared in the uniform sample; it names, it does not judge."""
+    """How one feature fared in the uniform sample; it names, it does not judge.
+
+    Attributes:
+        compared: rows.
+        differing: rows in which it differs.
+        causes: rows in which it differs, by cause; a row counts once for each of its causes.
+    """
 
     name: str
     view: str
     compared: int
     differing: int
+    causes: dict[str, int]
+
+
+class HourCompared(_Frozen):
+    """How one UTC hour of request times fared, over all compared rows.
+
+    Attributes:
+        hour: when it begins.
+        rows: compared rows.
+        mismatches: rows that are mismatches.
+        excused: rows that differ for excused causes only.
+    """
+
+    hour: datetime
+    rows: int
+    mismatches: int
+    excused: int
+
+
+class ScoreShift(_Frozen):
+    """What the differences do to predictions: served scores against the model's scores of the training vectors.
+
+    Attributes:
+        rows: rows of the uniform sample.
+        changed: rows whose two scores are not the same number, rounding aside.
+        threshold: the score from which on a row counts as positive.
+        flipped: rows whose two scores lie on different sides of it.
+        mean_shift: of |served - expected|, over all rows.
+        largest_shift: of |served - expected|.
+        served: histogram of the served scores: rows in each of 20 equal bins of [0, 1].
+        expected: the same of the expected scores.
+    """
+
+    rows: int
+    changed: int
+    threshold: float
+    flipped: int
+    mean_shift: float
+    largest_shift: float
+    served: tuple[int, ...]
+    expected: tuple[int, ...]
+
+    @classmethod
+    def between(cls, served: Sequence[float], expected: Sequence[float], threshold: float) -> "ScoreShift | None":
+        """Hold served scores against expected ones, row by row; None of no rows."""
+        if not served:
+            return None
+        shifts = [abs(s - e) for s, e in zip(served, expected, strict=True)]
+        return cls(
+            rows=len(served),
+            changed=sum(shift > SAME_SCORE for shift in shifts),
+            threshold=threshold,
+            flipped=sum((s >= threshold) != (e >= threshold) for s, e in zip(served, expected, strict=True)),
+            mean_shift=math.fsum(shifts) / len(shifts),  # the exact sum: the report's hash depends on no order of rows
+            largest_shift=max(shifts),
+            served=_histogram(served),
+            expected=_histogram(expected),
+        )
+
+
+def _histogram(scores: Iterable[float]) -> tuple[int, ...]:
+    bins = Counter(min(int(score * SCORE_BINS), SCORE_BINS - 1) for score in scores)
+    return tuple(bins[n] for n in range(SCORE_BINS))
 
 
 class Stratum(_Frozen):
@@ -104,7 +180,9 @@ class ParityReport(_Frozen):
         intervals: per stored view, how many committed intervals the uniform sample was read from.
         upper_bound: of the mismatch rate, one-sided Clopper-Pearson.
         causes: how many differences of each cause, over both samples.
-        differences: the first hundred, unexcused ones first.
+        differences: a hundred at most: unexcused ones first, and the first of each kind before the second of any.
+        hours: the hours in which rows were compared, in order.
+        scores: what the differences do to predictions; None where no row was compared.
     """
 
     version: Literal[1] = REPORT_VERSION
@@ -130,6 +208,8 @@ class ParityReport(_Frozen):
     strata: tuple[Stratum, ...]
     causes: dict[str, int]
     differences: tuple[DifferenceFound, ...]
+    hours: tuple[HourCompared, ...] = ()
+    scores: ScoreShift | None = None
 
     @property
     def hash(self) -> str:

@@ -1,17 +1,30 @@
 """Verify the parity of one model over one window of its served log, and keep the report."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
-from lockstep.clock import MICROSECOND
+from lockstep.clock import MICROSECOND, from_micros
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger, State
 from lockstep.parity.compare import Comparison, Difference
 from lockstep.parity.expect import history, training_vectors
-from lockstep.parity.report import DifferenceFound, FeatureRate, ModelNamed, ParityReport, Sampled, Stratum, store
+from lockstep.parity.misread import misread_columns
+from lockstep.parity.report import (
+    DifferenceFound,
+    FeatureRate,
+    HourCompared,
+    ModelNamed,
+    ParityReport,
+    Sampled,
+    ScoreShift,
+    Stratum,
+    store,
+)
 from lockstep.parity.sample import ServedRow, read_served, stratified, uniform
 from lockstep.parity.verdict import judge, required_rows
 from lockstep.serving.features import build_vectors, complete_inputs, load_functions
@@ -20,6 +33,19 @@ from lockstep.training.registry import Registered
 from lockstep.views import UseCase
 
 SHOWN = 100
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What comparing gave, by the rows' names.
+
+    Attributes:
+        found: the differences.
+        training: the vectors a training set would contain, in the contract's order.
+    """
+
+    found: Mapping[str, Sequence[Difference]]
+    training: Mapping[str, Sequence[float | None]]
 
 
 def verify(
@@ -61,7 +87,9 @@ def verify(
     required = required_rows(settings.parity_limit, settings.parity_confidence)
     chosen, strata = uniform(served.rows, max(sample_rows, required)), stratified(served.rows)
     every = list({row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}.values())
-    found = _differences(settings, use_case, lake, ledger, contract, every)
+    compared = _compare(settings, use_case, lake, ledger, contract, every)
+    found = compared.found
+    expected = expected_scores(model.model_dir, [compared.training[row.name] for row in chosen])
     present = {v.name: sum(_status(row, v.name) == "present" for row in chosen) for v in contract.views}
     intervals = {v.name: len(_committed_intervals(chosen, v.name)) for v in contract.views}
     judgement = judge(
@@ -100,25 +128,27 @@ def verify(
         upper_bound=judgement.upper_bound,
         verdict=judgement.verdict,
         reasons=judgement.reasons,
-        features=_feature_rates(contract, chosen, found),
+        features=feature_rates(contract, chosen, found),
         strata=tuple(_stratum(name, rows, found) for name, rows in strata.items()),
         causes=dict(sorted(Counter(d.cause.value for ds in found.values() for d in ds).items())),
-        differences=_shown(found),
+        differences=shown(found),
+        hours=hours_compared(every, found),
+        scores=ScoreShift.between([row.score for row in chosen], expected, use_case.model.thresholds.decision),
     )
     store(lake, report)
     return report
 
 
-def _differences(
+def _compare(
     settings: Settings,
     use_case: UseCase,
     lake: Lake,
     ledger: Ledger,
     contract: FeatureContract,
     rows: Sequence[ServedRow],
-) -> dict[str, list[Difference]]:
+) -> Compared:
     if not rows:
-        return {}
+        return Compared({}, {})
     functions = load_functions(contract, settings.use_case)
 
     def recompute(row: ServedRow) -> Sequence[float | None]:
@@ -132,9 +162,26 @@ def _differences(
         return [None if value != value else value for value in vector]  # noqa: PLR0124
 
     histories = {view.name: history(settings, lake, view, rows) for view in contract.views}
-    comparison = Comparison(contract, histories, recompute, ledger.incarnation())
-    training = training_vectors(settings, use_case, contract, rows)
-    return {row.name: comparison.row(row, vector) for row, vector in zip(rows, training, strict=True)}
+    misread = misread_columns(rows, histories)
+    comparison = Comparison(contract, histories, recompute, ledger.incarnation(), misread)
+    vectors = training_vectors(settings, use_case, contract, rows)
+    training = {row.name: vector for row, vector in zip(rows, vectors, strict=True)}
+    return Compared({row.name: comparison.row(row, training[row.name]) for row in rows}, training)
+
+
+def expected_scores(model_dir: Path, vectors: Sequence[Sequence[float | None]]) -> list[float]:
+    """Return what the model says to these vectors, null as NaN: the way the predictor asks it."""
+    if not vectors:
+        return []
+    # scikit-learn's import costs seconds, and a window without rows needs no model.
+    import numpy as np  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    from lockstep.serving.artifact import load_artifact  # noqa: PLC0415
+
+    estimator = load_artifact(model_dir).estimator
+    with threadpool_limits(limits=1):  # as in training: OpenMP's threads spin while they wait for a busy core
+        return estimator.predict_proba(np.array(vectors, dtype=np.float64))[:, 1].tolist()
 
 
 def _require_same_definitions(use_case: UseCase, contract: FeatureContract) -> None:
@@ -172,25 +219,62 @@ def _most_excused(ledger: Ledger, contract: FeatureContract, since: datetime, un
     return max(shares)
 
 
-def _feature_rates(
+def feature_rates(
     contract: FeatureContract, rows: Sequence[ServedRow], found: Mapping[str, Sequence[Difference]]
 ) -> tuple[FeatureRate, ...]:
-    differing = Counter(
-        feature for row in rows for feature in {(d.view, d.feature) for d in found[row.name] if d.feature is not None}
-    )
+    """Count, per feature of the contract, the rows in which it differs, and the causes of that."""
+    differing: Counter[tuple[str, str]] = Counter()
+    causes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        named = {(d.view, d.feature, d.cause.value) for d in found[row.name] if d.feature is not None}
+        differing.update({(view, feature) for view, feature, _ in named})
+        for view, feature, cause in named:
+            causes[view, feature][cause] += 1
     return tuple(
-        FeatureRate(name=f.name, view=f.view, compared=len(rows), differing=differing[f.view, f.name])
+        FeatureRate(
+            name=f.name,
+            view=f.view,
+            compared=len(rows),
+            differing=differing[f.view, f.name],
+            causes=dict(sorted(causes[f.view, f.name].items())),
+        )
         for f in contract.features
     )
 
 
+def hours_compared(rows: Iterable[ServedRow], found: Mapping[str, Sequence[Difference]]) -> tuple[HourCompared, ...]:
+    """Count rows, mismatches and excused rows per UTC hour of the request time; hours without rows are left out."""
+    hours: defaultdict[datetime, list[Sequence[Difference]]] = defaultdict(list)
+    for row in rows:
+        hours[from_micros(row.request_us).replace(minute=0, second=0, microsecond=0)].append(found[row.name])
+    return tuple(
+        HourCompared(
+            hour=hour,
+            rows=len(hours[hour]),
+            mismatches=sum(_mismatch(differences) for differences in hours[hour]),
+            excused=sum(bool(differences) and not _mismatch(differences) for differences in hours[hour]),
+        )
+        for hour in sorted(hours)
+    )
+
+
 def _stratum(name: str, rows: Sequence[ServedRow], found: Mapping[str, Sequence[Difference]]) -> Stratum:
-    wrong = sum(any(not d.excused for d in found[row.name]) for row in rows)
-    return Stratum(name=name, rows=len(rows), mismatches=wrong)
+    return Stratum(name=name, rows=len(rows), mismatches=sum(_mismatch(found[row.name]) for row in rows))
 
 
-def _shown(found: Mapping[str, Iterable[Difference]]) -> tuple[DifferenceFound, ...]:
-    ordered = sorted((d for ds in found.values() for d in ds), key=lambda d: d.excused)
+def _mismatch(differences: Sequence[Difference]) -> bool:
+    return any(not difference.excused for difference in differences)
+
+
+def shown(found: Mapping[str, Iterable[Difference]]) -> tuple[DifferenceFound, ...]:
+    """Return the differences a report keeps: no feature that differs in every row crowds out one that differs in a few."""
+    ordered: list[tuple[bool, int, Difference]] = []
+    before: Counter[tuple[str, str, str | None, str]] = Counter()
+    for difference in (d for ds in found.values() for d in ds):
+        kind = (difference.kind, difference.view, difference.feature, difference.cause.value)
+        ordered.append((difference.excused, before[kind], difference))
+        before[kind] += 1
+    ordered.sort(key=lambda entry: entry[:2])
     return tuple(
         DifferenceFound(
             row=d.row,
@@ -202,5 +286,5 @@ def _shown(found: Mapping[str, Iterable[Difference]]) -> tuple[DifferenceFound, 
             cause=d.cause.value,
             evidence=d.evidence,
         )
-        for d in ordered[:SHOWN]
+        for _, _, d in ordered[:SHOWN]
     )

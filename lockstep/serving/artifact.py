@@ -126,7 +126,9 @@ def _file(model_dir: Path, name: str) -> Path:
 def _describe(model_dir: Path) -> dict[str, Any]:
     path = _file(model_dir, DESCRIPTION_FILE)
     try:
-        description = yaml.safe_load(path.read_text())
+        description = yaml.load(
+            path.read_text(), Loader=yaml.CSafeLoader
+        )  # every step that names a model comes by here
     except yaml.YAMLError as broken:
         raise BadInput(f"{path} is no YAML: {broken}") from broken
     if not isinstance(description, dict):

@@ -4,16 +4,16 @@ Nothing is moved in time: the service reads what the store holds now, and parity
 contain for now. Rows served this way are marked in the served log and stay out of monitoring.
 """
 
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import httpx
 import pyarrow as pa
 
 from lockstep.contract import FeatureContract
-from lockstep.errors import BadInput, Terminal, Transient
+from lockstep.errors import BadInput
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
+from lockstep.serving.client import score
 from lockstep.serving.features import REQUEST_TIME_US
 from lockstep.serving.request import REQUEST_TIME
 from lockstep.settings import Settings
@@ -49,7 +49,7 @@ def replay(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureC
         for start in range(0, len(events), batch):
             time = settings.clock.now().isoformat()
             instances = [{**event, REQUEST_TIME: time} for event in events[start : start + batch]]
-            _send(client, settings.shadow_url, instances)
+            score(client, settings.shadow_url, instances)
     return len(events)
 
 
@@ -65,14 +65,3 @@ def recent_events(settings: Settings, use_case: UseCase, lake: Lake, contract: F
             lake.register(connection, table, table, columns=columns, within=within)
         found: pa.Table = connection.sql(recipe.requests, params={"rows": rows}).to_arrow_table()
     return found.select(wanted)
-
-
-def _send(client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]]) -> None:
-    try:
-        answer = client.post(url, json={"instances": list(instances)})
-    except httpx.HTTPError as failure:
-        raise Transient(f"the dark service at {url} does not answer: {failure}") from failure
-    if answer.status_code >= 500:
-        raise Transient(f"the dark service answered {answer.status_code}: {answer.text[:300]}")
-    if answer.status_code != 200:
-        raise Terminal(f"the dark service refused our request with {answer.status_code}: {answer.text[:300]}")

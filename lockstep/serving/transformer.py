@@ -4,9 +4,10 @@ A request is parsed, its rows are read from the online store in one pipeline, ma
 uses, scored by the predictor, answered, and logged as served.
 """
 
+import argparse
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Transformer(Model):
         predictor: its host and port.
         settings: the store, the deadlines and the clock.
         shadow: nobody acts on any answer of this process.
+        plan: what to read; that of the contract when not given.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Transformer(Model):
         predictor: str,
         settings: Settings,
         shadow: bool = False,
+        plan: ReadPlan | None = None,
     ) -> None:
         super().__init__(name)
         self._contract = contract
@@ -88,7 +91,7 @@ class Transformer(Model):
         self._shadow = shadow
         self._parser = RequestParser(contract, settings.request_time_limit)
         self._functions = load_functions(contract, settings.use_case)
-        self._plan = ReadPlan.compile(contract)
+        self._plan = plan or ReadPlan.compile(contract)
         self._stopping = asyncio.Event()
         self._warm = False
         self.engine = True  # KServe then runs start_engine inside the server's loop
@@ -263,23 +266,44 @@ def _count_rows(views: Mapping[str, ViewRows]) -> None:
             _VIEW_ROWS.labels(name, status).inc(sum(1 for s in view.status if s == status))
 
 
-def main() -> None:
-    """Serve the contract of the model that the arguments name."""
+def transformer_arguments() -> argparse.ArgumentParser:
+    """Return a parser of what the transformer's process takes."""
     parser = arguments("Turn entity keys into scores.")
     parser.add_argument("--shadow", action="store_true", help="nobody acts on the answers: mark every row as shadow")
-    given = parser.parse_args()
+    return parser
+
+
+def serve_contract(
+    given: argparse.Namespace, compile_plan: Callable[[FeatureContract], ReadPlan] = ReadPlan.compile
+) -> None:
+    """Serve the contract of the model that the arguments name.
+
+    Args:
+        given: what `transformer_arguments` parsed.
+        compile_plan: makes the plan of what to read; the skew laboratory has others.
+
+    Raises:
+        BadInput: no predictor is named, or the model directory is none.
+    """
     if not given.predictor_host:
         raise BadInput("--predictor_host is missing", hint="give the predictor's host and port")
     model_dir = Path(given.model_dir)
+    contract = load_contract(model_dir)
     transformer = Transformer(
         given.model_name,
-        load_contract(model_dir),
+        contract,
         model_digest(model_dir),
         predictor=given.predictor_host,
         settings=Settings.load(),
         shadow=given.shadow,
+        plan=compile_plan(contract),
     )
     serve(transformer, given.http_host, given.http_port)
+
+
+def main() -> None:
+    """Serve as the command line says."""
+    serve_contract(transformer_arguments().parse_args())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Every way past the gate that is none."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lockstep.parity.gate import decide
 from lockstep.parity.report import ModelNamed, ParityReport, Sampled, load, store
 from lockstep.parity.verdict import Verdict, upper_bound
 from lockstep.training.registry import Registered
+from lockstep.views import Thresholds
 
 NOW = parse_time("2018-06-30T00:00:00Z")
 CONTRACT = FeatureContract(
@@ -26,7 +28,9 @@ CONTRACT = FeatureContract(
     on_demand=(),
     cut=TrainingCut(tables=(), spine_hash="h", known_at=NOW),
 )
-MODEL = Registered(version=3, model_dir=Path(), digest="d" * 64, contract=CONTRACT, tags={})
+GOOD = {"average_precision": 0.6, "auc": 0.9}
+MODEL = Registered(version=3, model_dir=Path(), digest="d" * 64, contract=CONTRACT, tags={}, metrics=GOOD)
+ASKED = Thresholds(average_precision=0.5, auc=0.8)
 
 
 def report(**changes: Any) -> ParityReport:
@@ -57,8 +61,24 @@ def report(**changes: Any) -> ParityReport:
     return ParityReport(**(fields | changes))
 
 
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        (
+            {"average_precision": 0.49, "auc": 0.9},
+            "average_precision on the held-out days is 0.490, 0.500 is asked for",
+        ),
+        ({"average_precision": 0.6, "auc": 0.799}, "auc on the held-out days is 0.799, 0.800 is asked for"),
+        ({"average_precision": 0.6, "auc": float("nan")}, "auc on the held-out days is nan, 0.800 is asked for"),
+        ({"auc": 0.9}, "average_precision on the held-out days is nan, 0.500 is asked for"),
+    ],
+)
+def test_a_model_that_is_not_good_enough_is_refused(settings, metrics: dict[str, float], reason: str) -> None:
+    assert decide(settings, ASKED, replace(MODEL, metrics=metrics), report(), NOW).reasons == (reason,)
+
+
 def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:
-    assert decide(settings, MODEL, report(), NOW).reasons == ()
+    assert decide(settings, ASKED, MODEL, report(), NOW).reasons == ()
 
 
 @pytest.mark.parametrize(
@@ -88,19 +108,19 @@ def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:
     ],
 )
 def test_a_forged_stale_foreign_or_empty_report_is_refused(settings, changes: dict[str, Any], reason: str) -> None:
-    decision = decide(settings, MODEL, report(**changes), NOW)
+    decision = decide(settings, ASKED, MODEL, report(**changes), NOW)
     assert not decision.passed
     assert any(reason in given for given in decision.reasons), decision.reasons
 
 
 def test_an_upper_bound_that_is_no_number_is_refused(settings) -> None:
-    assert not decide(settings, MODEL, report(upper_bound=float("nan")), NOW).passed
+    assert not decide(settings, ASKED, MODEL, report(upper_bound=float("nan")), NOW).passed
 
 
 def test_a_limit_loosened_in_the_report_does_not_loosen_the_gate(settings) -> None:
     few = Sampled(served=60, uniform=59, required=59, stratified=10, compared_values=100)
     loose = report(sample=few, limit=0.05, upper_bound=upper_bound(0, 59, 0.95))
-    assert not decide(settings, MODEL, loose, NOW).passed
+    assert not decide(settings, ASKED, MODEL, loose, NOW).passed
 
 
 def test_a_report_is_found_by_its_name_and_a_changed_one_is_not_believed(settings) -> None:
