@@ -19,11 +19,11 @@ import pyarrow as pa
 from feature_repo.simulator import SimulatorParameters, simulate
 from feature_repo.views.customer_spend import customer_spend
 from lockstep.clock import MICROSECOND, to_micros
-from lockstep.views.ticks import TickRange, tick_sql
+from lockstep.views.windowed_ticks import WindowedTicks
 
 HOUR = timedelta(hours=1) // MICROSECOND
 WINDOWS = {f"{days}d": days * 24 * HOUR for days in (1, 7, 30)}
-MEASURES = {"nb_tx": "1", "amount_cents": "amount_cents"}
+MEASURES = {"nb_tx": "1", "amount_cents": "amount_cents", "amount_cents_squared": "amount_cents * amount_cents"}
 COLUMNS = [f"{measure}_{window}" for measure in MEASURES for window in WINDOWS]
 
 
@@ -53,7 +53,7 @@ def measured(run: Callable[[], pa.Table], repeats: int) -> tuple[float, pa.Table
 def case(name: str, customers: int, days: int, repeats: int) -> dict[str, Any]:
     world = simulate(SimulatorParameters(customers=customers, terminals=2 * customers, days=days, radius=20.0, seed=1))
     first = to_micros(world.parameters.start) // HOUR + 1
-    ticks = TickRange(after=first - 1, last=first - 1 + days * 24, known_per_tick=False)
+    last = first - 1 + days * 24
     with duckdb.connect() as connection:
         connection.register("transactions", world.transactions)
         connection.execute(
@@ -61,10 +61,12 @@ def case(name: str, customers: int, days: int, repeats: int) -> dict[str, Any]:
             "epoch_us(ingested_at) AS known_us, amount_cents FROM transactions"
         )
         connection.execute(f"CREATE TABLE answered (key BIGINT, {', '.join(f'{c} BIGINT' for c in COLUMNS)})")
+        connection.execute(f"CREATE VIEW span AS SELECT {first} AS first, {last} AS last")
+        query = WindowedTicks(customer_spend)
         ours, rows = measured(
-            lambda: connection.sql(tick_sql(customer_spend, ticks, "duckdb")).to_arrow_table(), repeats
+            lambda: connection.sql(query.sql("duckdb", known_per_tick=False)).to_arrow_table(), repeats
         )
-        peer, every = measured(lambda: connection.sql(naive_sql(ticks.first, ticks.last)).to_arrow_table(), 1)
+        peer, every = measured(lambda: connection.sql(naive_sql(first, last)).to_arrow_table(), 1)
         grouping = "SELECT key, event_us // 3600000000, count(*), sum(amount_cents) FROM source GROUP BY ALL"
         limit, _ = measured(lambda: connection.sql(grouping).to_arrow_table(), repeats)
         connection.register("ours", rows)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from feature_repo.services import fraud_v1
-from lockstep.views import ModelRecipe, days
+from feature_repo.services import fraud_v2
+from lockstep.views import ModelRecipe, Thresholds, days
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -36,9 +36,9 @@ def make_estimator() -> "HistGradientBoostingClassifier":
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
 
     return HistGradientBoostingClassifier(
-        max_iter=100,
+        max_iter=200,
         max_leaf_nodes=15,
-        learning_rate=0.1,
+        learning_rate=0.05,
         l2_regularization=1.0,
         early_stopping=False,  # stopping early would hold out rows of its own
         random_state=0,
@@ -47,7 +47,7 @@ def make_estimator() -> "HistGradientBoostingClassifier":
 
 fraud_model = ModelRecipe(
     name="fraud",
-    service=fraud_v1,
+    service=fraud_v2,
     spine=SPINE,
     spine_tables={
         "transactions": (
@@ -68,4 +68,8 @@ fraud_model = ModelRecipe(
     train=days(21),
     gap=days(7),
     test=days(7),
+    # Well above what amount and hour alone give (average precision 0.1 to 0.3, AUC 0.62 to 0.68 over a dozen worlds), and
+    # well below what the features give (0.6 to 0.8, 0.82 to 0.93): a world of a thousand cards passes, a model that does not get
+    # its features does not. From a score of 0.3 on, two of three frauds are caught and six of seven alarms are true.
+    thresholds=Thresholds(average_precision=0.4, auc=0.75, decision=0.3),
 )

@@ -2,6 +2,22 @@
 
 from lockstep.views import Source
 
+customers = Source(
+    table="customers",
+    event_time="changed_at",
+    known_at="known_at",
+    owner="customer-data",
+    description="What is on file about card holders; a row more for each change.",
+)
+
+terminals = Source(
+    table="terminals",
+    event_time="changed_at",
+    known_at="known_at",
+    owner="acquiring",
+    description="What is on file about points of sale; a row more for each change.",
+)
+
 transactions = Source(
     table="transactions",
     event_time="tx_datetime",

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput
 from lockstep.hashing import digest
-from lockstep.views.declare import DataType, WindowedView
+from lockstep.views.declare import DataType, StoredView
 
 CONTRACT_VERSION = 1
 ENTITY_KEY_VERSION = 3
@@ -161,7 +161,7 @@ class FeatureContract(_Frozen):
         return next(v for v in self.views if v.name == name)
 
 
-def stored_view(view: WindowedView, columns: Collection[str] | None = None) -> View:
+def stored_view(view: StoredView, columns: Collection[str] | None = None) -> View:
     """Describe a windowed view as it is stored, with all its features or just those in `columns`, in the view's order."""
     return View(
         name=view.name,

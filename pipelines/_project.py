@@ -1,13 +1,12 @@
 """What the resources of one project are called, and where their YAML lives."""
 
-import importlib
 import os
 import re
-import sys
 from pathlib import Path
 
-from lockstep.errors import BadInput, UseCaseError
+from lockstep.errors import BadInput
 from lockstep.settings import Settings
+from lockstep.views.use_case import project_of
 
 LONGEST_NAME = 52
 """Argo refuses a longer CronWorkflow (it appends a time to the name); one limit for all, so a schedule can be added later."""
@@ -19,26 +18,12 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 def project() -> str:
-    """Return the project's name: `PROJECT` of the package that the setting `use_case` names.
+    """Return the name of the project that the setting `use_case` names.
 
     Raises:
-        UseCaseError: it does not import, or has no `PROJECT`.
+        UseCaseError: the use case does not import, or names no project.
     """
-    use_case = Settings.load().use_case
-    folder = str(Path.cwd())
-    if folder not in sys.path:  # the console script's own path does not hold the folder it is called in
-        sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module(use_case)
-    except ImportError as failure:
-        raise UseCaseError(
-            f"the use case {use_case!r} does not import: {failure}",
-            hint="LOCKSTEP_USE_CASE names a package in this folder or one that is installed",
-        ) from failure
-    name = getattr(module, "PROJECT", None)
-    if not isinstance(name, str):
-        raise UseCaseError(f"the use case {use_case!r} has no PROJECT", hint='write PROJECT = "…" in its __init__.py')
-    return name
+    return project_of(Settings.load().use_case)
 
 
 def resource_name(pipeline: str) -> str:

@@ -20,10 +20,7 @@ from pipelines._lint import Problem, lint
 from pipelines._project import LONGEST_NAME, WORKFLOWS
 from pipelines._subset import RUNNER, refusals
 from pipelines.render import drift, render_all
-from steps._step import IMAGE
-
-IMAGES = frozenset({IMAGE})
-"""The logical image names that kustomize pins to a registry and digest."""
+from steps._step import steps_image
 
 
 @dataclass(frozen=True)
@@ -98,11 +95,12 @@ def _workflow(document: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _script(name: str, script: Mapping[str, Any]) -> Iterator[Problem]:
-    if script.get("image") not in IMAGES:
+    image = steps_image()
+    if script.get("image") != image:
         yield Problem(
             name,
             f"image {script.get('image')!r} is not a logical image of this project",
-            f"decorate the function with steps._step.step ({nearest('', IMAGES)}): Hera's own default is python:3.10",
+            f"decorate the function with steps._step.step (it gives {image!r}): Hera's own default is python:3.10",
         )
     args = script.get("args", [])
     module, _, function = args[-1].partition(":") if args[:-1] == RUNNER else ("", "", "")
@@ -169,4 +167,4 @@ def _schedule(document: Mapping[str, Any], templates: Mapping[str, Any]) -> Iter
         yield Problem("spec.workflowSpec.arguments", f"parameter {name!r} of {target} is not given", "give it a value")
 
 
-__all__ = ["IMAGES", "Finding", "check_files", "run_checks"]
+__all__ = ["Finding", "check_files", "run_checks"]

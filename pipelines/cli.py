@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockstep.errors import BadInput, LockstepError, Refused
+from lockstep.errors import BadInput, LockstepError, Refused, Terminal
 
 if TYPE_CHECKING:
     from pipelines.local import Node, Run
@@ -101,14 +101,18 @@ def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
     NAME is that of the pipeline, with or without the project's. Each step's output goes to a file of its own in
     $LOCKSTEP_HOME/runs.
     """
-    from lockstep.settings import Settings  # noqa: PLC0415 - pydantic takes its time to import
+    from lockstep.local.lock import hold  # noqa: PLC0415 - pydantic takes its time to import
+    from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
+    from lockstep.settings import Settings  # noqa: PLC0415
     from pipelines import local  # noqa: PLC0415
     from pipelines._project import manifests_root  # noqa: PLC0415
 
     parameters = dict(_pair(text) for text in pairs)
     manifest = local.load_template(manifests_root(), name)
-    logs = Settings.load().home / "runs" / _run_name(manifest["metadata"]["name"])
-    ended = local.run_workflow(manifest, parameters, logs_dir=logs, on_node=None if as_json else _say)
+    home = Settings.load().home
+    logs = home / "runs" / _run_name(manifest["metadata"]["name"])
+    with hold(home, f"lockstep run {name}"), ending_on_signals():
+        ended = local.run_workflow(manifest, parameters, logs_dir=logs, on_node=None if as_json else _say)
     if as_json:
         click.echo(json.dumps(asdict(ended), indent=2, default=str))
     elif ended.succeeded:
@@ -121,25 +125,44 @@ def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
 
 
 @cli.command()
+@click.option("--size", type=click.IntRange(100), default=3_000, show_default=True, help="Of the world: cards.")
+@click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Days that are lived through.")
 @_as_json
-def demo(*, as_json: bool) -> None:
-    """Run the whole loop on this machine: raw events, features, a model, served, proven, promoted.
+def demo(*, size: int, days: int, as_json: bool) -> None:
+    """Run the whole loop on this machine: raw events, features, a model, served, proven, promoted; and one refused.
 
-    It lives in $LOCKSTEP_HOME/demo, which is emptied first, and leaves report.json there.
+    It lives in $LOCKSTEP_HOME/demo, which is emptied first, and leaves report.json and parity.html there.
     """
+    from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
     from lockstep.settings import Settings  # noqa: PLC0415 - the demo imports everything there is
     from pipelines import _demo  # noqa: PLC0415
+    from pipelines._progress import reporter  # noqa: PLC0415
     from pipelines._project import manifests_root  # noqa: PLC0415
 
     settings = Settings.load()
-    report = _demo.run_demo(
-        settings.home, settings.use_case, manifests_root().resolve(), lambda line: click.echo(line, err=as_json)
-    )
-    click.echo(json.dumps(report, indent=2) if as_json else _demo.summary(report))
+    progress = reporter(sys.stderr if as_json else sys.stdout)
+    with ending_on_signals():
+        scale = _demo.Scale(size=size, days=days)
+        report = _demo.run_demo(settings.home, settings.use_case, manifests_root().resolve(), progress, scale)
+    click.echo(json.dumps(report, indent=2) if as_json else f"\n{_demo.summary(report)}")
     if not as_json:
-        click.echo(f"report: {settings.home / 'demo' / 'report.json'}")
+        click.echo(f"numbers:   {settings.home / 'demo' / 'report.json'}")
+        click.echo(f"open this: {report['page']}")
     if not report["promoted"]:
         raise Refused("the gate refused the model", hint="the parity section of the report says what was found")
+    if not _demo.caught(report):
+        raise Terminal("the injected skew was not refused by its name", hint="see the skew section of the report")
+
+
+@cli.command()
+@click.argument("name", required=False)
+@_as_json
+def views(name: str | None, *, as_json: bool) -> None:
+    """Show every feature view, or the view NAME whole: owner, objective, ttl, services, consumers, rows, watermark."""
+    from lockstep.settings import Settings  # noqa: PLC0415 - pydantic takes its time to import
+    from pipelines._views import show_views  # noqa: PLC0415 - imports MLflow, 2 s
+
+    show_views(Settings.load(), name, as_json=as_json)
 
 
 def _pair(text: str) -> tuple[str, str]:

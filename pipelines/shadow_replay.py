@@ -9,10 +9,11 @@ from steps.shadow_replay import shadow_replay
 
 def workflow_template() -> WorkflowTemplate:
     """Return the template; it is run again and again while a candidate is dark."""
-    arguments = [Parameter(name="rows", value="40"), Parameter(name="batch", value="20")]
+    defaults = {"model": "challenger", "rows": "40", "batch": "20"}
+    arguments = [Parameter(name=name, value=value) for name, value in defaults.items()]
     with template("shadow-replay", arguments=arguments) as workflow:
-        with DAG(name="main", inputs=[Parameter(name="rows"), Parameter(name="batch")]) as main:
-            given = {name: main.get_parameter(name) for name in ("rows", "batch")}
+        with DAG(name="main", inputs=[Parameter(name=name) for name in defaults]) as main:
+            given = {name: main.get_parameter(name) for name in defaults}
             replayed = shadow_replay(name="replay", arguments=given)
             drained = drain_served_log(name="drain")
             with Task.set_next_defaults(on=TaskResult.succeeded):

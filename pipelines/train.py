@@ -12,9 +12,11 @@ def workflow_template() -> WorkflowTemplate:
     """Return the template; labels are read as they were known at `known_at`."""
     outputs = [hoisted(name, "train") for name in ("version", "digest", "average_precision", "auc")]
     outputs += [hoisted("training_set", "build", "table")] + [hoisted(name, "build") for name in ("contract", "rows")]
-    with template("train", arguments=[Parameter(name="known_at")]) as workflow:
-        with DAG(name="main", inputs=[Parameter(name="known_at")], outputs=outputs) as main:
-            built = build_training_set(name="build", arguments={"known_at": main.get_parameter("known_at")})
+    arguments = [Parameter(name="known_at"), Parameter(name="service", value="", description="empty: the model's own")]
+    names = [argument.name for argument in arguments]
+    with template("train", arguments=arguments) as workflow:
+        with DAG(name="main", inputs=[Parameter(name=name) for name in names], outputs=outputs) as main:
+            built = build_training_set(name="build", arguments={name: main.get_parameter(name) for name in names})
             trained = train_model(name="train", arguments={"training_set": built.get_parameter("table")})
             with Task.set_next_defaults(on=TaskResult.succeeded):
                 built >> trained

@@ -10,7 +10,7 @@ from steps.verify_parity import verify_parity
 
 def workflow_template() -> WorkflowTemplate:
     """Return the template; by default it judges the champion's live log."""
-    defaults = {"alias": "champion", "shadow": "false", "sample_rows": "400"}
+    defaults = {"model": "champion", "shadow": "false", "sample_rows": "400"}
     arguments = [Parameter(name="since"), Parameter(name="until")]
     arguments += [Parameter(name=name, value=value) for name, value in defaults.items()]
     names = ["since", "until", *defaults]

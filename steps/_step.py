@@ -27,9 +27,8 @@ from hera.workflows.models import Backoff, Capabilities, SecurityContext
 from hera.workflows.script import _extract_return_annotation_output
 
 from lockstep.errors import BadInput, LockstepError
-
-IMAGE = "lockstep-steps"
-"""A logical name: kustomize's `images:` puts registry and digest there, so rendered YAML is the same everywhere."""
+from lockstep.settings import Settings
+from lockstep.views.use_case import project_of
 
 RETRY_WHEN = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2, 3]"
 """Exit 0 done, 1 transient, 2 terminal, 3 refused by a gate; a pod that was evicted has no exit code and is an Error."""
@@ -88,7 +87,6 @@ def step(
     """
     settings: dict[str, Any] = {
         "constructor": RunnerScriptConstructor(),
-        "image": IMAGE,
         "image_pull_policy": "IfNotPresent",
         "resources": Resources(
             cpu_request=cpu, cpu_limit=cpu_limit, memory_request=memory, memory_limit=memory_limit or memory
@@ -106,22 +104,31 @@ def step(
 
     def decorate(function: Callable[[_Given], _Made]) -> Step[_Given, _Made]:
         _refuse_string_annotations(function)
-        template = script(**{**settings, **overrides})(function)
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if args and _context.active:
+            if not _context.active:
+                return function(*args, **kwargs)
+            if args:
                 raise BadInput(
                     f"step {function.__name__!r} is called with a positional argument inside a workflow",
                     hint="Hera drops it and renders a task without arguments: call it with arguments={...}",
                 )
-            return template(*args, **kwargs)
+            return script(**{**settings, "image": steps_image(), **overrides})(function)(**kwargs)
 
         # Hera's runner looks here for the function behind the decorator; a plain call does not pass through it.
         call.wrapped_function = _exit_with_code(function)  # type: ignore[attr-defined]
         return cast("Step[_Given, _Made]", call)
 
     return decorate
+
+
+def steps_image() -> str:
+    """Return the logical name of the image that the project's steps run in: the use case is in it.
+
+    kustomize's `images:` puts registry and digest there, so rendered YAML is the same everywhere.
+    """
+    return f"{project_of(Settings.load().use_case)}-steps"
 
 
 def _exit_with_code(function: Callable[..., Any]) -> Callable[..., Any]:

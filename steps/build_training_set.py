@@ -8,9 +8,10 @@ from steps._wiring import Wiring
 
 
 class BuildTrainingSetInput(Input):
-    """As of when labels are known (RFC 3339 with zone)."""
+    """As of when labels are known (RFC 3339 with zone), and the features (empty: those of the model's own service)."""
 
     known_at: str
+    service: str = ""
 
 
 class BuildTrainingSetOutput(Output):
@@ -27,5 +28,6 @@ def build_training_set(given: BuildTrainingSetInput) -> BuildTrainingSetOutput:
     from lockstep.training.training_set import build_training_set as build  # noqa: PLC0415 - imports Feast, 4 s
 
     wiring = Wiring()
-    done = build(wiring.settings, wiring.use_case, known_at=parse_time(given.known_at, "known_at"))
+    known_at = parse_time(given.known_at, "known_at")
+    done = build(wiring.settings, wiring.use_case, known_at=known_at, service=given.service or None)
     return BuildTrainingSetOutput(table=done.table, contract=done.contract.hash, rows=done.rows)

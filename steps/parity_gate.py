@@ -1,4 +1,4 @@
-"""Refuse the challenger unless a parity report that is its own, fresh and whole says pass."""
+"""Refuse a model unless it is good enough and a parity report that is its own, fresh and whole says pass."""
 
 from hera.workflows.io import Input, Output
 
@@ -8,8 +8,9 @@ from steps._wiring import Wiring
 
 
 class ParityGateInput(Input):
-    """The parity report's name."""
+    """Which model (an alias or a version), and its parity report's name."""
 
+    model: str
     report: str
 
 
@@ -24,12 +25,13 @@ def parity_gate(given: ParityGateInput) -> ParityGateOutput:
     """Decide; a refusal exits 3 and names every reason."""
     from lockstep.parity.gate import decide  # noqa: PLC0415
     from lockstep.parity.report import load  # noqa: PLC0415
-    from lockstep.training.registry import challenger  # noqa: PLC0415 - imports MLflow, 2 s
+    from lockstep.training.registry import require_model  # noqa: PLC0415 - imports MLflow, 2 s
 
     wiring = Wiring()
-    model = challenger(wiring.settings, wiring.use_case.model.name)
+    recipe = wiring.use_case.model
+    model = require_model(wiring.settings, recipe.name, given.model)
     report = load(wiring.settings, wiring.lake, given.report)
-    decision = decide(wiring.settings, model, report, wiring.settings.clock.now())
+    decision = decide(wiring.settings, recipe.thresholds, model, report, wiring.settings.clock.now())
     if not decision.passed:
         raise Refused(f"version {model.version} is not promoted: {'; '.join(decision.reasons)}")
     return ParityGateOutput(version=model.version)

@@ -7,7 +7,9 @@ from steps._wiring import Wiring
 
 
 class ShadowReplayInput(Input):
-    """How many events, and how many of them one request carries."""
+    """To which model's dark service (an alias or a version), how many events, and how many of them one request carries."""
+
+    model: str = "challenger"
 
     rows: int = 40
     batch: int = 20
@@ -23,9 +25,9 @@ class ShadowReplayOutput(Output):
 def shadow_replay(given: ShadowReplayInput) -> ShadowReplayOutput:
     """Replay the newest events of the lake."""
     from lockstep.serving.shadow import replay  # noqa: PLC0415
-    from lockstep.training.registry import challenger  # noqa: PLC0415 - imports MLflow, 2 s
+    from lockstep.training.registry import require_model  # noqa: PLC0415 - imports MLflow, 2 s
 
     wiring = Wiring()
-    contract = challenger(wiring.settings, wiring.use_case.model.name).contract
+    contract = require_model(wiring.settings, wiring.use_case.model.name, given.model).contract
     scored = replay(wiring.settings, wiring.use_case, wiring.lake, contract, given.rows, given.batch)
     return ShadowReplayOutput(scored=scored)

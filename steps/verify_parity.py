@@ -8,12 +8,12 @@ from steps._wiring import Wiring
 
 
 class VerifyParityInput(Input):
-    """Whose rows (an alias), shadow or live, in which window of request times, and how many.
+    """Whose rows (an alias or a version), shadow or live, in which window of request times, and how many.
 
     More rows are taken if the limit needs more.
     """
 
-    alias: str
+    model: str
     shadow: bool
     since: str
     until: str
@@ -32,7 +32,7 @@ class VerifyParityOutput(Output):
 def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
     """Verify parity; a failing verdict is a result, not an error: the gate decides."""
     from lockstep.parity.verify import verify  # noqa: PLC0415 - imports Feast and MLflow
-    from lockstep.training.registry import require_alias  # noqa: PLC0415
+    from lockstep.training.registry import require_model  # noqa: PLC0415
 
     wiring = Wiring()
     report = verify(
@@ -40,7 +40,7 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
         wiring.use_case,
         wiring.lake,
         wiring.ledger,
-        require_alias(wiring.settings, wiring.use_case.model.name, given.alias),
+        require_model(wiring.settings, wiring.use_case.model.name, given.model),
         shadow=given.shadow,
         since=parse_time(given.since, "since"),
         until=parse_time(given.until, "until"),

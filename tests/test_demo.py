@@ -1,23 +1,27 @@
-"""The whole loop, for real: a clean run is promoted, and a store that was tampered with is not."""
+"""The whole loop, for real: a clean model is promoted, a misread column and a tampered store are not."""
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from lockstep.errors import BadInput
 from lockstep.lake import Lake
+from lockstep.local.lock import hold
 from lockstep.online import store
 from lockstep.online.layout import field_of
 from lockstep.parity.report import ParityReport
 from lockstep.settings import Settings
 from pipelines._demo import Demo, Scale, run_demo
+from pipelines._progress import Lines
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "manifests"
@@ -38,57 +42,132 @@ def shape(value: Any) -> Any:
     return {k: shape(v) for k, v in value.items()} if isinstance(value, dict) else type(value).__name__
 
 
-def test_the_demo_ends_in_a_gated_promotion_whatever_the_machines_zone_and_hash_seed(tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("LOCKSTEP_")}
-    environment |= {"TZ": "America/New_York", "PYTHONHASHSEED": "7", "LOCKSTEP_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "pipelines", "demo"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def start_demo(home: Path, *options: str, **environment: str) -> "subprocess.Popen[str]":
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("LOCKSTEP_")}
+    command = [sys.executable, "-m", "pipelines", "demo", *options]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=kept | environment | {"LOCKSTEP_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_the_demo_promotes_the_clean_model_and_refuses_the_skewed_one_whatever_the_machines_zone_and_hash_seed(
+    tmp_path: Path,
+) -> None:
+    demo = start_demo(tmp_path, "--size", "800", "--days", "2", TZ="America/New_York", PYTHONHASHSEED="7")
+    said, _ = demo.communicate(timeout=400)
+    assert demo.returncode == 0, said
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
     assert shape(report) == json.loads(GOLDEN.read_text()), "scripts read report.json: see docs/design.md, formats"
+    views, quality, parity, skew = report["views"], report["quality"], report["parity"], report["skew"]
+    assert list(views) == ["customer_profile", "customer_spend", "terminal_static", "terminal_activity", "terminal_risk"]
+    assert {name: view["watermark"][:10] for name, view in views.items()} == dict.fromkeys(views, "2018-07-01") | {
+        name: "2018-07-01" for name in views
+    }
+    assert report["online_rows"] == sum(view["online_rows"] for view in views.values()) > 4 * 800
+
     assert report["promoted"] is True
-    assert report["skew"] is None
-    parity = report["parity"]
+    assert (parity["verdict"], parity["mismatches"], parity["causes"].get("wrong_row", 0)) == ("pass", 0, 0)
     assert parity["sampled"] >= 320
-    assert (parity["mismatches"], parity["verdict"]) == (0, "pass")
     assert parity["upper_bound"] < 0.01
-    assert report["model"]["auc"] > 0.7
-    assert {view["watermark"] for view in report["views"].values()} == {"2018-07-01T00:00:00+00:00"}
-    assert report["online_rows"] == sum(view["online_rows"] for view in report["views"].values()) > 2_500
+
+    assert skew["promoted"] is False
+    assert skew["parity"]["verdict"] == "fail"
+    assert skew["parity"]["mismatches"] > 50
+    assert skew["parity"]["differing"] == {"risk_7d": "wrong_row"}
+    # Offline nothing tells the two apart, and served they are not the same.
+    assert skew["model"]["average_precision"] == report["model"]["average_precision"]
+    assert skew["model"]["digest"] != report["model"]["digest"]
+    assert quality["after"] != quality["skewed"]
+    assert quality["after"]["auc"] > quality["before"]["auc"]
+
+    page = (tmp_path / "demo" / "parity.html").read_text()
+    verdicts = [page.index("Version 2 passes"), page.index("Version 3 is refused")]
+    assert verdicts == sorted(verdicts)
+    assert "risk_7d" in page
+    assert "wrong_row" in page
+    assert not re.search(r"\b(live|promote): \d+ of \d+.*\x1b", said), "no bars where nobody looks"
+    assert "live: 24 of 48" in said
 
 
-def test_a_second_demo_in_one_home_is_refused(tmp_path: Path) -> None:
-    with FileLock(tmp_path / "demo.lock"), pytest.raises(BadInput, match="another demo is running"):
-        run_demo(tmp_path, "feature_repo", MANIFESTS, print)
+def test_a_second_run_in_one_home_is_told_who_holds_it_and_touches_nothing(tmp_path: Path) -> None:
+    kept = tmp_path / "demo" / "report.json"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    with hold(tmp_path, "lockstep demo"):
+        with pytest.raises(BadInput, match=rf"`lockstep demo` of .*, process {os.getpid()}, has held {tmp_path} since"):
+            run_demo(tmp_path, "feature_repo", MANIFESTS, Lines(print))
+        command = [sys.executable, "-m", "pipelines", "run", "apply-definitions"]
+        environment = os.environ | {"LOCKSTEP_HOME": str(tmp_path)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, kept.read_text()) == (2, "{}")
+    assert "`lockstep demo` of " in done.stderr
+
+
+def processes_of(home: Path) -> list[str]:
+    """The command lines of running processes that name a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                environment = (entry / "environ").read_bytes().decode(errors="replace")
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if state != "Z" and (str(home) in words or str(home) in environment):
+                found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
+    demo = start_demo(tmp_path, "--size", "100", "--days", "1")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "demo" / "redis" / "redis.pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_of(tmp_path)
+
+    demo.send_signal(number)
+    said, _ = demo.communicate(timeout=60)
+
+    assert demo.returncode in {130, 128 + number}, said
+    assert processes_of(tmp_path) == []
 
 
 class TamperedDemo(Demo):
-    """Somebody changes stored values behind the writer's back, and the model is served with them for a while."""
+    """Somebody changes stored values behind the writer's back, and the model is served with them from then on."""
 
-    def _live(self, lake: Any, simulator: Any, world: Any, since: datetime) -> datetime:
-        super()._live(lake, simulator, world, since)
-        with store.connect(self.settings) as redis:
-            for key in redis.scan_iter(_type="hash"):
-                if redis.hexists(key, "_ts:terminal_risk"):
-                    redis.hset(key, field_of("terminal_risk", "nb_tx_7d"), b"\x20\x63")  # an int64 of 99
-        self._replay()
-        return self.settings.clock.now()
+    tampered_at = 12
+
+    def _workflow(self, name: str, *, tolerate_refusal: bool = False, **parameters: str) -> Any:
+        done = super()._workflow(name, tolerate_refusal=tolerate_refusal, **parameters)
+        if name == "compute-and-materialize":
+            self.tampered_at -= 1
+            if self.tampered_at < 0:
+                with store.connect(self.settings) as redis:
+                    for key in redis.scan_iter(_type="hash"):
+                        if redis.hexists(key, "_ts:terminal_risk"):
+                            redis.hset(key, field_of("terminal_risk", "nb_tx_7d"), b"\x20\x63")  # an int64 of 99
+        return done
 
 
 def test_a_tampered_store_is_found_named_and_refused(tmp_path: Path) -> None:
-    small = Scale(customers=300, radius=20.0, history=timedelta(days=80), ticks=8, rows=50)
+    small = Scale(size=300, history=timedelta(days=80), days=1)
     said: list[str] = []
-    report = run_demo(
-        tmp_path, "feature_repo", MANIFESTS, said.append, lambda *given: TamperedDemo(*given, scale=small)
-    )
+    report = run_demo(tmp_path, "feature_repo", MANIFESTS, Lines(said.append), small, TamperedDemo)
     assert report["promoted"] is False
     assert report["parity"]["verdict"] == "fail"
     assert report["parity"]["mismatches"] > 0
     lake = Lake.open(Settings(home=tmp_path / "demo").resolved(), "fraud")
-    (text,) = lake.table("parity_reports").scan().to_arrow()["json"].to_pylist()
-    found = ParityReport.model_validate_json(text)
-    assert set(found.causes) == {"corruption"}
-    assert {d.view for d in found.differences} == {"terminal_risk"}
+    texts = lake.table("parity_reports").scan().to_arrow()["json"].to_pylist()
+    found = next(r for r in map(ParityReport.model_validate_json, texts) if r.hash == report["parity"]["report"])
+    assert {cause for cause in found.causes if cause not in {"early", "late"}} == {"corruption"}
+    assert {d.view for d in found.differences if d.cause == "corruption"} == {"terminal_risk"}
     assert {f.name: f.differing > 0 for f in found.features if f.view == "terminal_risk"} == {
         "nb_tx_1d": False,
         "risk_1d": False,
@@ -98,5 +177,5 @@ def test_a_tampered_store_is_found_named_and_refused(tmp_path: Path) -> None:
         "risk_30d": False,
     }
     refusals = [log.read_text() for log in tmp_path.glob("demo/runs/*-promote/*gate*.log")]
-    assert len(refusals) == 1
-    assert "is not promoted: the report's verdict is fail" in refusals[0]
+    assert len(refusals) == 2
+    assert all("is not promoted: the report's verdict is fail" in text for text in refusals)

@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from feature_repo.simulator.world import SCHEMAS, World
 
-_DIMENSIONS = ("customers", "terminals")
-_EVENTS = ("transactions", "labels")
+# By day of a timestamp, where a read wants some days only. Of slowly changing rows the newest counts, however old it is:
+# a read wants them all, and a file for each day on which somebody changed would be thousands of tiny ones.
+_PARTITION_BY = {"transactions": "tx_datetime", "labels": "tx_datetime"}
 
 
 class Lake(Protocol):
@@ -24,17 +25,15 @@ class Lake(Protocol):
 def append_slice(lake: Lake, world: World, start: datetime | None, end: datetime) -> dict[str, int]:
     """Append what became known in [start, end) and return the rows appended, by table.
 
-    With `start` None this is the first slice: it begins with the world and brings customers and terminals along,
-    which later slices neither touch nor report. A table without new rows is created but gets no commit. Nothing is
-    remembered in between: the same slice appended twice is in the lake twice.
+    With `start` None this is the first slice, and begins with what was known before the world. A table without new rows is
+    created but gets no commit. Nothing is remembered in between: the same slice appended twice is in the lake twice.
 
     Raises:
         ValueError: a time has no time zone, or `end` is before `start`.
     """
-    names = (*_DIMENSIONS, *_EVENTS) if start is None else _EVENTS
-    slices = {name: world.known_between(name, start, end) for name in names}
+    slices = {name: world.known_between(name, start, end) for name in SCHEMAS}
     for name, rows in slices.items():
-        lake.ensure_table(name, SCHEMAS[name], "tx_datetime" if name in _EVENTS else None)
+        lake.ensure_table(name, SCHEMAS[name], _PARTITION_BY.get(name))
         if rows.num_rows:
             lake.append(name, rows)
     return {name: rows.num_rows for name, rows in slices.items()}

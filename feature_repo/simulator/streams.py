@@ -19,6 +19,10 @@ class Stream(IntEnum):
     COMPROMISED_CUSTOMERS = 5
     MISUSED_PAYMENTS = 6
     LABELS = 7
+    CUSTOMERS_ON_FILE = 8
+    TERMINALS_ON_FILE = 9
+    CUSTOMER_CHANGES = 10
+    TERMINAL_CHANGES = 11
 
 
 def generator(seed: int, stream: Stream, day: int = 0) -> np.random.Generator:

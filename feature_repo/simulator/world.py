@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feature_repo.simulator.fraud import apply_fraud
 from feature_repo.simulator.moments import DAY_SECONDS, SECOND, duration, to_microseconds
+from feature_repo.simulator.on_file import OnFile, draw_customer_file, draw_terminal_file
 from feature_repo.simulator.parameters import SimulatorParameters
 from feature_repo.simulator.population import draw_population
 from feature_repo.simulator.streams import Stream, generator
@@ -24,8 +25,24 @@ def _schema(**types: pa.DataType) -> pa.Schema:
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "customers": _schema(customer_id=pa.int64(), x=pa.float64(), y=pa.float64()),
-    "terminals": _schema(terminal_id=pa.int64(), x=pa.float64(), y=pa.float64()),
+    "customers": _schema(
+        customer_id=pa.int64(),
+        home_x=pa.float64(),
+        home_y=pa.float64(),
+        segment=pa.string(),
+        card_issued_day=pa.int64(),
+        changed_at=_MOMENT,
+        known_at=_MOMENT,
+    ),
+    "terminals": _schema(
+        terminal_id=pa.int64(),
+        terminal_x=pa.float64(),
+        terminal_y=pa.float64(),
+        category=pa.string(),
+        installed_day=pa.int64(),
+        changed_at=_MOMENT,
+        known_at=_MOMENT,
+    ),
     "transactions": _schema(
         transaction_id=pa.int64(),
         tx_datetime=_MOMENT,
@@ -45,8 +62,13 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 
-# The column that says when a row became known; the other tables are known from the beginning.
-_KNOWN_AT = {"transactions": "ingested_at", "labels": "labelled_at"}
+# The column that says when a row became known.
+_KNOWN_AT = {
+    "customers": "known_at",
+    "terminals": "known_at",
+    "transactions": "ingested_at",
+    "labels": "labelled_at",
+}
 
 _MAX_ARRIVAL_MILLISECONDS = 60_000
 _MAX_LATE_SECONDS = 2 * DAY_SECONDS
@@ -54,10 +76,12 @@ _MAX_LATE_SECONDS = 2 * DAY_SECONDS
 
 @dataclass(frozen=True)
 class World:
-    """The four tables of SCHEMAS and the parameters they follow from.
+    """The four tables of SCHEMAS and the parameters they follow from, each in the order in which its rows became known.
 
-    `transactions` is in order of ingested_at and `labels` in order of labelled_at, equal times by transaction_id;
-    `customers` and `terminals` are in order of their id.
+    `customers` and `terminals` change slowly: a first row for each of them, known a day before the world starts, then one
+    more whenever something on file changes, in order of known_at, equal times by id; card_issued_day and installed_day are
+    days since 1970-01-01. `transactions` is in order of ingested_at and `labels` in order of labelled_at, equal times by
+    transaction_id. The payments follow from the places and from nothing else that is on file.
     """
 
     parameters: SimulatorParameters
@@ -69,8 +93,6 @@ class World:
     def known_between(self, table: str, start: datetime | None, end: datetime) -> pa.Table:
         """The rows of `table` that became known in [start, end), without copying; start None: from the beginning.
 
-        Customers and terminals are known from the beginning: all of them when `start` is None, else no row.
-
         Raises:
             ValueError: there is no such table, a time has no time zone, or `end` is before `start`.
         """
@@ -81,8 +103,6 @@ class World:
         if since is not None and until < since:
             raise ValueError(f"end={end.isoformat()} is before start={start}. Hint: swap them.")
         rows: pa.Table = getattr(self, table)
-        if table not in _KNOWN_AT:
-            return rows if since is None else rows.slice(0, 0)
         known_at = rows.column(_KNOWN_AT[table])
         first = 0 if since is None else _find(known_at, since)
         return rows.slice(first, _find(known_at, until) - first)
@@ -105,8 +125,8 @@ def simulate(parameters: SimulatorParameters) -> World:
     labels = {"tx_fraud": scenario > 0, "tx_fraud_scenario": scenario, "labelled_at": labelled_at}
     return World(
         parameters=parameters,
-        customers=_places("customers", population.customer_places),
-        terminals=_places("terminals", population.terminal_places),
+        customers=_on_file("customers", population.customer_places, draw_customer_file(parameters)),
+        terminals=_on_file("terminals", population.terminal_places, draw_terminal_file(parameters)),
         transactions=_table(
             "transactions", common | {"amount_cents": amount_cents, "ingested_at": ingested_at}, by=ingested_at
         ),
@@ -130,17 +150,22 @@ def _draw_label_delay(parameters: SimulatorParameters, payments: Payments) -> ND
     return delay
 
 
-def _places(name: str, places: NDArray[np.float64]) -> pa.Table:
-    ids = np.arange(len(places))
-    return pa.Table.from_arrays([pa.array(values) for values in (ids, *places.T)], schema=SCHEMAS[name])
+def _on_file(name: str, places: NDArray[np.float64], rows: OnFile) -> pa.Table:
+    values = (rows.id, *places[rows.id].T, rows.kind, rows.since_day, rows.changed_at, rows.known_at)
+    return _table(name, dict(zip(SCHEMAS[name].names, values, strict=True)), by=rows.known_at)
 
 
 def _table(name: str, columns: Mapping[str, NDArray[np.generic]], *, by: NDArray[np.int64]) -> pa.Table:
-    order = np.argsort(by, kind="stable")  # stable: equal times stay in order of transaction_id
+    order = np.argsort(by, kind="stable")  # stable: equal times stay in order of the id
     schema = SCHEMAS[name]
+    return pa.Table.from_arrays([_array(columns[f.name][order], f.type) for f in schema], schema=schema)
+
+
+def _array(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
+    if values.dtype.kind not in "bi":
+        return pa.array(values, kind)
     # Sorted as they are, widened after: half the traffic for the 4-byte ids. Viewing int64 as a timestamp is free.
-    arrays = [pa.array(columns[field.name][order].astype(np.int64, copy=False)).view(field.type) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.array(values.astype(np.int64, copy=False)).view(kind)
 
 
 def _find(known_at: pa.ChunkedArray, microseconds: int) -> int:

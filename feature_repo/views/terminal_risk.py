@@ -1,7 +1,8 @@
 """How much fraud a terminal has seen, a week ago and before. Owner: risk-operations.
 
-Whether a payment was fraud is known a week later, so the windows end seven days before the tick. The count has the same
-delay, although it needs no label: the published feature is defined so.
+Whether a payment was fraud is known a week later, so the windows end seven days before the tick. The count needs no label,
+but stays here with the same delay: it is the denominator of the risk, and the published feature is defined so. How busy a
+terminal is now is in `terminal_activity`.
 """
 
 from feature_repo.entities import terminal
@@ -22,4 +23,5 @@ terminal_risk = windowed_view(
     freshness=hard(hours(6)),
     owner="risk-operations",
     description="Number of a terminal's payments, of its frauds and their share, over 1, 7 and 30 days ending a week ago.",
+    tags={"domain": "risk", "pii": "no", "tier": "1"},
 )

@@ -20,4 +20,5 @@ transaction_context = OnDemandView(
     },
     owner="fraud-ml",
     description="Amount, weekend and night of a payment; the card's payments and mean amount including it.",
+    tags={"domain": "payments", "pii": "no", "tier": "2"},
 )

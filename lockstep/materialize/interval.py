@@ -26,7 +26,7 @@ from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.writer import check_store, read_back, write_rows
 from lockstep.settings import Settings
-from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, WindowedView
+from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
 
 SAMPLE = 1_000
 
@@ -69,7 +69,7 @@ class Materializer:
     """
 
     def __init__(
-        self, settings: Settings, lake: Lake, ledger: Ledger, store: "redis.Redis", project: str, view: WindowedView
+        self, settings: Settings, lake: Lake, ledger: Ledger, store: "redis.Redis", project: str, view: StoredView
     ) -> None:
         self._settings = settings
         self._lake = lake

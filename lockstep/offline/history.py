@@ -10,7 +10,7 @@ from lockstep.offline.cut import Cut, reading
 from lockstep.offline.registry import feature_store
 from lockstep.settings import Settings
 from lockstep.views import feast as derived
-from lockstep.views.declare import ARROW_TYPES, FeatureService, WindowedView
+from lockstep.views.declare import ARROW_TYPES, FeatureService, StoredView
 from lockstep.views.use_case import UseCase
 
 
@@ -63,7 +63,7 @@ def _require_applied(store: Any, service: FeatureService, project: str) -> None:
         registered = store.get_feature_service(service.name)
         changed = registered != derived.feature_service(service, project)
         for view in {view.name: view for view, _ in service.features}.values():
-            if isinstance(view, WindowedView):
+            if isinstance(view, StoredView):
                 changed |= store.get_feature_view(view.name) != derived.feature_view(view, project)
                 continue
             changed |= store.get_on_demand_feature_view(view.name) != derived.on_demand_feature_view(view, project)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from lockstep.contract import Column, Feature, FeatureContract, OnDemand, TrainingCut, stored_view
 from lockstep.errors import UseCaseError, nearest
-from lockstep.views.declare import DataType, FeatureService, OnDemandView, WindowedView
+from lockstep.views.declare import DataType, FeatureService, OnDemandView, StoredView
 from lockstep.views.use_case import UseCase
 
 
@@ -42,9 +42,9 @@ def compile_contract(use_case: UseCase, service_name: str, cut: TrainingCut) -> 
     )
 
 
-def _stored(service: FeatureService) -> tuple[dict[str, WindowedView], dict[str, set[str]]]:
+def _stored(service: FeatureService) -> tuple[dict[str, StoredView], dict[str, set[str]]]:
     """Return the stored views that the service or its on-demand views read, and which columns of each."""
-    stored: dict[str, WindowedView] = {}
+    stored: dict[str, StoredView] = {}
     columns: dict[str, set[str]] = {}
     for view, feature in service.features:
         for source, column in view.reads if isinstance(view, OnDemandView) else ((view, feature),):
@@ -98,7 +98,7 @@ def _refuse_contradictions(service: FeatureService) -> None:
                 raise UseCaseError(f"on-demand view {view.name} takes {', '.join(twice)} from two places")
 
 
-def _require_feature(who: str, view: WindowedView | OnDemandView, feature: str) -> None:
+def _require_feature(who: str, view: StoredView | OnDemandView, feature: str) -> None:
     if feature not in view.features:
         raise UseCaseError(
             f"{who} names {view.name}:{feature}, which is not there", hint=nearest(feature, view.features)

@@ -5,6 +5,7 @@ https://mlflow.org/docs/latest/ml/model-registry/
 
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Registered:
     """A version of a registered model.
 
     Attributes:
+        metrics: how it did on the held-out days.
         model_dir: its folder, with `MLmodel` in it.
         digest: of the folder, as it is now and as it was when it was registered.
         contract: what it was trained on.
@@ -48,33 +50,26 @@ class Registered:
     digest: str
     contract: FeatureContract
     tags: Mapping[str, str]
+    metrics: Mapping[str, float]
 
 
-def challenger(settings: Settings, name: str) -> Registered:
-    """Return the version that wants to become the champion.
-
-    Raises:
-        BadInput: there is none.
-        Terminal: its folder is not what was registered.
-    """
-    return require_alias(settings, name, CHALLENGER)
-
-
-def require_alias(settings: Settings, name: str, alias: str) -> Registered:
-    """Return the version that carries the alias.
+def require_model(settings: Settings, name: str, which: str) -> Registered:
+    """Return the version of that number, or the one that carries the alias `which`.
 
     Raises:
         BadInput: there is none.
         Terminal: its folder is not what was registered.
+        NotYetSupported: its folder is not on a local disk.
     """
-    found = by_alias(settings, name, alias)
+    found = find_model(settings, name, which)
     if found is None:
-        raise BadInput(f"model {name!r} has no {alias}", hint="train one first")
+        wanted = f"version {which}" if which.isdecimal() else which
+        raise BadInput(f"model {name!r} has no {wanted}", hint="train one first")
     return found
 
 
-def by_alias(settings: Settings, name: str, alias: str) -> Registered | None:
-    """Return the version that carries the alias, or None if none does.
+def find_model(settings: Settings, name: str, which: str) -> Registered | None:
+    """Return the version of that number, or the one that carries the alias `which`; None if there is none.
 
     Raises:
         Terminal: its folder is not what was registered.
@@ -82,10 +77,11 @@ def by_alias(settings: Settings, name: str, alias: str) -> Registered | None:
     """
     with quiet():
         client = open_client(settings)
-        version = aliased(client, name, alias)
+        version = _numbered(client, name, which) if which.isdecimal() else aliased(client, name, which)
         if version is None:
             return None
         folder = local_folder(client.get_model_version_download_uri(name, version.version))
+        metrics = client.get_run(version.run_id).data.metrics if version.run_id else {}
     digest = model_digest(folder)
     tags = dict(version.tags)
     if digest != tags.get(DIGEST_TAG):
@@ -94,7 +90,26 @@ def by_alias(settings: Settings, name: str, alias: str) -> Registered | None:
             f"the registry says {tags.get(DIGEST_TAG)}",
             hint=f"somebody changed {folder}; train again",
         )
-    return Registered(int(version.version), folder, digest, load_contract(folder), tags)
+    return Registered(int(version.version), folder, digest, load_contract(folder), tags, metrics)
+
+
+def models_in_use(settings: Settings, name: str) -> dict[str, FeatureContract]:
+    """Return the contracts of the versions that carry an alias, by what to call them: `fraud 2 (champion, challenger)`."""
+    embedded = settings.tracking_url.removeprefix("sqlite:///")
+    if embedded != settings.tracking_url and not Path(embedded).exists():
+        return {}  # asking MLflow would make the store, which takes seconds
+    found: dict[str, FeatureContract] = {}
+    with quiet():
+        client = open_client(settings)
+        if not client.search_registered_models(f"name = '{name}'"):
+            return {}
+        aliases: defaultdict[str, list[str]] = defaultdict(list)
+        for alias, version in sorted(client.get_registered_model(name).aliases.items()):
+            aliases[str(version)].append(alias)
+        for version in sorted(aliases, key=int):
+            folder = local_folder(client.get_model_version_download_uri(name, version))
+            found[f"{name} {version} ({', '.join(aliases[version])})"] = load_contract(folder)
+    return found
 
 
 def set_alias(settings: Settings, name: str, alias: str, version: int, tags: Mapping[str, str] | None = None) -> None:
@@ -105,12 +120,8 @@ def set_alias(settings: Settings, name: str, alias: str, version: int, tags: Map
     """
     with quiet():
         client = open_client(settings)
-        try:
-            client.get_model_version(name, str(version))
-        except MlflowException as absent:
-            if absent.error_code not in _ABSENT:
-                raise
-            raise BadInput(f"model {name!r} has no version {version}") from absent
+        if _numbered(client, name, str(version)) is None:
+            raise BadInput(f"model {name!r} has no version {version}")
         for key, value in (tags or {}).items():
             client.set_model_version_tag(name, str(version), key, value)
         if alias == CHAMPION:
@@ -156,6 +167,15 @@ def quiet() -> Generator[None]:
     finally:
         for name, level in loggers.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _numbered(client: MlflowClient, name: str, version: str) -> ModelVersion | None:
+    try:
+        return client.get_model_version(name, version)
+    except MlflowException as absent:
+        if absent.error_code not in _ABSENT:
+            raise
+        return None
 
 
 def aliased(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:

@@ -136,7 +136,7 @@ def _one_thread() -> threadpool_limits:
 def _refuse_other_definitions(use_case: UseCase, training_set: str, contract: FeatureContract) -> None:
     if contract.project != use_case.project:
         raise BadInput(f"{training_set} belongs to the project {contract.project!r}, not {use_case.project!r}")
-    now = compile_contract(use_case, use_case.model.service.name, contract.cut)
+    now = compile_contract(use_case, contract.feature_service, contract.cut)
     if now != contract:
         before, after = contract.model_dump(), now.model_dump()
         changed = ", ".join(key for key in before if before[key] != after[key])

@@ -43,11 +43,15 @@ class TrainingSet:
     end: datetime
 
 
-def build_training_set(settings: Settings, use_case: UseCase, *, known_at: datetime) -> TrainingSet:
+def build_training_set(
+    settings: Settings, use_case: UseCase, *, known_at: datetime, service: str | None = None
+) -> TrainingSet:
     """Build the training set of the use case's model as it could be built at `known_at`; the same again is found, not rebuilt.
 
     The test ends on the last UTC midnight whose labels are known, one label delay before `known_at`; the gap of one label
     delay between train and test keeps what the model is fitted on known before the test begins. Rows in the gap are left out.
+    Features are those of `service`, or else of the recipe's own.
+
     The table's name is that of the tag which keeps every snapshot the set was read from: `training_<digest>` and
     `training-<digest>`, where the digest covers the entity rows, the snapshots, `known_at` and the definitions.
 
@@ -64,11 +68,12 @@ def build_training_set(settings: Settings, use_case: UseCase, *, known_at: datet
         raise BadInput(f"known_at {known_at.isoformat()} is in the future", hint=f"it is {now.isoformat()} now")
     recipe = use_case.model
     lake = Lake.open(settings, use_case.project)
-    draft = compile_contract(use_case, recipe.service.name, TrainingCut(tables=(), spine_hash="", known_at=known_at))
+    service = service or recipe.service.name
+    draft = compile_contract(use_case, service, TrainingCut(tables=(), spine_hash="", known_at=known_at))
     snapshots = _newest(lake, {*recipe.spine_tables, *(view.table for view in draft.views)})
     span = Span.of(recipe, known_at)
     spine = entity_rows(settings, lake, draft, recipe, span, snapshots, known_at)
-    name, contract = _contract(use_case, spine, snapshots, known_at)
+    name, contract = _contract(use_case, service, spine, snapshots, known_at)
     for cut in contract.cut.tables:
         lake.tag(cut.table, cut.snapshot_id, cut.tag)
     if not lake.exists(name) or not lake.snapshots(name):
@@ -117,14 +122,14 @@ def _newest(lake: Lake, tables: Iterable[str]) -> dict[str, int]:
 
 
 def _contract(
-    use_case: UseCase, spine: pa.Table, snapshots: Mapping[str, int], known_at: datetime
+    use_case: UseCase, service: str, spine: pa.Table, snapshots: Mapping[str, int], known_at: datetime
 ) -> tuple[str, FeatureContract]:
     """Return the table's name and the contract; both follow from the contract without its tags."""
 
     def compiled(tag: str) -> FeatureContract:
         tables = tuple(TableCut(table=t, snapshot_id=s, tag=tag) for t, s in sorted(snapshots.items()))
         cut = TrainingCut(tables=tables, spine_hash=table_digest(spine), known_at=known_at)
-        return compile_contract(use_case, use_case.model.service.name, cut)
+        return compile_contract(use_case, service, cut)
 
     short = compiled("").hash[:12]
     return f"training_{short}", compiled(f"training-{short}")

@@ -1,47 +1,57 @@
-"""Declare entities, sources, feature views and services once; compute the ticks of a windowed view."""
+"""Declare entities, sources, feature views and services once; compute the ticks of a stored view."""
 
 from lockstep.views.declare import (
     Entity,
     FeatureRef,
     FeatureService,
     Freshness,
-    Measure,
     OnDemandView,
-    Ratio,
     Source,
-    WindowedView,
-    count,
+    StoredView,
     days,
     hard,
     hours,
     minutes,
-    ratio,
     soft,
+)
+from lockstep.views.latest import LatestView, latest_view
+from lockstep.views.use_case import ModelRecipe, Thresholds, UseCase, load_use_case
+from lockstep.views.windowed import (
+    Measure,
+    Ratio,
+    WindowedView,
+    count,
+    ratio,
     total,
+    total_of_squares,
     windowed_view,
 )
-from lockstep.views.use_case import ModelRecipe, UseCase, load_use_case
 
 __all__ = [
     "Entity",
     "FeatureRef",
     "FeatureService",
     "Freshness",
+    "LatestView",
     "Measure",
     "ModelRecipe",
     "OnDemandView",
     "Ratio",
     "Source",
+    "StoredView",
+    "Thresholds",
     "UseCase",
     "WindowedView",
     "count",
     "days",
     "hard",
     "hours",
+    "latest_view",
     "load_use_case",
     "minutes",
     "ratio",
     "soft",
     "total",
+    "total_of_squares",
     "windowed_view",
 ]

@@ -3,10 +3,11 @@
 Nothing here imports Feast or an engine, so that a step pays only for what it uses.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -91,74 +92,45 @@ def hard(objective: timedelta) -> Freshness:
     return Freshness(objective, hard=True)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """An integer that is added up over the rows of a window: the number of rows, or the sum of one integer column."""
-
-    name: str
-    column: str | None = None
-
-
-def count(name: str) -> Measure:
-    """Count the rows of each window."""
-    return Measure(name)
-
-
-def total(column: str, name: str | None = None) -> Measure:
-    """Add up an integer column over each window."""
-    return Measure(name or column, column)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """One float64 quotient of two measures of the same window; `empty` where the denominator is 0."""
-
-    name: str
-    numerator: str
-    denominator: str
-    empty: float = 0.0
-
-
-def ratio(name: str, numerator: str, denominator: str, *, empty: float = 0.0) -> Ratio:
-    """Divide one measure by another, once, at the end."""
-    return Ratio(name, numerator, denominator, empty)
-
-
-@dataclass(frozen=True)
-class WindowedView:
-    """Sums over the half-open windows `[T - delay - window, T - delay)` of a key's rows, at every tick T.
+@dataclass(frozen=True, kw_only=True)
+class StoredView(ABC):
+    """A view whose values are computed at ticks, kept in a table of the lake, and brought online.
 
     Attributes:
         name: the view's name, and its table's.
         entity: what the values are about.
-        source: the rows that are summed.
-        measures: the integers that are summed.
-        ratios: the quotients made of them.
-        windows: their lengths, whole ticks each.
+        source: the rows they are made of.
         every: the time between two ticks; ticks are multiples of it since 1970-01-01T00:00Z.
-        delay: how far the windows lie in the past.
         ttl: how long a row answers; 0 is for ever.
-        compute_lag: from a tick to its rows' created time.
-        visible_lag: from the created time to readable online.
         freshness: how old the watermark may be.
         owner: who answers for it.
+        compute_lag: from a tick to its rows' created time.
+        visible_lag: from the created time to readable online.
+        kind: what its values are, in a word.
     """
 
     name: str
     entity: Entity
     source: Source
-    measures: tuple[Measure, ...]
-    windows: tuple[timedelta, ...]
     every: timedelta
     ttl: timedelta
     freshness: Freshness
     owner: str
-    ratios: tuple[Ratio, ...] = ()
-    delay: timedelta = timedelta(0)
     compute_lag: timedelta = timedelta(minutes=5)
     visible_lag: timedelta = timedelta(minutes=5)
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def features(self) -> dict[str, DataType]:
+        """The stored features in order, with their types."""
+
+    @property
+    @abstractmethod
+    def rules(self) -> dict[str, Any]:
+        """What decides a stored value, besides entity, source and ticks."""
 
     @property
     def table(self) -> str:
@@ -169,18 +141,6 @@ class WindowedView:
     def ticks_per_day(self) -> int:
         """How many ticks a day has."""
         return DAY // self.every
-
-    def column(self, name: str, window: timedelta) -> str:
-        """Return the feature's name: that of a measure or ratio and the window, such as `nb_tx_7d`."""
-        unit, size = ("d", DAY) if window % DAY == timedelta(0) else ("h", timedelta(hours=1))
-        return f"{name}_{window // size}{unit}"
-
-    @property
-    def features(self) -> dict[str, DataType]:
-        """The stored features in order, with their types: measures, then ratios, by window."""
-        integers: dict[str, DataType] = {self.column(m.name, w): "int64" for m in self.measures for w in self.windows}
-        floats: dict[str, DataType] = {self.column(r.name, w): "float64" for r in self.ratios for w in self.windows}
-        return integers | floats
 
     @property
     def schema(self) -> pa.Schema:
@@ -202,82 +162,25 @@ class WindowedView:
                 "name": self.name,
                 "join_key": [self.entity.join_key, self.entity.dtype],
                 "source": [self.source.table, self.source.event_time, self.source.known_at],
-                "measures": [[m.name, m.column] for m in self.measures],
-                "ratios": [[r.name, r.numerator, r.denominator, r.empty] for r in self.ratios],
-                "windows": [w // MICROSECOND for w in self.windows],
                 "every": self.every // MICROSECOND,
-                "delay": self.delay // MICROSECOND,
+                **self.rules,
             }
         )
 
+    def _refuse_ticks(self) -> None:
+        """Refuse ticks that do not tile a day, and a ttl that leaves holes between them.
 
-def windowed_view(
-    *,
-    name: str,
-    entity: Entity,
-    source: Source,
-    measures: Sequence[Measure],
-    windows: Sequence[timedelta],
-    every: timedelta,
-    ttl: timedelta,
-    freshness: Freshness,
-    owner: str,
-    ratios: Sequence[Ratio] = (),
-    delay: timedelta = timedelta(0),
-    compute_lag: timedelta = timedelta(minutes=5),
-    visible_lag: timedelta = timedelta(minutes=5),
-    description: str = "",
-    tags: Mapping[str, str] | None = None,
-) -> WindowedView:
-    """Declare a view of sums over sliding windows, evaluated at ticks; see `WindowedView` for each argument.
-
-    Raises:
-        UseCaseError: the declaration contradicts itself.
-    """
-    view = WindowedView(
-        name=name,
-        entity=entity,
-        source=source,
-        measures=tuple(measures),
-        windows=tuple(sorted(windows)),
-        every=every,
-        ttl=ttl,
-        freshness=freshness,
-        owner=owner,
-        ratios=tuple(ratios),
-        delay=delay,
-        compute_lag=compute_lag,
-        visible_lag=visible_lag,
-        description=description,
-        tags=dict(tags or {}),
-    )
-    _refuse_contradictions(view)
-    return view
-
-
-def _refuse_contradictions(view: WindowedView) -> None:
-    if view.every <= timedelta(0) or DAY % view.every:
-        raise UseCaseError(f"view {view.name}: every={view.every} does not divide a day into whole ticks")
-    if not view.windows or not view.measures:
-        raise UseCaseError(f"view {view.name} needs at least one window and one measure")
-    for window in view.windows:
-        if window <= timedelta(0) or window % view.every:
-            raise UseCaseError(f"view {view.name}: window {window} is not a whole number of ticks of {view.every}")
-    known = {m.name for m in view.measures}
-    for quotient in view.ratios:
-        for part in (quotient.numerator, quotient.denominator):
-            if part not in known:
-                raise UseCaseError(
-                    f"view {view.name}: ratio {quotient.name} divides {part!r}, which is no measure of it"
-                )
-    if len(view.features) != (len(view.measures) + len(view.ratios)) * len(view.windows):
-        raise UseCaseError(f"view {view.name} declares one feature name twice")
-    least = DAY + view.every + view.compute_lag + view.visible_lag
-    if view.ttl and view.ttl < least:
-        raise UseCaseError(
-            f"view {view.name}: ttl {view.ttl} is shorter than a day's heartbeat, a tick and both lags ({least})",
-            hint="rows of a quiet key would expire between two heartbeats",
-        )
+        Raises:
+            UseCaseError: they contradict each other.
+        """
+        if self.every <= timedelta(0) or DAY % self.every:
+            raise UseCaseError(f"view {self.name}: every={self.every} does not divide a day into whole ticks")
+        least = DAY + self.every + self.compute_lag + self.visible_lag
+        if self.ttl and self.ttl < least:
+            raise UseCaseError(
+                f"view {self.name}: ttl {self.ttl} is shorter than a day's heartbeat, a tick and both lags ({least})",
+                hint="rows of a quiet key would expire between two heartbeats",
+            )
 
 
 @dataclass(frozen=True)
@@ -297,7 +200,7 @@ class OnDemandView:
     name: str
     function: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     inputs: Mapping[str, DataType]
-    reads: tuple[tuple[WindowedView, str], ...]
+    reads: tuple[tuple[StoredView, str], ...]
     outputs: Mapping[str, DataType]
     owner: str
     description: str = ""
@@ -332,7 +235,7 @@ class FeatureService:
     """The features of one model, in the model's order."""
 
     name: str
-    features: tuple[tuple[WindowedView | OnDemandView, str], ...]
+    features: tuple[tuple[StoredView | OnDemandView, str], ...]
     owner: str
     description: str = ""
 

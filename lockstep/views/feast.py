@@ -30,7 +30,7 @@ from lockstep.views.declare import (
     Entity,
     FeatureService,
     OnDemandView,
-    WindowedView,
+    StoredView,
 )
 from lockstep.views.use_case import UseCase
 
@@ -107,7 +107,7 @@ def entity(declared: Entity) -> feast.Entity:
     )
 
 
-def feature_view(view: WindowedView, project: str) -> feast.FeatureView:
+def feature_view(view: StoredView, project: str) -> feast.FeatureView:
     """Return a windowed view as Feast knows it: its table in the lake, its types, ttl, lags and freshness."""
     source = IcebergSource(
         warehouse=WAREHOUSE,
@@ -170,7 +170,7 @@ def on_demand_feature_view(view: OnDemandView, project: str) -> feast.OnDemandFe
 
 def feature_service(service: FeatureService, project: str) -> feast.FeatureService:
     """Return a feature service as Feast knows it; Feast keeps the features by view, the declared order stays in the contract."""
-    wanted: dict[str, tuple[WindowedView | OnDemandView, list[str]]] = {}
+    wanted: dict[str, tuple[StoredView | OnDemandView, list[str]]] = {}
     for view, feature in service.features:
         wanted.setdefault(view.name, (view, []))[1].append(feature)
     return feast.FeatureService(
@@ -253,7 +253,7 @@ def _transformation(view: OnDemandView) -> PandasTransformation:
 def _sources(
     view: OnDemandView, project: str
 ) -> list[feast.FeatureView | feast.RequestSource | FeatureViewProjection]:
-    read: dict[str, tuple[WindowedView, list[str]]] = {}
+    read: dict[str, tuple[StoredView, list[str]]] = {}
     for source, feature in view.reads:
         read.setdefault(source.name, (source, []))[1].append(feature)
     stored = [_some(feature_view(source, project), features) for source, features in read.values()]
@@ -261,8 +261,8 @@ def _sources(
     return [*stored, request] if view.inputs else [*stored]
 
 
-def _derived(view: WindowedView | OnDemandView, project: str) -> feast.FeatureView | feast.OnDemandFeatureView:
-    if isinstance(view, WindowedView):
+def _derived(view: StoredView | OnDemandView, project: str) -> feast.FeatureView | feast.OnDemandFeatureView:
+    if isinstance(view, StoredView):
         return feature_view(view, project)
     return on_demand_feature_view(view, project)
 

@@ -10,9 +10,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lockstep.errors import BadInput, UseCaseError, nearest
-from lockstep.views.declare import Entity, FeatureService, OnDemandView, Source, WindowedView
+from lockstep.views.declare import Entity, FeatureService, OnDemandView, Source, StoredView
 
-_Named = TypeVar("_Named", WindowedView, OnDemandView, FeatureService)
+_Named = TypeVar("_Named", StoredView, OnDemandView, FeatureService)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a model must reach on the held-out days before it is promoted, and where its scores become decisions.
+
+    Attributes:
+        average_precision: the least average precision.
+        auc: the least area under the ROC curve.
+        decision: the score from which on a row counts as positive.
+    """
+
+    average_precision: float
+    auc: float
+    decision: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class ModelRecipe:
         train: how many days of event time are fitted on.
         gap: the label delay, kept free between the two.
         test: how many days are held out, the last ones whose labels are known.
+        thresholds: what the model must reach.
     """
 
     name: str
@@ -48,6 +64,7 @@ class ModelRecipe:
     train: timedelta
     gap: timedelta
     test: timedelta
+    thresholds: Thresholds
 
 
 @dataclass(frozen=True)
@@ -57,14 +74,14 @@ class UseCase:
     project: str
     entities: tuple[Entity, ...]
     sources: tuple[Source, ...]
-    views: tuple[WindowedView, ...]
+    views: tuple[StoredView, ...]
     on_demand: tuple[OnDemandView, ...]
     services: tuple[FeatureService, ...]
     model: ModelRecipe
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def view(self, name: str) -> WindowedView:
-        """Return the windowed view of that name.
+    def view(self, name: str) -> StoredView:
+        """Return the stored view of that name.
 
         Raises:
             BadInput: there is none.
@@ -101,9 +118,7 @@ def load_use_case(package: str) -> UseCase:
     Raises:
         UseCaseError: it does not import (with file and line), or declares none.
     """
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _import_from_here()
     try:
         module = importlib.import_module(f"{package}.definitions")
     except Exception as failure:
@@ -112,6 +127,33 @@ def load_use_case(package: str) -> UseCase:
     if not isinstance(use_case, UseCase):
         raise UseCaseError(f"{module.__file__} declares no `use_case = UseCase(...)`")
     return use_case
+
+
+def project_of(package: str) -> str:
+    """Return a use case's project without importing its definitions: `PROJECT` of the package itself.
+
+    Raises:
+        UseCaseError: it does not import, or has no `PROJECT`.
+    """
+    _import_from_here()
+    try:
+        module = importlib.import_module(package)
+    except ImportError as failure:
+        raise UseCaseError(
+            f"the use case {package!r} does not import: {failure}",
+            hint="LOCKSTEP_USE_CASE names a package in this folder or one that is installed",
+        ) from failure
+    name = getattr(module, "PROJECT", None)
+    if not isinstance(name, str):
+        raise UseCaseError(f"the use case {package!r} has no PROJECT", hint='write PROJECT = "…" in its __init__.py')
+    return name
+
+
+def _import_from_here() -> None:
+    """Let the folder we are called in be imported from: a console script's own path does not hold it."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
 
 def _where(failure: Exception, package: str) -> str:

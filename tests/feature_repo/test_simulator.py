@@ -36,7 +36,8 @@ SMALL = SimulatorParameters(
     compromised_terminals_per_day=1.5,
     compromised_customers_per_day=2.5,
 )
-TABLES = ("customers", "terminals", "transactions", "labels")
+KNOWN_AT = {"customers": "known_at", "terminals": "known_at", "transactions": "ingested_at", "labels": "labelled_at"}
+TABLES = tuple(KNOWN_AT)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,10 @@ def digest(world: World) -> str:
     sha = hashlib.sha256()
     for name in TABLES:
         for column in getattr(world, name).columns:
-            sha.update(column.cast(pa.int64() if pa.types.is_timestamp(column.type) else column.type).to_numpy().data)
+            values = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+            sha.update(
+                repr(values.to_pylist()).encode() if pa.types.is_string(column.type) else values.to_numpy().data
+            )
     return sha.hexdigest()
 
 
@@ -76,6 +80,16 @@ def test_equal_parameters_make_equal_tables(small: World) -> None:
 def test_another_seed_makes_every_table_different(small: World) -> None:
     other = simulate(replace(SMALL, seed=2))
     assert not any(getattr(other, name).equals(getattr(small, name)) for name in TABLES)
+
+
+def test_a_seed_means_the_payments_it_always_meant(small: World) -> None:
+    first = [list(row.values())[1:5] for row in by_id(small.transactions)[:3]]
+    assert first == [
+        [START + timedelta(minutes=52, seconds=36), 32, 211, 3_432],
+        [START + timedelta(hours=2, minutes=10, seconds=11), 51, 287, 13_683],
+        [START + timedelta(hours=2, minutes=10, seconds=47), 17, 211, 2_378],
+    ]
+    assert small.transactions.num_rows == 4_673
 
 
 @pytest.mark.parametrize(("zone", "locale", "hash_seed"), [("America/New_York", "de_DE.UTF-8", "1")])
@@ -159,10 +173,10 @@ def test_payments_arrive_within_seconds_and_at_most_a_minute(published: World) -
 
 
 def test_the_places_of_customers_and_terminals_fill_the_map(published: World) -> None:
-    for name, rows in (("customers", 5_000), ("terminals", 10_000)):
-        table = getattr(published, name)
+    for name, first, rows in (("customers", "home", 5_000), ("terminals", "terminal", 10_000)):
+        table = getattr(published, name).slice(0, rows)
         assert table[table.column_names[0]].to_pylist() == list(range(rows))
-        for axis in ("x", "y"):
+        for axis in (f"{first}_x", f"{first}_y"):
             assert pc.min_max(table[axis]).as_py() == pytest.approx({"min": 0, "max": 100}, abs=0.1)
             assert pc.mean(table[axis]).as_py() == pytest.approx(50, abs=2)
 
@@ -176,8 +190,24 @@ def test_the_four_tables_have_exactly_the_declared_schemas(small: World) -> None
     declared = {name: {field.name: field.type for field in schema} for name, schema in SCHEMAS.items()}
     common = {"transaction_id": pa.int64(), "tx_datetime": stamp, "customer_id": pa.int64(), "terminal_id": pa.int64()}
     assert declared == {
-        "customers": {"customer_id": pa.int64(), "x": pa.float64(), "y": pa.float64()},
-        "terminals": {"terminal_id": pa.int64(), "x": pa.float64(), "y": pa.float64()},
+        "customers": {
+            "customer_id": pa.int64(),
+            "home_x": pa.float64(),
+            "home_y": pa.float64(),
+            "segment": pa.string(),
+            "card_issued_day": pa.int64(),
+            "changed_at": stamp,
+            "known_at": stamp,
+        },
+        "terminals": {
+            "terminal_id": pa.int64(),
+            "terminal_x": pa.float64(),
+            "terminal_y": pa.float64(),
+            "category": pa.string(),
+            "installed_day": pa.int64(),
+            "changed_at": stamp,
+            "known_at": stamp,
+        },
         "transactions": common | {"amount_cents": pa.int64(), "ingested_at": stamp},
         "labels": common | {"tx_fraud": pa.int64(), "tx_fraud_scenario": pa.int64(), "labelled_at": stamp},
     }
@@ -205,12 +235,12 @@ def test_every_transaction_has_one_label_that_agrees_on_time_customer_and_termin
 
 
 def test_customers_pay_only_within_their_radius_and_at_every_terminal_there(small: World) -> None:
-    customers, terminals = small.customers.to_pylist(), small.terminals.to_pylist()
+    customers, terminals = small.customers.slice(0, 60).to_pylist(), small.terminals.slice(0, 300).to_pylist()
     within = {
         (c["customer_id"], t["terminal_id"])
         for c in customers
         for t in terminals
-        if math.hypot(c["x"] - t["x"], c["y"] - t["y"]) < SMALL.radius
+        if math.hypot(c["home_x"] - t["terminal_x"], c["home_y"] - t["terminal_y"]) < SMALL.radius
     }
     reach = draw_population(SMALL).reach
     found = zip(np.repeat(np.arange(60), reach.size).tolist(), reach.terminal_id.tolist(), strict=True)
@@ -223,7 +253,8 @@ def test_customers_pay_only_within_their_radius_and_at_every_terminal_there(smal
 
 def test_a_customer_without_a_terminal_in_reach_never_pays() -> None:
     lonely = simulate(replace(SMALL, radius=1e-9))
-    assert [getattr(lonely, name).num_rows for name in TABLES] == [60, 300, 0, 0]
+    assert (lonely.transactions.num_rows, lonely.labels.num_rows) == (0, 0)
+    assert set(lonely.customers["customer_id"].to_pylist()) == set(range(60))
     few = replace(SMALL, radius=3.0)
     reachless = set(np.flatnonzero(draw_population(few).reach.size == 0).tolist())
     paying = set(simulate(few).transactions["customer_id"].to_pylist())
@@ -310,10 +341,10 @@ def test_hourly_slices_put_together_are_the_whole_table_in_its_order(small: Worl
 
 @given(data=st.data())
 def test_a_slice_is_what_a_filter_on_the_known_time_finds(small: World, data: st.DataObject) -> None:
-    name, column = data.draw(st.sampled_from([("transactions", "ingested_at"), ("labels", "labelled_at")]))
+    name, column = data.draw(st.sampled_from(list(KNOWN_AT.items())))
     known = getattr(small, name)[column]
     moments = st.one_of(
-        st.datetimes(datetime(2018, 3, 30), datetime(2018, 5, 30), timezones=st.just(UTC)),  # noqa: DTZ001
+        st.datetimes(datetime(2018, 3, 29), datetime(2018, 5, 30), timezones=st.just(UTC)),  # noqa: DTZ001
         st.integers(0, len(known) - 1).map(lambda i: known[i].as_py()),  # exactly on a row
     )
     start, end = sorted([data.draw(moments), data.draw(moments)])
@@ -334,9 +365,11 @@ def test_labels_are_known_no_earlier_than_the_label_delay() -> None:
     assert 0 < first_day.num_rows == sum(row["tx_datetime"] < START + DAY for row in world.labels.to_pylist())
 
 
-def test_customers_and_terminals_are_known_from_the_beginning_only(small: World) -> None:
-    assert small.known_between("customers", None, START).num_rows == 60
-    assert small.known_between("terminals", START, START + DAY).num_rows == 0
+def test_every_customer_and_terminal_is_known_before_the_world_starts(small: World) -> None:
+    assert small.known_between("customers", None, START)["customer_id"].to_pylist() == list(range(60))
+    assert small.known_between("terminals", None, START)["terminal_id"].to_pylist() == list(range(300))
+    later = small.known_between("customers", START, START + 60 * DAY)
+    assert 0 < later.num_rows == small.customers.num_rows - 60
 
 
 # --- into the lake ---
@@ -362,13 +395,13 @@ class RecordingLake:
 def test_appending_slices_brings_the_whole_world_into_the_lake_once(small: World) -> None:
     lake = RecordingLake()
     first = append_slice(lake, small, None, START + 10 * DAY)
-    assert (first["customers"], first["terminals"]) == (60, 300)
     second = append_slice(lake, small, START + 10 * DAY, START + 60 * DAY)
-    assert second.keys() == {"transactions", "labels"}
+    assert (tuple(first), tuple(second)) == (TABLES, TABLES)
+    assert (first["customers"] >= 60, first["terminals"] >= 300, second["customers"] > 0) == (True, True, True)
     for name in TABLES:
         stored = pa.concat_tables([rows for table, rows in lake.commits if table == name])
         assert stored.equals(getattr(small, name))
-        assert stored.num_rows == first[name] + second.get(name, 0)
+        assert stored.num_rows == first[name] + second[name]
     assert lake.partitions == {
         "customers": None,
         "terminals": None,
@@ -379,8 +412,8 @@ def test_appending_slices_brings_the_whole_world_into_the_lake_once(small: World
 
 def test_a_slice_without_new_rows_ensures_the_tables_and_commits_nothing(small: World) -> None:
     lake = RecordingLake()
-    assert append_slice(lake, small, START - DAY, START) == {"transactions": 0, "labels": 0}
-    assert lake.partitions.keys() == {"transactions", "labels"}
+    assert append_slice(lake, small, START - HOUR, START) == dict.fromkeys(TABLES, 0)
+    assert tuple(lake.partitions) == TABLES
     assert lake.commits == []
 
 

@@ -74,7 +74,7 @@ def test_the_challenger_answers_as_the_estimator_fitted_by_hand(project: Project
         matrix(contract, split(project, "train")), split(project, "train")["tx_fraud"].to_numpy()
     )
 
-    found = registry.challenger(project.settings, "fraud")
+    found = registry.require_model(project.settings, "fraud", "challenger")
     artifact = load_artifact(found.model_dir)
 
     assert (found.version, found.digest) == (1, trained.digest)
@@ -123,7 +123,7 @@ def test_an_integer_that_float64_cannot_hold_is_an_error(project: Project) -> No
 
 
 def test_what_is_known_about_a_version_is_in_its_tags(project: Project, trained: Trained) -> None:
-    tags = dict(registry.challenger(project.settings, "fraud").tags)
+    tags = dict(registry.require_model(project.settings, "fraud", "challenger").tags)
 
     assert len(tags.pop("lockstep.recipe")) == 64
     assert tags == {
@@ -171,7 +171,7 @@ def test_mlflow_says_nothing_not_even_when_its_store_is_made(
     fresh = project.settings.model_copy(update={"tracking_url": f"sqlite:///{project.settings.home}/fresh.db"})
 
     train(fresh, project.use_case, project.training_set.table)
-    registry.challenger(fresh, "fraud")
+    registry.require_model(fresh, "fraud", "challenger")
 
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
@@ -192,11 +192,11 @@ def test_another_estimator_on_the_same_set_is_another_version_and_the_new_challe
 
     second = train(settings, smaller, table)
 
-    assert (second.version, registry.challenger(settings, "fraud").version) == (2, 2)
+    assert (second.version, registry.require_model(settings, "fraud", "challenger").version) == (2, 2)
     assert second.digest != trained.digest
     assert second.contract_hash == trained.contract_hash
     assert train(settings, project.use_case, table).version == 1
-    assert registry.challenger(settings, "fraud").version == 2, "a rerun does not move the alias back"
+    assert registry.require_model(settings, "fraud", "challenger").version == 2, "a rerun does not move the alias back"
 
 
 def test_a_challenger_whose_alias_was_lost_gets_it_back(project: Project, trained: Trained) -> None:
@@ -207,7 +207,7 @@ def test_a_challenger_whose_alias_was_lost_gets_it_back(project: Project, traine
 
     train(settings, project.use_case, project.training_set.table)
 
-    assert registry.challenger(settings, "fraud").version == trained.version
+    assert registry.require_model(settings, "fraud", "challenger").version == trained.version
 
 
 def test_a_champion_that_is_replaced_becomes_the_previous_one(project: Project, trained: Trained) -> None:
@@ -217,22 +217,22 @@ def test_a_champion_that_is_replaced_becomes_the_previous_one(project: Project, 
         project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=6, random_state=0)),
         project.training_set.table,
     )
-    assert registry.by_alias(settings, "fraud", "champion") is None
+    assert registry.find_model(settings, "fraud", "champion") is None
 
     registry.set_alias(settings, "fraud", "champion", trained.version, {"lockstep.parity": "passed"})
-    assert registry.by_alias(settings, "fraud", "champion").tags["lockstep.parity"] == "passed"
-    assert registry.by_alias(settings, "fraud", "previous") is None
+    assert registry.find_model(settings, "fraud", "champion").tags["lockstep.parity"] == "passed"
+    assert registry.find_model(settings, "fraud", "previous") is None
 
     for _ in range(2):
         registry.set_alias(settings, "fraud", "champion", second.version)
-        assert registry.by_alias(settings, "fraud", "champion").version == second.version
-        assert registry.by_alias(settings, "fraud", "previous").version == trained.version
+        assert registry.find_model(settings, "fraud", "champion").version == second.version
+        assert registry.find_model(settings, "fraud", "previous").version == trained.version
 
 
 def test_a_model_or_version_that_is_not_there_is_said(project: Project, trained: Trained) -> None:
     settings = project.settings
     with pytest.raises(BadInput, match="model 'frodd' has no challenger"):
-        registry.challenger(settings, "frodd")
+        registry.require_model(settings, "frodd", "challenger")
     with pytest.raises(BadInput, match="model 'fraud' has no version 99"):
         registry.set_alias(settings, "fraud", "champion", 99)
 
@@ -245,7 +245,7 @@ def test_a_folder_somebody_changed_is_refused(project: Project) -> None:
     (done.model_dir / "MLmodel").write_text(described.replace("owner: fraud-ml", "owner: somebody"))
 
     with pytest.raises(Terminal, match=f"fraud version {done.version} is not what was registered"):
-        registry.by_alias(project.settings, "fraud", "tampered")
+        registry.find_model(project.settings, "fraud", "tampered")
 
 
 def test_a_model_that_is_elsewhere_is_not_supported_yet() -> None:

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockstep.views import Entity, Source, WindowedView, count, hours, minutes, ratio, soft, total, windowed_view
-from lockstep.views.ticks import TickRange, source_bounds, tick_sql
+from lockstep.views.ticks import TickRange
+from lockstep.views.windowed_ticks import WindowedTicks
 
 HOUR = 3_600_000_000
 LAG = 300_000_000
@@ -92,7 +93,8 @@ def computed(rows: list[Row], ticks: TickRange, answered: Answer | None = None) 
             "tx_fraud": pa.array([r.fraud for r in rows], pa.int64()),
         }
     )
-    start, end = source_bounds(view(), ticks)
+    query = WindowedTicks(view())
+    start, end = query.source_bounds(ticks)
     first = ticks.first * HOUR
     answers = {k: v for k, (at, v) in (answered or {}).items() if first - at <= TTL * HOUR}
     table = pa.table(
@@ -105,7 +107,8 @@ def computed(rows: list[Row], ticks: TickRange, answered: Answer | None = None) 
             f"CREATE VIEW source AS SELECT * FROM all_rows WHERE event_us >= {start} AND event_us < {end}"
         )
         connection.register("answered", table)
-        found = connection.sql(tick_sql(view(), ticks, "duckdb")).to_arrow_table()
+        connection.execute(f"CREATE VIEW span AS SELECT {ticks.first} AS first, {ticks.last} AS last")
+        found = connection.sql(query.sql("duckdb", known_per_tick=ticks.known_per_tick)).to_arrow_table()
     return found.cast(
         pa.schema([(n, pa.float64() if n.startswith("rate") else pa.int64()) for n in found.column_names])
     )

@@ -1,0 +1,1 @@
+"""What state everything is in: who owns which view, what it serves, how fresh it is."""

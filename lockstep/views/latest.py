@@ -1,0 +1,117 @@
+"""The newest attributes of a key, as a slowly changing table tells them: where a customer lives, what a shop sells."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from lockstep.errors import UseCaseError, nearest
+from lockstep.views.declare import (
+    ARROW_TYPES,
+    CREATED_TIMESTAMP,
+    EVENT_TIMESTAMP,
+    DataType,
+    Entity,
+    Freshness,
+    Source,
+    StoredView,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatestView(StoredView):
+    """The attributes that a key's newest source row gives, at every tick T.
+
+    The newest of the rows with an event time before T is the one with the greatest event time, and of those the one that
+    became known last; should two still be equal, the one with the greater values, column by column, null the least. A null
+    attribute is a value. Attributes hold until they are replaced: a key that was seen once lives for ever.
+
+    Attributes:
+        columns: the source's columns and their types, in order; the features have the same names.
+    """
+
+    kind = "latest"
+    columns: Mapping[str, DataType]
+
+    @property
+    def features(self) -> dict[str, DataType]:
+        """The stored features in order, with their types: the columns."""
+        return dict(self.columns)
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The kind, and which columns."""
+        return {"kind": self.kind, "columns": [[name, dtype] for name, dtype in self.columns.items()]}
+
+    @property
+    def heartbeat(self) -> int | None:
+        """After how many ticks a row is written again although nothing changed; None where rows never expire."""
+        return max(1, self.ttl // (2 * self.every)) if self.ttl else None
+
+    def refuse_contradictions(self) -> None:
+        """Refuse a declaration that contradicts itself.
+
+        Raises:
+            UseCaseError: it does.
+        """
+        # The base's rule for the ttl is about a heartbeat a day; this heartbeat follows from the ttl.
+        replace(self, ttl=timedelta(0))._refuse_ticks()
+        least = 2 * (self.every + self.compute_lag + self.visible_lag)
+        if self.ttl and self.ttl < least:
+            raise UseCaseError(
+                f"view {self.name}: ttl {self.ttl} is shorter than two ticks with both lags ({least})",
+                hint="a row would expire before the one that repeats it can be read",
+            )
+        self._refuse_columns()
+
+    def _refuse_columns(self) -> None:
+        if not self.columns:
+            raise UseCaseError(f"view {self.name} needs at least one column")
+        # Engines do not tell A from a.
+        taken = {name.lower() for name in (self.entity.join_key, EVENT_TIMESTAMP, CREATED_TIMESTAMP)}
+        for name, dtype in self.columns.items():
+            if name.lower() in taken:
+                raise UseCaseError(f"view {self.name}: its table has another column named {name!r}")
+            taken.add(name.lower())
+            if dtype not in ARROW_TYPES:
+                raise UseCaseError(
+                    f"view {self.name}: column {name} has the unknown type {dtype!r}", hint=nearest(dtype, ARROW_TYPES)
+                )
+
+
+def latest_view(
+    *,
+    name: str,
+    entity: Entity,
+    source: Source,
+    columns: Mapping[str, DataType],
+    every: timedelta,
+    ttl: timedelta,
+    freshness: Freshness,
+    owner: str,
+    compute_lag: timedelta = timedelta(minutes=5),
+    visible_lag: timedelta = timedelta(minutes=5),
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> LatestView:
+    """Declare a view of the newest attributes of a key, evaluated at ticks; see `LatestView` for each argument.
+
+    Raises:
+        UseCaseError: the declaration contradicts itself.
+    """
+    view = LatestView(
+        name=name,
+        entity=entity,
+        source=source,
+        columns=dict(columns),
+        every=every,
+        ttl=ttl,
+        freshness=freshness,
+        owner=owner,
+        compute_lag=compute_lag,
+        visible_lag=visible_lag,
+        description=description,
+        tags=dict(tags or {}),
+    )
+    view.refuse_contradictions()
+    return view

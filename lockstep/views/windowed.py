@@ -1,0 +1,161 @@
+"""Sums over sliding windows: the measures, their ratios, and the view that is made of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from lockstep.clock import MICROSECOND
+from lockstep.errors import UseCaseError
+from lockstep.views.declare import DAY, DataType, Entity, Freshness, Source, StoredView
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An integer that is added up over the rows of a window.
+
+    Attributes:
+        name: of the measure.
+        column: the integer column that is added up; None counts the rows.
+        squared: whether the squares of its values are added up instead.
+    """
+
+    name: str
+    column: str | None = None
+    squared: bool = False
+
+
+def count(name: str) -> Measure:
+    """Count the rows of each window."""
+    return Measure(name)
+
+
+def total(column: str, name: str | None = None) -> Measure:
+    """Add up an integer column over each window."""
+    return Measure(name or column, column)
+
+
+def total_of_squares(column: str, name: str | None = None) -> Measure:
+    """Add up the squares of an integer column over each window: with the sum and the count they give the deviation."""
+    return Measure(name or f"{column}_squared", column, squared=True)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One float64 quotient of two measures of the same window; `empty` where the denominator is 0."""
+
+    name: str
+    numerator: str
+    denominator: str
+    empty: float = 0.0
+
+
+def ratio(name: str, numerator: str, denominator: str, *, empty: float = 0.0) -> Ratio:
+    """Divide one measure by another, once, at the end."""
+    return Ratio(name, numerator, denominator, empty)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowedView(StoredView):
+    """Sums over the half-open windows `[T - delay - window, T - delay)` of a key's rows, at every tick T.
+
+    Attributes:
+        measures: the integers that are summed.
+        ratios: the quotients made of them.
+        windows: their lengths, whole ticks each.
+        delay: how far the windows lie in the past.
+    """
+
+    kind = "windowed"
+    measures: tuple[Measure, ...]
+    windows: tuple[timedelta, ...]
+    ratios: tuple[Ratio, ...] = ()
+    delay: timedelta = timedelta(0)
+
+    def column(self, name: str, window: timedelta) -> str:
+        """Return the feature's name: that of a measure or ratio and the window, such as `nb_tx_7d`."""
+        unit, size = ("d", DAY) if window % DAY == timedelta(0) else ("h", timedelta(hours=1))
+        return f"{name}_{window // size}{unit}"
+
+    @property
+    def features(self) -> dict[str, DataType]:
+        """The stored features in order, with their types: measures, then ratios, by window."""
+        integers: dict[str, DataType] = {self.column(m.name, w): "int64" for m in self.measures for w in self.windows}
+        floats: dict[str, DataType] = {self.column(r.name, w): "float64" for r in self.ratios for w in self.windows}
+        return integers | floats
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What is summed, divided, over which windows, and how long ago."""
+        return {
+            "measures": [[m.name, m.column, *(["squared"] if m.squared else [])] for m in self.measures],
+            "ratios": [[r.name, r.numerator, r.denominator, r.empty] for r in self.ratios],
+            "windows": [w // MICROSECOND for w in self.windows],
+            "delay": self.delay // MICROSECOND,
+        }
+
+    def refuse_contradictions(self) -> None:
+        """Refuse a declaration that contradicts itself.
+
+        Raises:
+            UseCaseError: it does.
+        """
+        self._refuse_ticks()
+        if not self.windows or not self.measures:
+            raise UseCaseError(f"view {self.name} needs at least one window and one measure")
+        for window in self.windows:
+            if window <= timedelta(0) or window % self.every:
+                raise UseCaseError(f"view {self.name}: window {window} is not a whole number of ticks of {self.every}")
+        known = {m.name for m in self.measures}
+        for quotient in self.ratios:
+            for part in (quotient.numerator, quotient.denominator):
+                if part not in known:
+                    raise UseCaseError(
+                        f"view {self.name}: ratio {quotient.name} divides {part!r}, which is no measure of it"
+                    )
+        if len(self.features) != (len(self.measures) + len(self.ratios)) * len(self.windows):
+            raise UseCaseError(f"view {self.name} declares one feature name twice")
+
+
+def windowed_view(
+    *,
+    name: str,
+    entity: Entity,
+    source: Source,
+    measures: Sequence[Measure],
+    windows: Sequence[timedelta],
+    every: timedelta,
+    ttl: timedelta,
+    freshness: Freshness,
+    owner: str,
+    ratios: Sequence[Ratio] = (),
+    delay: timedelta = timedelta(0),
+    compute_lag: timedelta = timedelta(minutes=5),
+    visible_lag: timedelta = timedelta(minutes=5),
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> WindowedView:
+    """Declare a view of sums over sliding windows, evaluated at ticks; see `WindowedView` for each argument.
+
+    Raises:
+        UseCaseError: the declaration contradicts itself.
+    """
+    view = WindowedView(
+        name=name,
+        entity=entity,
+        source=source,
+        measures=tuple(measures),
+        windows=tuple(sorted(windows)),
+        every=every,
+        ttl=ttl,
+        freshness=freshness,
+        owner=owner,
+        ratios=tuple(ratios),
+        delay=delay,
+        compute_lag=compute_lag,
+        visible_lag=visible_lag,
+        description=description,
+        tags=dict(tags or {}),
+    )
+    view.refuse_contradictions()
+    return view

@@ -1,0 +1,211 @@
+"""Play the loop: history, three trained models, some days of real requests in simulated time, two attempts at promotion.
+
+Everything that happens to the data is a rendered workflow, run as `lockstep run` would. The demo itself only plays the world:
+it delivers the raw events as the source systems would, sends the requests as they happen, moves the clock, and keeps Redis and
+the served processes up.
+"""
+
+import os
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from lockstep.errors import Terminal, Transient
+from lockstep.lake import Lake
+from lockstep.materialize.ledger import Ledger
+from lockstep.parity import report as parity_report
+from lockstep.parity.report import ParityReport
+from lockstep.settings import Settings
+from lockstep.training.registry import CHAMPION, find_model, require_model
+from lockstep.training.spine import Span
+from lockstep.views import load_use_case
+from pipelines._demo.candidate import SECONDS, Candidate
+from pipelines._demo.summary import Attempt, make_report, write_page
+from pipelines._demo.world import Requests, World, load_scenario
+from pipelines._progress import Reporter, Stage
+from pipelines.local import Run, load_template, run_workflow
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+# Per hourly tick T: requests up to T + BOTH_LAGS are answered from the tick before, since T is not online earlier.
+BEFORE_COMPUTE = timedelta(minutes=4)
+COMPUTE_LAG = timedelta(minutes=5)
+BOTH_LAGS = timedelta(minutes=10)
+END_OF_TICK = timedelta(minutes=59)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a world the demo plays.
+
+    Attributes:
+        size: of the world, as the use case counts it (cards, for the reference one).
+        history: what is there before the live days.
+        days: how many days are lived through, hour by hour.
+        cadence: hours from one run of `compute-and-materialize` to the next; each computes all ticks since the last one.
+        replayed: rows that the shadow replay sends at the end of each day.
+    """
+
+    size: int = 3_000
+    history: timedelta = timedelta(days=90)
+    days: int = 7
+    cadence: int = 1
+    replayed: int = 40
+
+
+@dataclass
+class Demo:
+    """One run of the demo, in a home of its own that starts empty.
+
+    Args:
+        settings: of the demo's home, with its clock and its store.
+        manifests: the root of the rendered manifests.
+        reporter: told what is going on.
+        scale: how large a world.
+    """
+
+    settings: Settings
+    manifests: Path
+    reporter: Reporter
+    scale: Scale = Scale()
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    def run(self) -> dict[str, Any]:
+        """Run the loop; return what `report.json` holds.
+
+        Raises:
+            LockstepError: a step failed; the message names it and its log.
+        """
+        started = time.monotonic()
+        use_case = load_use_case(self.settings.use_case)
+        scenario = load_scenario(self.settings.use_case)
+        lake = Lake.open(self.settings, use_case.project)
+        clock, length = self.settings.clock, timedelta(days=self.scale.days)
+        with self._stage("simulate") as stage:
+            days = (self.scale.history + length + DAY).days
+            world = World(lake, use_case, scenario, self.scale.size, days)
+            since = world.start + self.scale.history
+            told = world.deliver(since)
+            clock.advance_to(since)
+            stage.say(", ".join(f"{rows:,} {table}" for table, rows in told.items()) + " in the lake")
+        with self._stage("apply-definitions"):
+            self._workflow("apply-definitions")
+        with self._stage("backfill"):
+            # A day before the first row to train on: by then each quiet key has had its heartbeat.
+            start = max(world.start, Span.of(use_case.model, since).start - DAY)
+            self._workflow("backfill", start=start.isoformat(), end=since.isoformat())
+        with self._stage("train", 3) as stage:
+            before = self._train(stage, "without feature views", since, service=scenario.BASELINE)
+            after = self._train(stage, "with feature views", since)
+            # The same rows to the last: nothing new is in the lake. Only the contract says another time.
+            clock.advance_to(since + timedelta(minutes=1))
+            skewed = self._train(stage, "the same model, one column misread", since + timedelta(minutes=1))
+        with ExitStack() as running:
+            with self._stage("serve", 3) as stage:
+                for candidate in (before, after, skewed):
+                    skew = scenario.SKEW if candidate is skewed else None
+                    candidate.serve(self.settings, use_case.model.name, running, skew)
+                    stage.advance()
+                os.environ["LOCKSTEP_SHADOW_URL"] = after.url
+            with self._stage("live", self.scale.days * 24) as stage:
+                requests = world.requests(since, length)
+                self._live(stage, world, since, requests, [before, after, skewed], after)
+        until = clock.now()
+        with self._stage("promote", 2) as stage:
+            attempts = []
+            for candidate in (after, skewed):
+                attempts.append(self._promote(lake, use_case.model.name, candidate, since, until))
+                stage.advance()
+        self.seconds["total"] = round(time.monotonic() - started, 1)
+        ledger = Ledger.open(self.settings, use_case.project)
+        report = make_report(
+            self.settings, use_case, lake, ledger, [before, after, skewed], attempts, scenario, requests, self.seconds
+        )
+        write_page(self.settings, attempts, report, scenario.POSITIVES)
+        return report
+
+    def _train(self, stage: Stage, label: str, known_at: datetime, service: str = "") -> Candidate:
+        outputs = self._workflow("train", known_at=known_at.isoformat(), service=service).outputs
+        name = load_use_case(self.settings.use_case).model.name
+        model = require_model(self.settings, name, outputs["version"])
+        stage.say(
+            f"version {model.version}, {label}: average precision {model.metrics['average_precision']:.3f}, "
+            f"AUC {model.metrics['auc']:.3f} on the days held out"
+        )
+        stage.advance()
+        return Candidate(label, model, int(outputs["rows"]))
+
+    def _live(
+        self,
+        stage: Stage,
+        world: World,
+        since: datetime,
+        requests: Requests,
+        candidates: list[Candidate],
+        replayed: Candidate,
+    ) -> None:
+        """Live through the ticks: what happens inside the lags is asked before the tick is online, the rest after."""
+        clock = self.settings.clock
+        with httpx.Client(timeout=SECONDS) as client:
+            for number in range(self.scale.days * 24):
+                tick = since + number * HOUR
+                runs = number % self.scale.cadence == 0
+                if runs:
+                    clock.advance_to(tick + BEFORE_COMPUTE)
+                    self._ask(client, candidates, requests.between(tick, tick + BOTH_LAGS))
+                    clock.advance_to(tick + COMPUTE_LAG)
+                    world.deliver(tick + COMPUTE_LAG)
+                    self._workflow("compute-and-materialize", window_end=tick.isoformat())
+                clock.advance_to(tick + END_OF_TICK)
+                self._ask(client, candidates, requests.between(tick + BOTH_LAGS if runs else tick, tick + HOUR))
+                if number % 24 == 23:
+                    model = str(replayed.model.version)
+                    self._workflow("shadow-replay", model=model, rows=str(self.scale.replayed))
+                stage.advance()
+
+    @staticmethod
+    def _ask(client: httpx.Client, candidates: list[Candidate], requests: Requests) -> None:
+        for candidate in candidates:
+            candidate.ask(client, requests)
+
+    def _promote(self, lake: Lake, name: str, candidate: Candidate, since: datetime, until: datetime) -> Attempt:
+        run = self._workflow(
+            "promote",
+            model=str(candidate.model.version),
+            since=since.isoformat(),
+            until=until.isoformat(),
+            tolerate_refusal=True,
+        )
+        report: ParityReport = parity_report.load(
+            self.settings, lake, next(n.outputs["report"] for n in run.nodes if "report" in n.outputs)
+        )
+        champion = find_model(self.settings, name, CHAMPION)
+        promoted = champion is not None and champion.version == candidate.model.version
+        return Attempt(candidate, report, promoted)
+
+    def _workflow(self, name: str, *, tolerate_refusal: bool = False, **parameters: str) -> Run:
+        manifest = load_template(self.manifests, name)
+        run = run_workflow(manifest, parameters, logs_dir=self.settings.home / "runs" / f"{time.time_ns()}-{name}")
+        refused = tolerate_refusal and run.exit_code == 3
+        if run.succeeded or refused:
+            return run
+        failed = run.failed
+        words = failed.log.read_text().strip() if failed and failed.log else ""
+        kind = Transient if run.exit_code == 1 else Terminal
+        raise kind(
+            f"workflow {name} failed at {failed.name if failed else '?'} (exit {run.exit_code})\n{words[-2000:]}",
+            hint=f"its log: {failed.log}" if failed else "",
+        )
+
+    @contextmanager
+    def _stage(self, name: str, parts: int = 0) -> Generator[Stage]:
+        started = time.monotonic()
+        with self.reporter.stage(name, parts) as stage:
+            yield stage
+        self.seconds[name] = round(time.monotonic() - started, 1)

@@ -1,0 +1,91 @@
+"""What a person sees of long work: bars on a terminal, plain lines in a pod or a file."""
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO, Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Stage(Protocol):
+    """One piece of work under way."""
+
+    def advance(self) -> None:
+        """Note that one more of its parts is done."""
+
+    def say(self, line: str) -> None:
+        """Tell something worth knowing."""
+
+
+class Reporter(Protocol):
+    """Where progress is told."""
+
+    def stage(self, name: str, parts: int = 0) -> AbstractContextManager[Stage]:
+        """Return the context of a stage; `parts` is how often it will advance, 0 where that is not known."""
+        ...
+
+
+class Lines:
+    """Tells plain lines: the begin and end of a stage, and every quarter of its parts.
+
+    Args:
+        tell: takes a line.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    @contextmanager
+    def stage(self, name: str, parts: int = 0) -> Generator[Stage]:
+        """Tell of one stage; one that fails has no end."""
+        started = time.monotonic()
+        self._tell(f"{name} ...")
+        yield _LineStage(self._tell, name, parts)
+        self._tell(f"{name} done in {time.monotonic() - started:.1f} s")
+
+
+class _LineStage:
+    def __init__(self, tell: Callable[[str], None], name: str, parts: int) -> None:
+        self._name, self._parts, self._done = name, parts, 0
+        self.say = tell
+
+    def advance(self) -> None:
+        self._done += 1
+        if self._parts and self._done * 4 // self._parts > (self._done - 1) * 4 // self._parts:
+            self.say(f"{self._name}: {self._done} of {self._parts}")
+
+
+class Bars:
+    """Draws one bar a stage; what is said appears above them."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._console = Console(file=stream, highlight=False)
+
+    @contextmanager
+    def stage(self, name: str, parts: int = 0) -> Generator[Stage]:
+        """Draw one stage."""
+        columns = [SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description:<18}")]
+        columns += [BarColumn(), MofNCompleteColumn()] if parts else []
+        with Progress(*columns, TimeElapsedColumn(), console=self._console) as progress:
+            task = progress.add_task(name, total=parts or None)
+            yield _BarStage(progress, task)
+            progress.update(task, total=parts or 1, completed=parts or 1)
+
+
+class _BarStage:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self) -> None:
+        self._progress.advance(self._task)
+
+    def say(self, line: str) -> None:
+        self._progress.console.print(f"  {line}", markup=False)
+
+
+def reporter(stream: IO[str]) -> Reporter:
+    """Return bars for a terminal, and plain lines for anything else."""
+    return Bars(stream) if stream.isatty() else Lines(lambda line: click.echo(line, file=stream))

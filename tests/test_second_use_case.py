@@ -1,0 +1,193 @@
+"""Another team's use case runs the same workflows: a setting names it, and nothing in the library does."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from lockstep.local import LocalRedis
+
+ROOT = Path(__file__).parents[1]
+USE_CASES = ROOT / "tests" / "use_cases"
+WORKFLOWS = "apps/base/workflows"
+
+Environment = dict[str, str]
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """What the other team sets; their home is not this checkout."""
+    home = tmp_path_factory.mktemp("pump_care")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("LOCKSTEP_")}
+    return ours | {
+        "PYTHONPATH": str(USE_CASES),
+        "LOCKSTEP_USE_CASE": "pump_care",
+        "LOCKSTEP_HOME": str(home / "home"),
+        "LOCKSTEP_CLOCK_FILE": str(home / "home" / "clock"),
+        "LOCKSTEP_MANIFESTS": str(home / "manifests"),
+    }
+
+
+def python(environment: Environment, *arguments: str) -> str:
+    """Run Python in their folder and return what it prints."""
+    folder = Path(environment["LOCKSTEP_MANIFESTS"]).parent
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def manifests(environment: Environment) -> Path:
+    python(environment, "-m", "pipelines", "render")
+    return Path(environment["LOCKSTEP_MANIFESTS"])
+
+
+@pytest.fixture(scope="module")
+def driven(environment: Environment, manifests: Path) -> Iterator[Document]:
+    """What came of driving the rendered workflows from raw events to a champion."""
+    with LocalRedis(manifests.parent) as redis:
+        store = {"LOCKSTEP_REDIS_HOST": "127.0.0.1", "LOCKSTEP_REDIS_PORT": str(redis.port)}
+        yield json.loads(python(environment | store, str(USE_CASES / "drive.py")).splitlines()[-1])
+
+
+def workflows(root: Path) -> dict[str, str]:
+    """The text of each pipeline's WorkflowTemplate."""
+    return {path.parent.name: path.read_text() for path in sorted((root / WORKFLOWS).glob("*/workflowtemplate.yaml"))}
+
+
+def test_resources_image_and_mutexes_are_named_after_the_project(manifests: Path) -> None:
+    documents = {name: yaml.safe_load(text) for name, text in workflows(manifests).items()}
+    assert {name: document["metadata"]["name"] for name, document in documents.items()} == {
+        name: f"pumpcare-{name}"
+        for name in (
+            "apply-definitions",
+            "backfill",
+            "compute-and-materialize",
+            "drain-served-log",
+            "promote",
+            "shadow-replay",
+            "train",
+            "verify-parity",
+        )
+    }
+    templates = [template for document in documents.values() for template in document["spec"]["templates"]]
+    assert {template["script"]["image"] for template in templates if "script" in template} == {"pumpcare-steps"}
+    mutexes = [mutex["name"] for t in templates for mutex in t.get("synchronization", {}).get("mutexes", ())]
+    assert set(mutexes) == {"pumpcare-{{inputs.parameters.view}}"}
+
+
+def test_nothing_but_the_name_differs_from_the_manifests_of_the_reference_use_case(manifests: Path) -> None:
+    reference = {name: text.replace("fraud-", "pumpcare-") for name, text in workflows(ROOT / "manifests").items()}
+    assert {name: yaml.safe_load(text) for name, text in workflows(manifests).items()} == {
+        name: yaml.safe_load(text) for name, text in reference.items()
+    }
+
+
+def test_check_finds_nothing_wrong_with_them(environment: Environment, manifests: Path) -> None:
+    assert manifests.is_dir()
+    assert json.loads(python(environment, "-m", "pipelines", "check", "--json")) == []
+
+
+def test_no_line_of_the_library_knows_the_use_case() -> None:
+    names = ("pump_care", "pumpcare", "pump_vibration", "site_breakdowns", "pump_failure")
+    sources = [path for folder in ("lockstep", "steps", "pipelines") for path in (ROOT / folder).rglob("*.py")]
+    assert len(sources) > 50
+    assert [path for path in sources if any(name in path.read_text() for name in names)] == []
+
+
+def test_its_function_compares_a_reading_with_its_pumps_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(USE_CASES)
+    from pump_care.on_demand.reading import compare_reading
+
+    # A pump that shakes at twice its mean, one that stood still for a week, and one never seen.
+    found = compare_reading(
+        {
+            "vibration_um": np.array([3_000, 1_000, 1_000]),
+            "pressure_kpa": np.array([550, 600, 600]),
+            "readings_1d": np.array([4.0, 0.0, np.nan]),
+            "vibration_um_1d": np.array([6_000.0, 0.0, np.nan]),
+            "readings_7d": np.array([10.0, 0.0, np.nan]),
+            "vibration_um_7d": np.array([12_000.0, 0.0, np.nan]),
+        }
+    )
+
+    assert {name: values.tolist()[0] for name, values in found.items()} == {
+        "vibration_mm": 3.0,
+        "pressure_bar": 5.5,
+        "vibration_over_mean_1d": 2.0,
+        "vibration_over_mean_7d": 2.5,
+    }
+    assert [name for name, values in found.items() if np.isnan(values[1:]).all()] == [
+        "vibration_over_mean_1d",
+        "vibration_over_mean_7d",
+    ]
+
+
+def test_a_key_is_text_as_well_as_a_number(driven: Document) -> None:
+    assert driven["contract"]["project"] == "pumpcare"
+    assert driven["contract"]["join_keys"] == [
+        {"name": "pump_id", "dtype": "string"},
+        {"name": "site_id", "dtype": "int64"},
+    ]
+
+
+def test_the_model_ranks_far_better_than_chance(driven: Document) -> None:
+    assert driven["no_skill"] < 0.2
+    assert float(driven["trained"]["average_precision"]) > 0.75
+    assert float(driven["trained"]["auc"]) > 0.9
+
+
+def test_400_served_rows_on_both_sides_of_a_materialization_equal_the_lake_and_training(driven: Document) -> None:
+    parity = driven["parity"]
+    assert (parity["verdict"], parity["reasons"]) == ("pass", [])
+    assert (parity["sample"]["uniform"], parity["mismatches"], parity["excused"]) == (400, 0, 0)
+    assert parity["intervals"] == {"pump_vibration": 2, "site_breakdowns": 2}
+    assert min(parity["present"].values()) >= parity["sample"]["required"] == 299
+    assert parity["upper_bound"] < 0.01
+
+
+def test_a_site_without_a_history_is_served_without_one_as_it_would_be_trained(driven: Document) -> None:
+    present = driven["parity"]["present"]
+    assert present["site_breakdowns"] < present["pump_vibration"] == 400
+    strata = {stratum["name"]: stratum for stratum in driven["parity"]["strata"]}
+    assert strata["flag site_breakdowns:missing"] == {
+        "name": "flag site_breakdowns:missing",
+        "rows": 5,
+        "mismatches": 0,
+    }
+
+
+def test_the_gate_lets_it_through_and_the_challenger_becomes_the_champion(driven: Document) -> None:
+    champion, trained, promoted = driven["champion"], driven["trained"], driven["promoted"]
+    assert (promoted["verdict"], promoted["champion"]) == ("pass", trained["version"])
+    assert (str(champion["version"]), champion["digest"]) == (trained["version"], trained["digest"])
+    assert champion["tags"]["lockstep.parity"] == "passed"
+    assert champion["tags"]["lockstep.parity-report"] == promoted["report"] == driven["report"]
+
+
+def test_nothing_of_the_reference_use_case_was_imported_or_kept(driven: Document) -> None:
+    assert driven["imported"] == ["pump_care"]
+    assert [name for name in driven["tables"] if not name.startswith("training_")] == [
+        "outcomes",
+        "parity_reports",
+        "pump_vibration",
+        "readings",
+        "served_log",
+        "site_breakdowns",
+    ]

@@ -1,0 +1,1 @@
+"""Functions run at request time and in training alike."""

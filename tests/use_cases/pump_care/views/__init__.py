@@ -1,0 +1,1 @@
+"""One feature view a file, named as the view; its owner is in the first line."""
