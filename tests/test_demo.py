@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,17 @@ def test_the_demo_promotes_the_clean_model_and_refuses_the_skewed_one_whatever_t
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
     assert shape(report) == json.loads(GOLDEN.read_text()), "scripts read report.json: see docs/design.md, formats"
     views, quality, parity, skew = report["views"], report["quality"], report["parity"], report["skew"]
-    assert list(views) == ["customer_profile", "customer_spend", "terminal_static", "terminal_activity", "terminal_risk"]
-    assert {name: view["watermark"][:10] for name, view in views.items()} == dict.fromkeys(views, "2018-07-01") | {
-        name: "2018-07-01" for name in views
-    }
+    assert list(views) == [
+        "customer_profile",
+        "customer_spend",
+        "terminal_static",
+        "terminal_activity",
+        "terminal_risk",
+    ]
+    watermarks = {name: view["watermark"] for name, view in views.items()}
+    daily, hourly = "2018-07-01T00:00:00+00:00", "2018-07-01T23:00:00+00:00"
+    assert watermarks == {name: daily if name in {"customer_profile", "terminal_static"} else hourly for name in views}
+    assert {view["freshness"] for view in views.values()} == {"fresh"}
     assert report["online_rows"] == sum(view["online_rows"] for view in views.values()) > 4 * 800
 
     assert report["promoted"] is True
@@ -99,7 +106,9 @@ def test_a_second_run_in_one_home_is_told_who_holds_it_and_touches_nothing(tmp_p
     kept.parent.mkdir()
     kept.write_text("{}")
     with hold(tmp_path, "lockstep demo"):
-        with pytest.raises(BadInput, match=rf"`lockstep demo` of .*, process {os.getpid()}, has held {tmp_path} since"):
+        with pytest.raises(
+            BadInput, match=rf"`lockstep demo` of .*, process {os.getpid()}, has held {tmp_path} since"
+        ):
             run_demo(tmp_path, "feature_repo", MANIFESTS, Lines(print))
         command = [sys.executable, "-m", "pipelines", "run", "apply-definitions"]
         environment = os.environ | {"LOCKSTEP_HOME": str(tmp_path)}

@@ -1,17 +1,12 @@
 """The lake: one namespace of Iceberg tables behind one catalog."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io import FileIO
-from pyiceberg.manifest import ManifestEntry, ManifestFile
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
@@ -19,6 +14,7 @@ from pyiceberg.transforms import DayTransform
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
 from lockstep.lake.commit import append_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
+from lockstep.lake.files import AddedFile, added_files, plain_files
 from lockstep.lake.snapshots import Snapshot
 from lockstep.settings import Settings
 
@@ -31,14 +27,6 @@ TABLE_PROPERTIES = {
     # PyIceberg would repeat a lost commit on top of the winner's: two runs of one step would both append.
     "commit.retry.num-retries": "0",
 }
-
-
-@dataclass(frozen=True)
-class AddedFile:
-    """A data file and the sequence number of the snapshot that added it."""
-
-    path: str
-    sequence: int
 
 
 class Lake:
@@ -183,14 +171,7 @@ class Lake:
         last = next((s for s in table.snapshots() if s.sequence_number == up_to), None)
         if last is None:
             raise BadInput(f"{name} has no snapshot with sequence number {up_to}", hint="it may have expired")
-        files = [
-            AddedFile(entry.data_file.file_path, entry.sequence_number or 0)
-            for manifest in last.manifests(table.io)
-            if (manifest.sequence_number or 0) > after
-            for entry in _entries(table.io, manifest)
-            if after < (entry.sequence_number or 0) <= up_to
-        ]
-        return sorted(files, key=lambda f: (f.sequence, f.path))
+        return added_files(table, last, after)
 
     def register(
         self,
@@ -229,21 +210,21 @@ class Lake:
             raise BadInput(
                 f"{name} has no snapshot {snapshot_id}", hint="it may have expired; a tag would have kept it"
             )
-        row_filter = within.expression() if within else AlwaysTrue()
-        scan = table.scan(row_filter=row_filter, selected_fields=tuple(columns), snapshot_id=snapshot_id)
-        tasks = list(scan.plan_files())
-        paths = [task.file.file_path for task in tasks]
-        plain = len(table.schemas()) == 1 and not any(task.delete_files for task in tasks)
-        if not paths:
-            connection.register(view, table.schema().as_arrow().empty_table().select(list(columns)))
-        elif plain and all(path.startswith("file://") for path in paths):
+        snapshot = table.current_snapshot() if snapshot_id is None else table.snapshot_by_id(snapshot_id)
+        paths = plain_files(table, snapshot, within)
+        if paths is not None and all(path.startswith("file://") for path in paths):
+            if not paths:
+                connection.register(view, table.schema().as_arrow().empty_table().select(list(columns)))
+                return
             connection.execute(
                 f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS "
                 f"SELECT {', '.join(map(quote, columns))} FROM {read_parquet(paths)} "
                 f"WHERE {within.sql() if within else 'TRUE'}"
             )
-        else:
-            connection.register(view, scan.to_arrow())
+            return
+        row_filter = within.expression() if within else AlwaysTrue()
+        scan = table.scan(row_filter=row_filter, selected_fields=tuple(columns), snapshot_id=snapshot_id)
+        connection.register(view, scan.to_arrow())
 
     def drop(self, name: str) -> None:
         """Remove the table if it exists; its files stay until they are purged."""
@@ -272,26 +253,3 @@ def require_schema(name: str, declared: pa.Schema, given: pa.Schema) -> None:
 def _plain(data_type: pa.DataType) -> str:
     """Return a type's text without what Arrow and Iceberg spell differently for the same thing."""
     return str(data_type).replace("large_", "").replace(" not null", "").replace("element:", "item:")
-
-
-def _entries(io: FileIO, manifest: ManifestFile) -> tuple[ManifestEntry, ...]:
-    return _cached_entries(manifest.manifest_path, _Uncompared((io, manifest)))
-
-
-class _Uncompared:
-    """Carries a value past a cache's key: a manifest's path alone says what is in it, for ever."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Uncompared)
-
-
-@lru_cache(maxsize=4096)
-def _cached_entries(path: str, source: _Uncompared) -> tuple[ManifestEntry, ...]:
-    io, manifest = source.value
-    return tuple(manifest.fetch_manifest_entry(io, discard_deleted=True))

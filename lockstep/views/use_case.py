@@ -1,6 +1,7 @@
 """A use case: one folder that declares everything the library works on, named by a setting."""
 
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from lockstep.errors import BadInput, UseCaseError, nearest
 from lockstep.views.declare import Entity, FeatureService, OnDemandView, Source, StoredView
 
+_PROJECT = re.compile(r"[a-z][a-z0-9]*")
 _Named = TypeVar("_Named", StoredView, OnDemandView, FeatureService)
 
 
@@ -116,7 +118,7 @@ def load_use_case(package: str) -> UseCase:
     """Import `<package>.definitions` and return its `use_case`.
 
     Raises:
-        UseCaseError: it does not import (with file and line), or declares none.
+        UseCaseError: it does not import (with file and line), declares none, or names another project than its package.
     """
     _import_from_here()
     try:
@@ -126,6 +128,11 @@ def load_use_case(package: str) -> UseCase:
     use_case = getattr(module, "use_case", None)
     if not isinstance(use_case, UseCase):
         raise UseCaseError(f"{module.__file__} declares no `use_case = UseCase(...)`")
+    if use_case.project != (named := project_of(package)):
+        raise UseCaseError(
+            f"{module.__file__}: the use case is of project {use_case.project!r}, its package says {named!r}",
+            hint="rendered names come from the one, tables and keys from the other: use PROJECT in both",
+        )
     return use_case
 
 
@@ -133,7 +140,7 @@ def project_of(package: str) -> str:
     """Return a use case's project without importing its definitions: `PROJECT` of the package itself.
 
     Raises:
-        UseCaseError: it does not import, or has no `PROJECT`.
+        UseCaseError: it does not import, has no `PROJECT`, or one that Kubernetes, Iceberg and Feast do not all accept.
     """
     _import_from_here()
     try:
@@ -146,6 +153,11 @@ def project_of(package: str) -> str:
     name = getattr(module, "PROJECT", None)
     if not isinstance(name, str):
         raise UseCaseError(f"the use case {package!r} has no PROJECT", hint='write PROJECT = "…" in its __init__.py')
+    if not _PROJECT.fullmatch(name):
+        raise UseCaseError(
+            f"the use case {package!r} has the project {name!r}",
+            hint="it names Kubernetes objects, tables and Feast's project: a letter, then letters and digits, lower case",
+        )
     return name
 
 
@@ -153,7 +165,7 @@ def _import_from_here() -> None:
     """Let the folder we are called in be imported from: a console script's own path does not hold it."""
     folder = str(Path.cwd())
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)
 
 
 def _where(failure: Exception, package: str) -> str:

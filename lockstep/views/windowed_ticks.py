@@ -170,7 +170,9 @@ def _heartbeats(view: WindowedView, entries: ir.Table) -> ir.Table:
     first, last = span()
     by_entry = ibis.window(group_by=KEY, order_by="arrives")
     so_far = ibis.window(group_by=KEY, order_by="arrives", preceding=None, following=0)
-    arrivals = entries.group_by([KEY, "arrives"]).aggregate(dies=entries["dies"].max())
+    # What arrived before the range only says until when its key lives: one row a key, not one an event.
+    earliest = entries.mutate(arrives=ibis.greatest(entries["arrives"], first - 1))
+    arrivals = earliest.group_by([KEY, "arrives"]).aggregate(dies=earliest["dies"].max())
     lives = arrivals.mutate(lives_until=arrivals["dies"].max().over(so_far))
     lives = lives.mutate(lived_until=lives["lives_until"].lag().over(by_entry).fill_null(lives["arrives"] - 1))
     spans = lives.select(

@@ -7,12 +7,14 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lockstep.local.lock import hold
 from lockstep.local.redis import LocalRedis
 from lockstep.settings import Settings
 from pipelines._demo.play import Demo, Scale
+from pipelines._demo.world import load_scenario
 from pipelines._progress import Reporter
 
 FOLDER = "demo"
@@ -25,14 +27,15 @@ def run_demo(
     manifests: Path,
     reporter: Reporter,
     scale: Scale = DEFAULT,
-    demo: Callable[[Settings, Path, Reporter, Scale], Demo] = Demo,
+    demo: Callable[[Settings, Path, Reporter, ModuleType, Scale], Demo] = Demo,
 ) -> dict[str, Any]:
     """Run the demo in `home`/demo, which is emptied first, and write `report.json` there.
 
     Raises:
-        BadInput: something else is running in the same home; nothing was touched.
+        BadInput: something else is running in the same home, or the use case has no demo; nothing was touched.
         LockstepError: a step failed.
     """
+    scenario = load_scenario(use_case)  # before anything is emptied
     with hold(home, "lockstep demo"):
         folder = home / FOLDER
         shutil.rmtree(folder, ignore_errors=True)
@@ -40,7 +43,7 @@ def run_demo(
         with LocalRedis(folder) as redis, _environment_kept():
             settings = redis.settings(_settings(folder, use_case))
             os.environ.update(settings.environment())
-            report = demo(settings, manifests, reporter, scale).run()
+            report = demo(settings, manifests, reporter, scenario, scale).run()
         (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         return report
 

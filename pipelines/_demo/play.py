@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -27,7 +28,7 @@ from lockstep.training.spine import Span
 from lockstep.views import load_use_case
 from pipelines._demo.candidate import SECONDS, Candidate
 from pipelines._demo.summary import Attempt, make_report, write_page
-from pipelines._demo.world import Requests, World, load_scenario
+from pipelines._demo.world import Requests, World
 from pipelines._progress import Reporter, Stage
 from pipelines.local import Run, load_template, run_workflow
 
@@ -55,7 +56,7 @@ class Scale:
     size: int = 3_000
     history: timedelta = timedelta(days=90)
     days: int = 7
-    cadence: int = 1
+    cadence: int = 3
     replayed: int = 40
 
 
@@ -67,12 +68,14 @@ class Demo:
         settings: of the demo's home, with its clock and its store.
         manifests: the root of the rendered manifests.
         reporter: told what is going on.
+        scenario: the use case's `demo` module: which world, which baseline, which skew.
         scale: how large a world.
     """
 
     settings: Settings
     manifests: Path
     reporter: Reporter
+    scenario: ModuleType
     scale: Scale = Scale()
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -84,7 +87,7 @@ class Demo:
         """
         started = time.monotonic()
         use_case = load_use_case(self.settings.use_case)
-        scenario = load_scenario(self.settings.use_case)
+        scenario = self.scenario
         lake = Lake.open(self.settings, use_case.project)
         clock, length = self.settings.clock, timedelta(days=self.scale.days)
         with self._stage("simulate") as stage:

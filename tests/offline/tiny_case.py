@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from lockstep.views.declare import (
+from lockstep.views import (
     Entity,
     FeatureService,
+    ModelRecipe,
     OnDemandView,
     Source,
+    Thresholds,
+    UseCase,
     count,
     days,
     hours,
@@ -16,7 +19,6 @@ from lockstep.views.declare import (
     total,
     windowed_view,
 )
-from lockstep.views.use_case import ModelRecipe, UseCase
 
 card = Entity("card", join_key="card_id", dtype="int64", owner="cards", description="A payment card")
 payments = Source("payments", event_time="paid_at", known_at="ingested_at", owner="cards")

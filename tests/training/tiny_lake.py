@@ -11,7 +11,7 @@ from lockstep.lake import Lake
 from lockstep.offline.registry import apply_definitions
 from lockstep.settings import Settings
 from lockstep.views import UseCase
-from lockstep.views.declare import WindowedView
+from lockstep.views.windowed import WindowedView
 
 START = datetime(2018, 5, 1, tzinfo=UTC)
 KNOWN_AT = datetime(2018, 5, 20, 15, tzinfo=UTC)

@@ -1,0 +1,93 @@
+"""Which data files a snapshot has: which it added, and which can hold a range of time. A manifest is read once."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from lockstep.clock import to_micros
+from lockstep.lake.engine import TimeRange
+
+_TIMESTAMP = struct.Struct("<q")  # https://iceberg.apache.org/spec/#binary-single-value-serialization
+
+
+@dataclass(frozen=True)
+class AddedFile:
+    """A data file and the sequence number of the snapshot that added it."""
+
+    path: str
+    sequence: int
+
+
+def added_files(table: Table, last: Snapshot, after: int) -> list[AddedFile]:
+    """Return the data files that snapshots with a sequence number `after < sequence <= last`'s added, oldest first."""
+    up_to = last.sequence_number or 0
+    files = [
+        AddedFile(entry.data_file.file_path, entry.sequence_number or 0)
+        for manifest in last.manifests(table.io)
+        if (manifest.sequence_number or 0) > after
+        for entry in _entries(table.io, manifest)
+        if after < (entry.sequence_number or 0) <= up_to
+    ]
+    return sorted(files, key=lambda f: (f.sequence, f.path))
+
+
+def plain_files(table: Table, snapshot: Snapshot | None, within: TimeRange | None) -> Sequence[str] | None:
+    """Return the files of a snapshot that can hold rows of a time range; None where the files alone do not say.
+
+    They do not where rows were deleted by a file of deletes, or where a file is not of the table's one schema.
+
+    PyIceberg's own plan reads every manifest anew and works out, for each file, what is left of the filter: of an hourly run a
+    quarter (measured). Here a manifest is read once a process, and a file is chosen by its column's bounds.
+    """
+    if len(table.schemas()) > 1:
+        return None
+    if snapshot is None:
+        return ()
+    manifests = snapshot.manifests(table.io)
+    if any(manifest.content is not ManifestContent.DATA for manifest in manifests):
+        return None
+    field = table.schema().find_field(within.column).field_id if within else None
+    files = (entry.data_file for manifest in manifests for entry in _entries(table.io, manifest))
+    return [file.file_path for file in files if within is None or _may_hold(file, field, within)]
+
+
+def _may_hold(file: DataFile, field: int | None, within: TimeRange) -> bool:
+    least, greatest = (_bound(bounds, field) for bounds in (file.lower_bounds, file.upper_bounds))
+    too_late = within.end is not None and least is not None and least >= to_micros(within.end)
+    too_early = within.start is not None and greatest is not None and greatest < to_micros(within.start)
+    return not (too_late or too_early)
+
+
+def _bound(bounds: dict[int, bytes] | None, field: int | None) -> int | None:
+    value = (bounds or {}).get(field) if field is not None else None
+    return None if value is None else _TIMESTAMP.unpack(value)[0]
+
+
+def _entries(io: FileIO, manifest: ManifestFile) -> tuple[ManifestEntry, ...]:
+    return _cached_entries(manifest.manifest_path, _Uncompared((io, manifest)))
+
+
+class _Uncompared:
+    """Carries a value past a cache's key: a manifest's path alone says what is in it, for ever."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Uncompared)
+
+
+@lru_cache(maxsize=4096)
+def _cached_entries(path: str, source: _Uncompared) -> tuple[ManifestEntry, ...]:
+    io, manifest = source.value
+    return tuple(manifest.fetch_manifest_entry(io, discard_deleted=True))
