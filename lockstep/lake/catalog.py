@@ -17,6 +17,7 @@ from lockstep.lake.engine import TimeRange, quote, read_parquet
 from lockstep.lake.files import AddedFile, added_files, plain_files
 from lockstep.lake.snapshots import Snapshot
 from lockstep.settings import Settings
+from lockstep.sqlite import OpenOnce
 
 # A table that gets a snapshot an hour must not get a manifest an hour: readers open every manifest.
 TABLE_PROPERTIES = {
@@ -27,6 +28,9 @@ TABLE_PROPERTIES = {
     # PyIceberg would repeat a lost commit on top of the winner's: two runs of one step would both append.
     "commit.retry.num-retries": "0",
 }
+
+
+_OPENED = OpenOnce()
 
 
 class Lake:
@@ -46,8 +50,12 @@ class Lake:
     def open(cls, settings: Settings, namespace: str) -> "Lake":
         """Open the lake the settings name; the embedded one is made when it is absent."""
         settings.home.mkdir(parents=True, exist_ok=True)
-        catalog = load_catalog("lake", type="sql", uri=settings.catalog_uri, warehouse=settings.warehouse)
-        return cls(catalog, namespace)
+        uri, warehouse = settings.catalog_uri, settings.warehouse
+
+        def open_it() -> Lake:
+            return cls(load_catalog("lake", type="sql", uri=uri, warehouse=warehouse), namespace)
+
+        return _OPENED.get(uri, open_it, warehouse, namespace)
 
     def tables(self) -> list[str]:
         """Return the names of all tables, sorted."""

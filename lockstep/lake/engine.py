@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 import duckdb
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThan
@@ -45,11 +46,16 @@ def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
     """Return an embedded engine that thinks in UTC and spills to disk instead of growing past the memory limit."""
     spill = settings.home / "spill"
     spill.mkdir(parents=True, exist_ok=True)
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(f"SET memory_limit = '{settings.duckdb_memory_limit}'")
-    connection.execute(f"SET temp_directory = '{spill}'")
-    return connection
+    # A cursor is a session of its own, with its own temporary tables and time zone.
+    session = _instance(str(spill), settings.duckdb_memory_limit).cursor()
+    session.execute("SET TimeZone = 'UTC'")
+    return session
+
+
+@cache
+def _instance(spill: str, memory_limit: str) -> duckdb.DuckDBPyConnection:
+    """Return the process's engine: starting one takes 30 ms, and it remembers the footers of the files it has read."""
+    return duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": spill})
 
 
 def read_parquet(paths: Iterable[str]) -> str:

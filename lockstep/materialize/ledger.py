@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from lockstep.clock import from_micros, to_micros
 from lockstep.errors import Terminal, Transient
 from lockstep.settings import Settings
+from lockstep.sqlite import OpenOnce
 
 METADATA = sa.MetaData()
 
@@ -140,6 +141,9 @@ class MaterializeRow:
     committed_at: datetime | None
 
 
+_OPENED = OpenOnce()
+
+
 class Ledger:
     """One project's rows of the ledger.
 
@@ -162,7 +166,9 @@ class Ledger:
         """
         settings.home.mkdir(parents=True, exist_ok=True)
         try:
-            return cls(sa.create_engine(settings.ledger_url), project)
+            return _OPENED.get(
+                settings.ledger_url, lambda: cls(sa.create_engine(settings.ledger_url), project), project
+            )
         except OperationalError as failure:
             raise Transient(
                 f"the ledger cannot be opened: {failure.orig}", hint="see ledger_url in settings"

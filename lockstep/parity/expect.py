@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from lockstep.clock import to_micros
 from lockstep.contract import Column, FeatureContract, View
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
@@ -37,7 +36,7 @@ class LakeRow:
 
 @dataclass(frozen=True)
 class History:
-    """All rows of the sampled keys of one view.
+    """The rows of the sampled keys of one view that can matter to the sample.
 
     Attributes:
         view: the view, as the contract describes it.
@@ -79,7 +78,10 @@ def expired(view: View, event_us: int, at_us: int) -> bool:
 
 
 def history(settings: Settings, lake: Lake, view: View, sample: Sequence[ServedRow]) -> History:
-    """Read every row the view's table ever got for the keys in the sample.
+    """Read the rows that the view's table ever got for the keys in the sample, as far back as one of them may look.
+
+    Of what is older than every served row and than the ttl before every request, only the newest row per key and snapshot can
+    be an answer: what a stale or missing row should have been.
 
     Raises:
         NotYetSupported: a snapshot of the table is not an append.
@@ -93,25 +95,37 @@ def history(settings: Settings, lake: Lake, view: View, sample: Sequence[ServedR
     )
     by_key: defaultdict[tuple[Any, ...], list[LakeRow]] = defaultdict(list)
     if files and sample:
-        columns = [*names, *(c.name for c in view.columns), EVENT_TIMESTAMP, CREATED_TIMESTAMP]
+        columns = [*names, *(c.name for c in view.columns)]
         brought = {file.path.removeprefix("file://"): file.sequence for file in files}
+        micros = [f"epoch_us({name}) AS {name}" for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
+        keys = ", ".join(map(quote, names))
+        recent = f"epoch_us({EVENT_TIMESTAMP}) >= {_earliest(view, sample)}"
         with connect(settings) as connection:
             connection.register("wanted", wanted)
             found: pa.Table = connection.sql(
-                f"SELECT {', '.join(map(quote, columns))}, filename FROM "
-                f"{read_parquet(brought).removesuffix(')')}, filename = true) "
-                f"SEMI JOIN wanted USING ({', '.join(map(quote, names))})"
+                f"SELECT {', '.join(map(quote, columns))}, {', '.join(micros)}, filename FROM "
+                f"{read_parquet(brought).removesuffix(')')}, filename = true) SEMI JOIN wanted USING ({keys}) "
+                f"QUALIFY {recent} OR row_number() OVER (PARTITION BY {keys}, filename, {recent} "
+                f"ORDER BY {EVENT_TIMESTAMP} DESC, {CREATED_TIMESTAMP} DESC) = 1"
             ).to_arrow_table()
         for row in found.to_pylist():
             by_key[tuple(row[name] for name in names)].append(
                 LakeRow(
-                    event_us=to_micros(row[EVENT_TIMESTAMP]),
-                    created_us=to_micros(row[CREATED_TIMESTAMP]),
+                    event_us=row[EVENT_TIMESTAMP],
+                    created_us=row[CREATED_TIMESTAMP],
                     sequence=brought[row["filename"]],
                     values={c.name: row[c.name] for c in view.columns},
                 )
             )
     return History(view, dict(by_key), sequences)
+
+
+def _earliest(view: View, sample: Sequence[ServedRow]) -> int:
+    """Return the event time in microseconds before which no row is an answer by its own values."""
+    if not view.ttl_us:
+        return -(1 << 62)
+    served = [row.views[view.name].event_us for row in sample if view.name in row.views]
+    return min([*(row.request_us - view.ttl_us for row in sample), *(event for event in served if event is not None)])
 
 
 def training_vectors(
