@@ -154,7 +154,7 @@ class Demo:
         replayed: Candidate,
     ) -> None:
         """Live through the ticks: what happens inside the lags is asked before the tick is online, the rest after."""
-        clock = self.settings.clock
+        clock, end = self.settings.clock, since + timedelta(days=self.scale.days)
         with httpx.Client(timeout=SECONDS) as client:
             for number in range(self.scale.days * 24):
                 tick = since + number * HOUR
@@ -162,15 +162,19 @@ class Demo:
                 if runs:
                     clock.advance_to(tick + BEFORE_COMPUTE)
                     self._ask(client, candidates, requests.between(tick, tick + BOTH_LAGS))
-                    clock.advance_to(tick + COMPUTE_LAG)
-                    world.deliver(tick + COMPUTE_LAG)
-                    self._workflow("compute-and-materialize", window_end=tick.isoformat())
+                    self._compute(world, tick)
                 clock.advance_to(tick + END_OF_TICK)
                 self._ask(client, candidates, requests.between(tick + BOTH_LAGS if runs else tick, tick + HOUR))
                 if number % 24 == 23:
                     model = str(replayed.model.version)
                     self._workflow("shadow-replay", model=model, rows=str(self.scale.replayed))
                 stage.advance()
+        self._compute(world, end)
+
+    def _compute(self, world: World, tick: datetime) -> None:
+        self.settings.clock.advance_to(tick + COMPUTE_LAG)
+        world.deliver(tick + COMPUTE_LAG)
+        self._workflow("compute-and-materialize", window_end=tick.isoformat())
 
     @staticmethod
     def _ask(client: httpx.Client, candidates: list[Candidate], requests: Requests) -> None:

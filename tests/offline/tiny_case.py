@@ -9,7 +9,6 @@ from lockstep.views import (
     ModelRecipe,
     OnDemandView,
     Source,
-    Thresholds,
     UseCase,
     count,
     days,

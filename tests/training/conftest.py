@@ -16,7 +16,9 @@ from lockstep.views import UseCase, days
 @pytest.fixture(scope="session")
 def use_case() -> UseCase:
     """The reference use case with a week of payments: 3 days to train on, 1 day apart, 2 days to test on."""
-    return replace(fraud, model=replace(fraud.model, train=days(3), gap=days(1), test=days(2)))
+    return replace(
+        fraud, model=replace(fraud.model, service=fraud.service("fraud_v1"), train=days(3), gap=days(1), test=days(2))
+    )
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ def test_what_is_known_about_a_version_is_in_its_tags(project: Project, trained:
 
     assert len(tags.pop("lockstep.recipe")) == 64
     assert tags == {
-        "feast.feature_service": "fraud_v2",
+        "feast.feature_service": "fraud_v1",
         "lockstep.contract": project.training_set.contract.hash,
         "lockstep.digest": trained.digest,
         "lockstep.parity": "pending",
