@@ -104,6 +104,7 @@ def step(
 
     def decorate(function: Callable[[_Given], _Made]) -> Step[_Given, _Made]:
         _refuse_string_annotations(function)
+        templates: dict[str, Any] = {}  # by image; two calls in one workflow must be two tasks of one template
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -114,7 +115,10 @@ def step(
                     f"step {function.__name__!r} is called with a positional argument inside a workflow",
                     hint="Hera drops it and renders a task without arguments: call it with arguments={...}",
                 )
-            return script(**{**settings, "image": steps_image(), **overrides})(function)(**kwargs)
+            image = steps_image()
+            if image not in templates:
+                templates[image] = script(**{**settings, "image": image, **overrides})(function)
+            return templates[image](**kwargs)
 
         # Hera's runner looks here for the function behind the decorator; a plain call does not pass through it.
         call.wrapped_function = _exit_with_code(function)  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ def test_a_step_pod_is_locked_down_and_retries_by_exit_code():
     document = yaml.safe_load(render_all("lab_pipelines")[f"{WORKFLOWS}/numbers/workflowtemplate.yaml"])
     template = next(t for t in document["spec"]["templates"] if t["name"] == "double")
     script = template["script"]
-    assert (script["image"], script["imagePullPolicy"]) == ("fraud-steps", "IfNotPresent")
+    assert (script["image"], script["imagePullPolicy"]) == ("lab-steps", "IfNotPresent")
     assert script["args"] == ["-m", "hera.workflows.runner", "-e", "lab_steps.double:double"]
     assert script["securityContext"] == {
         "allowPrivilegeEscalation": False,
