@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast, overload
 
-from hera.workflows import EmptyDirVolume, Resources, RetryStrategy, RunnerScriptConstructor, Task, script
+from hera.workflows import EmptyDirVolume, Resources, RetryStrategy, RunnerScriptConstructor, Script, Task
 from hera.workflows._context import _context
 from hera.workflows._runner.script_annotations_util import _save_dummy_outputs
 from hera.workflows.io import Input, Output
@@ -80,7 +80,7 @@ def step(
         memory: requested memory.
         memory_limit: most memory; the request where not given, so that a pod is never evicted for memory it did not ask for.
         service_account: the pod's own account, where the workflow's is not the right one.
-        overrides: anything else `hera.workflows.script` takes; replaces the project's value.
+        overrides: anything else `hera.workflows.Script` takes; replaces the project's value.
 
     Raises:
         BadInput: at decoration, if the annotations are strings; inside a DAG, if called with a positional argument.
@@ -104,7 +104,9 @@ def step(
 
     def decorate(function: Callable[[_Given], _Made]) -> Step[_Given, _Made]:
         _refuse_string_annotations(function)
-        templates: dict[str, Any] = {}  # by image; two calls in one workflow must be two tasks of one template
+        # As `hera.workflows.script` does, but the image is that of the use case being rendered, known only then. Made here and
+        # not in a call: inside a workflow a new template would add itself to it.
+        template = Script(**{"name": function.__name__.replace("_", "-"), "source": function, **settings, **overrides})
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -115,10 +117,8 @@ def step(
                     f"step {function.__name__!r} is called with a positional argument inside a workflow",
                     hint="Hera drops it and renders a task without arguments: call it with arguments={...}",
                 )
-            image = steps_image()
-            if image not in templates:
-                templates[image] = script(**{**settings, "image": image, **overrides})(function)
-            return templates[image](**kwargs)
+            template.image = overrides.get("image") or steps_image()
+            return template(**kwargs)
 
         # Hera's runner looks here for the function behind the decorator; a plain call does not pass through it.
         call.wrapped_function = _exit_with_code(function)  # type: ignore[attr-defined]
