@@ -54,7 +54,7 @@ def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
 
 @cache
 def _instance(spill: str, memory_limit: str) -> duckdb.DuckDBPyConnection:
-    """Return the process's engine: starting one takes 30 ms, and it remembers the footers of the files it has read."""
+    """Return the process's engine for a home: starting one takes 30 ms, a session of it none."""
     return duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": spill})
 
 
