@@ -175,12 +175,12 @@ def expected_scores(model_dir: Path, vectors: Sequence[Sequence[float | None]]) 
         return []
     # scikit-learn's import costs seconds, and a window without rows needs no model.
     import numpy as np  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     from lockstep.serving.artifact import load_artifact  # noqa: PLC0415
+    from lockstep.threads import one_thread  # noqa: PLC0415
 
     estimator = load_artifact(model_dir).estimator
-    with threadpool_limits(limits=1):  # as in training: OpenMP's threads spin while they wait for a busy core
+    with one_thread():
         return estimator.predict_proba(np.array(vectors, dtype=np.float64))[:, 1].tolist()
 
 

@@ -19,7 +19,6 @@ from mlflow.models import infer_signature
 from mlflow.sklearn import log_model
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
-from threadpoolctl import threadpool_limits
 
 from lockstep.contract import FeatureContract, TableCut
 from lockstep.errors import BadInput, Terminal, UseCaseError
@@ -27,6 +26,7 @@ from lockstep.hashing import digest
 from lockstep.lake import Lake
 from lockstep.serving.artifact import contract_metadata, load_artifact
 from lockstep.settings import Settings
+from lockstep.threads import one_thread
 from lockstep.training.contract import compile_contract
 from lockstep.training.registry import (
     CHALLENGER,
@@ -102,9 +102,9 @@ def train(settings: Settings, use_case: UseCase, training_set: str) -> Trained:
         client = open_client(settings)
         version = _registered(client, recipe.name, made_by)
     if version is None:
-        with _one_thread():
+        with one_thread():
             fitted = _fit(recipe, contract, rows)  # not quietly: its warnings are the model owner's
-        with quiet(), _one_thread():
+        with quiet(), one_thread():
             model = _log(settings, lake, client, use_case, training_set, contract, fitted)
             made = _opened_digest(local_folder(model.artifact_location), contract, rows, fitted)
             version = _register(client, recipe.name, model, _tags(contract, made) | made_by)
@@ -122,15 +122,6 @@ def matrix(contract: FeatureContract, rows: pa.Table) -> NDArray[np.float64]:
 def _float64(values: pa.ChunkedArray) -> NDArray[np.float64]:
     # The cast is checked: an integer past 2**53, which float64 cannot hold, is an error and not a nearby number.
     return values.cast(pa.float64()).fill_null(float("nan")).to_numpy()
-
-
-def _one_thread() -> threadpool_limits:
-    """Let native code use one thread: sums come out the same on every machine, and nobody waits for a busy core.
-
-    OpenMP's threads spin at each barrier. On two cores with a load of 3, boosting 20,000 rows took 4.5 s with two threads and
-    0.15 s with one; idle, 0.14 s with two.
-    """
-    return threadpool_limits(limits=1)
 
 
 def _refuse_other_definitions(use_case: UseCase, training_set: str, contract: FeatureContract) -> None:

@@ -167,19 +167,23 @@ class StoredView(ABC):
             }
         )
 
-    def _refuse_ticks(self) -> None:
-        """Refuse ticks that do not tile a day, and a ttl that leaves holes between them.
+    @property
+    @abstractmethod
+    def least_ttl(self) -> timedelta:
+        """The shortest ttl under which no quiet key's row expires before the one that repeats it can be read."""
+
+    def refuse_contradictions(self) -> None:
+        """Refuse a declaration that contradicts itself: ticks that do not tile a day, a ttl that leaves holes.
 
         Raises:
-            UseCaseError: they contradict each other.
+            UseCaseError: it does.
         """
         if self.every <= timedelta(0) or DAY % self.every:
             raise UseCaseError(f"view {self.name}: every={self.every} does not divide a day into whole ticks")
-        least = DAY + self.every + self.compute_lag + self.visible_lag
-        if self.ttl and self.ttl < least:
+        if self.ttl and self.ttl < self.least_ttl:
             raise UseCaseError(
-                f"view {self.name}: ttl {self.ttl} is shorter than a day's heartbeat, a tick and both lags ({least})",
-                hint="rows of a quiet key would expire between two heartbeats",
+                f"view {self.name}: ttl {self.ttl} is shorter than {self.least_ttl}, from a row to its repetition with both lags",
+                hint="a quiet key's row would expire before the one that repeats it can be read",
             )
 
 

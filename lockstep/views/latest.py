@@ -1,7 +1,7 @@
 """The newest attributes of a key, as a slowly changing table tells them: where a customer lives, what a shop sells."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -48,23 +48,18 @@ class LatestView(StoredView):
         """After how many ticks a row is written again although nothing changed; None where rows never expire."""
         return max(1, self.ttl // (2 * self.every)) if self.ttl else None
 
+    @property
+    def least_ttl(self) -> timedelta:
+        """Two ticks with both lags: the heartbeat follows from the ttl."""
+        return 2 * (self.every + self.compute_lag + self.visible_lag)
+
     def refuse_contradictions(self) -> None:
         """Refuse a declaration that contradicts itself.
 
         Raises:
             UseCaseError: it does.
         """
-        # The base's rule for the ttl is about a heartbeat a day; this heartbeat follows from the ttl.
-        replace(self, ttl=timedelta(0))._refuse_ticks()
-        least = 2 * (self.every + self.compute_lag + self.visible_lag)
-        if self.ttl and self.ttl < least:
-            raise UseCaseError(
-                f"view {self.name}: ttl {self.ttl} is shorter than two ticks with both lags ({least})",
-                hint="a row would expire before the one that repeats it can be read",
-            )
-        self._refuse_columns()
-
-    def _refuse_columns(self) -> None:
+        super().refuse_contradictions()
         if not self.columns:
             raise UseCaseError(f"view {self.name} needs at least one column")
         # Engines do not tell A from a.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from math import isfinite
 from typing import Any
 
 from lockstep.clock import MICROSECOND
@@ -94,13 +95,18 @@ class WindowedView(StoredView):
             "delay": self.delay // MICROSECOND,
         }
 
+    @property
+    def least_ttl(self) -> timedelta:
+        """A day's heartbeat, a tick and both lags."""
+        return DAY + self.every + self.compute_lag + self.visible_lag
+
     def refuse_contradictions(self) -> None:
         """Refuse a declaration that contradicts itself.
 
         Raises:
             UseCaseError: it does.
         """
-        self._refuse_ticks()
+        super().refuse_contradictions()
         if not self.windows or not self.measures:
             raise UseCaseError(f"view {self.name} needs at least one window and one measure")
         for window in self.windows:
@@ -108,6 +114,11 @@ class WindowedView(StoredView):
                 raise UseCaseError(f"view {self.name}: window {window} is not a whole number of ticks of {self.every}")
         known = {m.name for m in self.measures}
         for quotient in self.ratios:
+            if not isfinite(quotient.empty):
+                raise UseCaseError(
+                    f"view {self.name}: ratio {quotient.name} is {quotient.empty} where it is empty",
+                    hint="name a number; a value that does not equal itself cannot be compared",
+                )
             for part in (quotient.numerator, quotient.denominator):
                 if part not in known:
                     raise UseCaseError(

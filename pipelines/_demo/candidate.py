@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lockstep.local.serving import LocalService
@@ -36,7 +35,6 @@ class Candidate:
     training_rows: int
     url: str = ""
     scores: list[float] = field(default_factory=list[float])
-    labels: list[int] = field(default_factory=list[int])
 
     def serve(self, settings: Settings, name: str, running: ExitStack, skew: Mapping[str, str] | None) -> None:
         """Start its transformer and predictor, to end with `running`; `skew` makes the transformer misread a column."""
@@ -48,18 +46,16 @@ class Candidate:
         self.url = running.enter_context(service).predict_url
 
     def ask(self, client: httpx.Client, requests: Requests) -> None:
-        """Have requests scored, and keep the scores with the labels that will become known."""
+        """Have requests scored, and keep the scores."""
         instances = requests.instances(self.model.contract)
         for start in range(0, len(instances), MAX_ROWS):
             self.scores += score(client, self.url, instances[start : start + MAX_ROWS])
-        self.labels += requests.labels.tolist()
 
-    def quality(self) -> dict[str, float]:
-        """Return average precision and AUC of what was served."""
-        labels, scores = np.array(self.labels), np.array(self.scores)
+    def quality(self, requests: Requests) -> dict[str, float]:
+        """Return average precision and AUC of what was served for all these requests."""
         return {
-            "average_precision": float(average_precision_score(labels, scores)),
-            "auc": float(roc_auc_score(labels, scores)),
+            "average_precision": float(average_precision_score(requests.labels, self.scores)),
+            "auc": float(roc_auc_score(requests.labels, self.scores)),
         }
 
     def described(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Demo:
         """
         started = time.monotonic()
         use_case = load_use_case(self.settings.use_case)
-        scenario = self.scenario
+        scenario, name = self.scenario, use_case.model.name
         lake = Lake.open(self.settings, use_case.project)
         clock, length = self.settings.clock, timedelta(days=self.scale.days)
         with self._stage("simulate") as stage:
@@ -104,16 +104,16 @@ class Demo:
             start = max(world.start, Span.of(use_case.model, since).start - DAY)
             self._workflow("backfill", start=start.isoformat(), end=since.isoformat())
         with self._stage("train", 3) as stage:
-            before = self._train(stage, "without feature views", since, service=scenario.BASELINE)
-            after = self._train(stage, "with feature views", since)
+            before = self._train(stage, name, "without feature views", since, service=scenario.BASELINE)
+            after = self._train(stage, name, "with feature views", since)
             # The same rows to the last: nothing new is in the lake. Only the contract says another time.
             clock.advance_to(since + timedelta(minutes=1))
-            skewed = self._train(stage, "the same model, one column misread", since + timedelta(minutes=1))
+            skewed = self._train(stage, name, "the same model, one column misread", since + timedelta(minutes=1))
         with ExitStack() as running:
             with self._stage("serve", 3) as stage:
                 for candidate in (before, after, skewed):
                     skew = scenario.SKEW if candidate is skewed else None
-                    candidate.serve(self.settings, use_case.model.name, running, skew)
+                    candidate.serve(self.settings, name, running, skew)
                     stage.advance()
                 os.environ["LOCKSTEP_SHADOW_URL"] = after.url
             with self._stage("live", self.scale.days * 24) as stage:
@@ -123,7 +123,7 @@ class Demo:
         with self._stage("promote", 2) as stage:
             attempts = []
             for candidate in (after, skewed):
-                attempts.append(self._promote(lake, use_case.model.name, candidate, since, until))
+                attempts.append(self._promote(lake, name, candidate, since, until))
                 stage.advance()
         self.seconds["total"] = round(time.monotonic() - started, 1)
         ledger = Ledger.open(self.settings, use_case.project)
@@ -133,9 +133,8 @@ class Demo:
         write_page(self.settings, attempts, report, scenario.POSITIVES)
         return report
 
-    def _train(self, stage: Stage, label: str, known_at: datetime, service: str = "") -> Candidate:
+    def _train(self, stage: Stage, name: str, label: str, known_at: datetime, service: str = "") -> Candidate:
         outputs = self._workflow("train", known_at=known_at.isoformat(), service=service).outputs
-        name = load_use_case(self.settings.use_case).model.name
         model = require_model(self.settings, name, outputs["version"])
         stage.say(
             f"version {model.version}, {label}: average precision {model.metrics['average_precision']:.3f}, "

@@ -47,7 +47,7 @@ def make_report(
     before, after, skewed = candidates
     clean, refused = attempts
     views = _views(settings, use_case, lake, ledger)
-    served = {name: c.quality() for name, c in (("before", before), ("after", after), ("skewed", skewed))}
+    served = {name: c.quality(requests) for name, c in (("before", before), ("after", after), ("skewed", skewed))}
     drop = served["after"]["average_precision"] - served["skewed"]["average_precision"]
     return {
         "views": views,

@@ -15,13 +15,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.svm import LinearSVC
-from threadpoolctl import threadpool_limits
 from tiny_lake import KNOWN_AT, fill
 
 from lockstep.errors import BadInput, NotYetSupported, Terminal, UseCaseError
 from lockstep.lake import Lake
 from lockstep.serving.artifact import load_artifact
 from lockstep.settings import Settings
+from lockstep.threads import one_thread
 from lockstep.training import registry
 from lockstep.training.spine import rows_of
 from lockstep.training.train import Trained, matrix, train
@@ -47,7 +47,7 @@ class Project:
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """As in training itself: two threads on a busy machine took 7 s for 72 rows, one takes 0.1."""
-    with threadpool_limits(limits=1):
+    with one_thread():
         yield
 
 
