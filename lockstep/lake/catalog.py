@@ -8,11 +8,12 @@ from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import make_compatible_name
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
 
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
-from lockstep.lake.commit import append_rows
+from lockstep.lake.commit import append_rows, replace_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
 from lockstep.lake.files import AddedFile, added_files, plain_files
 from lockstep.lake.snapshots import Snapshot
@@ -117,6 +118,26 @@ class Lake:
         snapshot = table.current_snapshot()
         if snapshot is None:
             raise Transient(f"{name}: the append left no snapshot")
+        return Snapshot.of(snapshot)
+
+    def fill(self, name: str, rows: pa.RecordBatchReader, properties: Mapping[str, str] | None = None) -> Snapshot:
+        """Put rows in place of all that an unpartitioned table has, a batch at a time, in one commit; return its snapshot.
+
+        Args:
+            name: the table.
+            rows: with the table's columns; they may be more than memory holds.
+            properties: what to keep in the snapshot's summary.
+
+        Raises:
+            SchemaDrift: a column is missing, unknown or of another type.
+            Transient: another writer committed first.
+        """
+        table = self.table(name)
+        require_schema(name, table.schema().as_arrow(), rows.schema)
+        replace_rows(table, rows, properties or {})
+        snapshot = table.current_snapshot()
+        if snapshot is None:
+            raise Transient(f"{name}: the commit left no snapshot")
         return Snapshot.of(snapshot)
 
     def current(self, name: str) -> Snapshot | None:
@@ -224,10 +245,12 @@ class Lake:
             if not paths:
                 connection.register(view, table.schema().as_arrow().empty_table().select(list(columns)))
                 return
+            # In a file a column's name is spelled as Avro would allow it: `a b` is `a_x20b`.
+            wanted = dict.fromkeys([*columns, *([within.column] if within else [])])
+            spelled = ", ".join(f"{quote(make_compatible_name(name))} AS {quote(name)}" for name in wanted)
             connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS "
-                f"SELECT {', '.join(map(quote, columns))} FROM {read_parquet(paths)} "
-                f"WHERE {within.sql() if within else 'TRUE'}"
+                f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS SELECT {', '.join(map(quote, columns))} "
+                f"FROM (SELECT {spelled} FROM {read_parquet(paths)}) WHERE {within.sql() if within else 'TRUE'}"
             )
             return
         row_filter = within.expression() if within else AlwaysTrue()

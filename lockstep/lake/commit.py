@@ -1,6 +1,7 @@
 """Append to an Iceberg table in one commit, without PyIceberg's copies of everything the table ever was."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException
@@ -34,9 +35,26 @@ def append_rows(table: Table, rows: pa.Table, properties: Mapping[str, str]) -> 
     Raises:
         Transient: another writer committed first; nothing was appended.
     """
-    name = table.name()[-1]
+    with _committing(table) as transaction:
+        transaction.append(rows, snapshot_properties=dict(properties))
+
+
+def replace_rows(table: Table, rows: pa.RecordBatchReader, properties: Mapping[str, str]) -> None:
+    """Put rows of the table's own schema in place of all it has, a batch at a time, in one commit; it is not partitioned.
+
+    Raises:
+        Transient: another writer committed first; nothing was changed.
+    """
+    with _committing(table) as transaction:
+        write = transaction.append if table.current_snapshot() is None else transaction.overwrite
+        write(rows, snapshot_properties=dict(properties))
+
+
+@contextmanager
+def _committing(table: Table) -> Generator[Transaction]:
     try:
         with _Transaction(table) as transaction:
-            transaction.append(rows, snapshot_properties=dict(properties))
+            yield transaction
     except CommitFailedException as lost:
+        name = table.name()[-1]
         raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 
 import duckdb
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThan
@@ -43,13 +44,23 @@ def quote(identifier: str) -> str:
 
 
 def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
-    """Return an embedded engine that thinks in UTC and spills to disk instead of growing past the memory limit."""
-    spill = settings.home / "spill"
-    spill.mkdir(parents=True, exist_ok=True)
+    """Return an embedded engine that thinks in UTC and spills to disk instead of growing past the memory limit.
+
+    It is a session of the process's one database: only TEMP tables, views and macros are its own, so whatever it creates
+    must be TEMP. Anything else is there for all other sessions too, and stays.
+    """
+    spill = spill_folder(settings)
     # A cursor is a session of its own, with its own temporary tables and time zone.
     session = _instance(str(spill), settings.duckdb_memory_limit).cursor()
     session.execute("SET TimeZone = 'UTC'")
     return session
+
+
+def spill_folder(settings: Settings) -> Path:
+    """Return the folder for what does not fit into memory, which is made if need be."""
+    folder = settings.home / "spill"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @cache

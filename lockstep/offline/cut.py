@@ -1,5 +1,6 @@
 """Where history is cut: the snapshot of each table that a retrieval reads, set for a block of code."""
 
+import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -8,6 +9,9 @@ from datetime import datetime
 
 from lockstep.clock import require_zone
 from lockstep.errors import BadInput
+
+CUT_PROPERTY = "lockstep.cut"
+"""The property of a snapshot that says, as JSON, what its rows were cut from."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,20 @@ class Cut:
             require_zone(self.known_at, "the cut's known_at")
         elif self.corrected:
             raise BadInput("a corrected cut needs known_at", hint="say as of when corrections count")
+
+    def to_json(self) -> str:
+        """Return what `from_json` reads: the snapshots by table, and the times in ISO 8601."""
+        known_at = self.known_at and self.known_at.isoformat()
+        return json.dumps(
+            {"snapshots": dict(sorted(self.snapshots.items())), "known_at": known_at, "corrected": self.corrected}
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Cut":
+        """Read what `to_json` wrote."""
+        said = json.loads(text)
+        known_at = datetime.fromisoformat(said["known_at"]) if said["known_at"] else None
+        return cls(said["snapshots"], known_at, corrected=said["corrected"])
 
     def snapshot(self, table: str) -> int:
         """Return the snapshot of a table.

@@ -1,5 +1,6 @@
 """The public way to history: a service's features for entity rows, through Feast, as one Arrow table."""
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ from feast.errors import FeastObjectNotFoundException
 
 from lockstep.errors import BadInput, SchemaDrift
 from lockstep.offline.cut import Cut, reading
+from lockstep.offline.job import LakeRetrievalJob
 from lockstep.offline.registry import feature_store
 from lockstep.settings import Settings
 from lockstep.views import feast as derived
@@ -14,9 +16,22 @@ from lockstep.views.declare import ARROW_TYPES, FeatureService, StoredView
 from lockstep.views.use_case import UseCase
 
 
+@dataclass(frozen=True)
+class Retrieved:
+    """What a retrieval gave.
+
+    Attributes:
+        rows: the spine as it is, with the features.
+        cut: what was read: the same spine at this cut gives the same rows again, as long as its snapshots live.
+    """
+
+    rows: pa.Table
+    cut: Cut
+
+
 def training_features(
     settings: Settings, use_case: UseCase, service_name: str, spine: pa.Table, cut: Cut | None = None
-) -> pa.Table:
+) -> Retrieved:
     """Return the spine as it is, with the service's features in its order and in the types declared.
 
     Args:
@@ -54,7 +69,7 @@ def training_features(
         if values.type != declared and not pa.types.is_null(values.type):
             raise SchemaDrift(f"{view.name}:{feature} is {values.type}, not the declared {declared}")
         result = result.append_column(pa.field(feature, declared), values.cast(declared))
-    return result
+    return Retrieved(result, cast("LakeRetrievalJob", job).metadata.cut)
 
 
 def _require_applied(store: Any, service: FeatureService, project: str) -> None:

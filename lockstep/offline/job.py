@@ -1,54 +1,71 @@
 """A retrieval as Feast hands it out: it runs when its result is asked for, and tells what it reads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.saved_dataset import SavedDatasetStorage
 
 from lockstep.errors import NotYetSupported
+from lockstep.lake import Lake
+from lockstep.offline.cut import CUT_PROPERTY, Cut
+from lockstep.offline.storage import SavedDatasetLakeStorage
 
-_NULLABLE = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
+# pandas' own integers and truth values have no null: an integer would become a float, and lose what is beyond 2**53.
+_NULLABLE = {
+    pa.bool_(): pd.BooleanDtype(),
+    pa.int8(): pd.Int8Dtype(),
+    pa.int16(): pd.Int16Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.uint8(): pd.UInt8Dtype(),
+    pa.uint16(): pd.UInt16Dtype(),
+    pa.uint32(): pd.UInt32Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
+}
 
 
 class LakeRetrievalMetadata(RetrievalMetadata):
     """What a retrieval reads.
 
     Attributes:
-        snapshots: per table the id of the snapshot that is read; None for a table that never got one.
-        known_at: None when each row is answered with what was known at its own time.
+        cut: the snapshot of each table that is read; `reading(cut)` reads them again. A table that never got one is not named.
+    """
+
+    def __init__(
+        self, *, features: Sequence[str], keys: Sequence[str], first: datetime | None, last: datetime | None, cut: Cut
+    ) -> None:
+        super().__init__(list(features), list(keys), first, last)
+        self.cut = cut
+
+
+class LakeRetrievalJob(RetrievalJob):
+    """A retrieval that runs when its result is asked for, at the snapshots that were current when it was created.
+
+    Args:
+        lake: where a result may be kept.
+        run: yields the stored features, a part of the entity rows at a time, at least one part.
+        metadata: what is read.
+        full_feature_names: whether a feature's name begins with its view's.
+        on_demand: the on-demand views that Feast applies to the result.
     """
 
     def __init__(
         self,
-        *,
-        features: Sequence[str],
-        keys: Sequence[str],
-        first: datetime | None,
-        last: datetime | None,
-        snapshots: Mapping[str, int | None],
-        known_at: datetime | None,
-    ) -> None:
-        super().__init__(list(features), list(keys), first, last)
-        self.snapshots = dict(snapshots)
-        self.known_at = known_at
-
-
-class LakeRetrievalJob(RetrievalJob):
-    """A retrieval that runs when its result is asked for, at the snapshots that were current when it was created."""
-
-    def __init__(
-        self,
-        run: Callable[[], pa.Table],
+        lake: Lake,
+        run: Callable[[], Iterator[pa.Table]],
         metadata: LakeRetrievalMetadata,
         *,
         full_feature_names: bool = False,
         on_demand: Sequence[OnDemandFeatureView] = (),
     ) -> None:
+        self._lake = lake
         self._run = run
         self._metadata = metadata
         self._full_feature_names = full_feature_names
@@ -69,21 +86,52 @@ class LakeRetrievalJob(RetrievalJob):
         """What is read, and at which snapshots."""
         return self._metadata
 
+    def parts(self) -> Iterator[pa.Table]:
+        """Yield the result a part at a time, in order, as tables of one schema: a result may be larger than memory."""
+        for part in self._run():
+            yield LakeRetrievalJob(
+                self._lake,
+                lambda part=part: iter([part]),
+                self._metadata,
+                full_feature_names=self._full_feature_names,
+                on_demand=self._on_demand,
+            ).to_arrow()
+
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
         """Return the result as a pandas frame; integers stay integers, in pandas' nullable types."""
         found = self.to_arrow(validation_reference=validation_reference, timeout=timeout)
         return found.to_pandas(types_mapper=_NULLABLE.get)
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        """Refuse: training sets are tables of the lake, not Feast's saved datasets.
+        """Keep the result in a table of the lake, a part at a time, in one commit that also says what it was cut from.
+
+        Args:
+            storage: the table.
+            allow_overwrite: whether it may hold other rows, which are replaced in the same commit.
+            timeout: not kept to.
 
         Raises:
-            NotYetSupported: always.
+            SavedDatasetLocationAlreadyExists: the table holds rows already.
+            SchemaDrift: it has other columns.
+            Transient: another writer committed first.
         """
-        raise NotYetSupported("saved datasets are not supported", hint="append to_arrow() to a table of the lake")
+        if not isinstance(storage, SavedDatasetLakeStorage):
+            raise NotYetSupported(
+                f"a saved dataset in {type(storage).__name__} is not supported",
+                hint="keep it in the lake: SavedDatasetLakeStorage of lockstep.offline.storage",
+            )
+        lake, table = self._lake, storage.table
+        if not allow_overwrite and lake.exists(table) and lake.current(table) is not None:
+            raise SavedDatasetLocationAlreadyExists(table)
+        parts = self.parts()
+        first = next(parts)
+        lake.ensure_table(table, first.schema)
+        batches = (batch for part in chain([first], parts) for batch in part.to_batches())
+        reader = pa.RecordBatchReader.from_batches(first.schema, batches)
+        lake.fill(table, reader, {CUT_PROPERTY: self._metadata.cut.to_json()})
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        return self._run()
+        return pa.concat_tables(self._run())
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._run().to_pandas(types_mapper=_NULLABLE.get)
+        return self._to_arrow_internal(timeout).to_pandas(types_mapper=_NULLABLE.get)

@@ -3,56 +3,76 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-import duckdb
 import feast
 import pandas as pd
 import pyarrow as pa
 from feast.data_source import DataSource
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source import IcebergSource
+from feast.types import Array, FeastType
 
 from lockstep.clock import MICROSECOND
-from lockstep.errors import BadInput, NotYetSupported
+from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, nearest
 from lockstep.lake import Lake
-from lockstep.lake.engine import connect
 from lockstep.offline.cut import Cut, current_cut
-from lockstep.offline.semantics import ViewRead
-from lockstep.settings import Settings
-from lockstep.views.declare import EVENT_TIMESTAMP
-from lockstep.views.feast import VISIBLE_LAG_TAG
+from lockstep.offline.engine import Engine
+from lockstep.offline.semantics import ViewRead, plain
+from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from lockstep.views.feast import EVERY_TAG, FEAST_TYPES, VISIBLE_LAG_TAG
 
 
 class Reader:
     """What one retrieval reads from: a lake at the snapshots of the surrounding cut, or at the newest ones as of now."""
 
-    def __init__(self, settings: Settings, project: str) -> None:
-        self.settings = settings
-        self.project = project
-        self.lake = Lake.open(self.settings, project)
-        self.cut: Cut | None = current_cut()
-        self.snapshots: dict[str, int | None] = {}
+    def __init__(self, lake: Lake, engine: Engine, project: str) -> None:
+        self.lake = lake
+        self.engine = engine
+        self._project = project
+        self._cut: Cut | None = current_cut()
+        self._snapshots: dict[str, int | None] = {}
+
+    @property
+    def used(self) -> Cut:
+        """The cut that names the tables read so far: reading at it gives the same rows again."""
+        snapshots = {table: snapshot for table, snapshot in self._snapshots.items() if snapshot is not None}
+        return Cut(snapshots, self._cut and self._cut.known_at, corrected=bool(self._cut and self._cut.corrected))
 
     def snapshot(self, table: str) -> int | None:
-        """Return the snapshot of a table that this retrieval reads, the same one each time."""
-        if table not in self.snapshots:
-            newest = None if self.cut else self.lake.current(table)
-            self.snapshots[table] = self.cut.snapshot(table) if self.cut else newest and newest.id
-        return self.snapshots[table]
+        """Return the snapshot of a table that this retrieval reads, the same one each time.
+
+        Raises:
+            BadInput: the cut names none, or it has expired.
+        """
+        if table not in self._snapshots:
+            if self._cut:
+                self._snapshots[table] = self.lake.snapshot(table, self._cut.snapshot(table)).id
+            else:
+                newest = self.lake.current(table)
+                self._snapshots[table] = newest and newest.id
+        return self._snapshots[table]
 
     def read(self, view: feast.FeatureView, feature_refs: Sequence[str], *, full_feature_names: bool) -> ViewRead:
-        """Return what to read of a view for the features that are asked of it."""
-        source = lake_source(view.batch_source)
-        if source.namespace != self.project:
-            raise NotYetSupported(f"{view.name} lies in the project {source.namespace!r}, not in {self.project!r}")
+        """Return what to read of a view for the features that are asked of it.
+
+        Raises:
+            BadInput: the view has no such feature, or its snapshot has expired.
+            SchemaDrift: its table has no such column, or has it in another type.
+            NotYetSupported: it does not lie in this project's part of the lake.
+        """
+        source = _view_source(view)
+        if source.namespace != self._project:
+            raise NotYetSupported(f"{view.name} lies in the project {source.namespace!r}, not in {self._project!r}")
         name = view.projection.name_to_use()
         wanted = [feature for owner, _, feature in (ref.partition(":") for ref in feature_refs) if owner == name]
         keys = [column.name for column in view.entity_columns if column.name != DUMMY_ENTITY_ID]
+        self._check_types(view, source.iceberg_table, wanted)
         return ViewRead(
             table=source.iceberg_table,
             join_keys={key: view.projection.join_key_map.get(key, key) for key in keys},
             columns={feature: f"{name}__{feature}" if full_feature_names else feature for feature in wanted},
             ttl_us=view.ttl // MICROSECOND if view.ttl else 0,
             visible_lag_us=int(view.tags.get(VISIBLE_LAG_TAG, "0")),
+            every_us=int(view.tags.get(EVERY_TAG, "1")),
             snapshot_id=self.snapshot(source.iceberg_table),
         )
 
@@ -61,7 +81,7 @@ class Reader:
         if entity_df is None:
             raise NotYetSupported("retrieval needs entity rows", hint="pass entity_df instead of a range of time")
         if isinstance(entity_df, str):
-            return self._query(entity_df)
+            return self.engine.query(entity_df, self.snapshot)
         if isinstance(entity_df, pa.Table):
             return entity_df
         try:
@@ -71,23 +91,39 @@ class Reader:
 
     def require_within_cut(self, last: datetime | None) -> None:
         """Refuse entity rows later than the cut."""
-        known_at = self.cut.known_at if self.cut else None
+        known_at = self._cut.known_at if self._cut else None
         if known_at and last and last > known_at:
             raise BadInput(
                 f"the spine asks for {last.isoformat()}, the cut knows nothing after {known_at.isoformat()}",
                 hint="leave later rows out",
             )
 
-    def _query(self, sql: str) -> pa.Table:
-        with connect(self.settings) as connection:
-            try:
-                tables = connection.get_table_names(sql)
-                for table in sorted(tables):
-                    columns = self.lake.table(table).schema().column_names
-                    self.lake.register(connection, table, table, columns=columns, snapshot_id=self.snapshot(table))
-                return connection.sql(sql).to_arrow_table()
-            except duckdb.Error as wrong:
-                raise BadInput(f"the spine's SQL does not run: {wrong}") from wrong
+    def _check_types(self, view: feast.FeatureView, table: str, wanted: Sequence[str]) -> None:
+        """Refuse features that the view does not have, or whose column is of another type."""
+        declared = {field.name: field.dtype for field in view.features}
+        schema = self.lake.table(table).schema().as_arrow()
+        for feature in wanted:
+            if feature not in declared:
+                raise BadInput(f"{view.name} has no feature {feature!r}", hint=nearest(feature, declared))
+            if feature not in schema.names:
+                raise SchemaDrift(f"the table {table} has no column {feature!r}", hint=nearest(feature, schema.names))
+            expected, held = _arrow_type(declared[feature]), plain(schema.field(feature).type)
+            if expected is not None and held != expected:
+                raise SchemaDrift(
+                    f"the table {table} has {feature} as {held}, the view {view.name} declares {expected}",
+                    hint="apply the definitions that the table was written by, or write the table anew",
+                )
+
+
+_ARROW: dict[FeastType, pa.DataType] = {FEAST_TYPES[name]: ARROW_TYPES[name] for name in FEAST_TYPES}
+
+
+def _arrow_type(dtype: FeastType) -> pa.DataType | None:
+    """Return what a feature of a type is in the lake: None where Feast's type does not say it, as for decimals and maps."""
+    if not isinstance(dtype, Array):
+        return _ARROW.get(dtype)
+    inner = _arrow_type(dtype.base_type)
+    return None if inner is None else pa.list_(inner)
 
 
 def time_column_of(spine: pa.Table) -> str:
@@ -97,7 +133,7 @@ def time_column_of(spine: pa.Table) -> str:
 
 
 def lake_source(source: DataSource | None) -> IcebergSource:
-    """Return a view's source, which names a table of the lake.
+    """Return a source that names a table of the lake.
 
     Raises:
         NotYetSupported: it is of another kind, or renames columns.
@@ -105,5 +141,16 @@ def lake_source(source: DataSource | None) -> IcebergSource:
     if not isinstance(source, IcebergSource) or source.field_mapping:
         raise NotYetSupported(
             f"{source and source.name} is no plain table of the lake", hint="derive views with lockstep.views.feast"
+        )
+    return source
+
+
+def _view_source(view: feast.FeatureView) -> IcebergSource:
+    source = lake_source(view.batch_source)
+    named = (source.timestamp_field, source.created_timestamp_column)
+    if named != (EVENT_TIMESTAMP, CREATED_TIMESTAMP):
+        raise NotYetSupported(
+            f"{view.name} has its times in {' and '.join(name or 'no column' for name in named)}",
+            hint=f"a feature table has them in {EVENT_TIMESTAMP} and {CREATED_TIMESTAMP}",
         )
     return source

@@ -5,8 +5,9 @@ The value of a view for key k at time t, as known at time a (a = t unless a call
     the row of k with the greatest event_timestamp <= t, created_timestamp + visible_lag <= a, t - event_timestamp <= ttl
     (0 = no limit); among equal event_timestamps the greatest created_timestamp; no such row: null.
 
-Rows in are rows out: as many, in the same order, duplicates kept. A null in a key answers null. A table holds at most one
-row per key, event and created time, so that nothing is left to chance. `as_known` says the same in Python.
+Rows in are rows out: as many, in the same order, duplicates kept. A null in a key answers null, and a row without a time or
+with a null in its key never answers. A row may be there twice; but rows of one key, event and created time that say
+different things are refused, for nothing says which is right. `as_known` says the same in Python.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTA
 TIME = ARROW_TYPES["timestamp"]
 _FIRST_US = to_micros(datetime.min.replace(tzinfo=UTC))
 _LAST_US = to_micros(datetime.max.replace(tzinfo=UTC))
+_PART_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class ViewRead:
         columns: the feature columns, each with its name in the result.
         ttl_us: how long a row answers, in microseconds; 0 is for ever.
         visible_lag_us: from a row's created time to when it could be read, in microseconds.
+        every_us: event times are mostly multiples of it, in microseconds. It changes no answer, only how fast it comes.
         snapshot_id: as of which snapshot; None is the newest.
     """
 
@@ -70,6 +73,7 @@ class ViewRead:
     columns: Mapping[str, str]
     ttl_us: int = 0
     visible_lag_us: int = 0
+    every_us: int = 1
     snapshot_id: int | None = None
 
     @property
@@ -156,25 +160,35 @@ def times_us(spine: pa.Table, time_column: str) -> pa.ChunkedArray:
     """Return the spine's times as int64 microseconds since 1970-01-01T00:00Z, exactly.
 
     Raises:
-        BadInput: a time is finer than a microsecond, or out of range.
+        BadInput: a time is finer than a microsecond.
     """
     try:
-        times = spine[time_column].cast(TIME).cast(pa.int64())
+        return spine[time_column].cast(TIME).cast(pa.int64())
     except pa.ArrowInvalid as inexact:
         raise BadInput(
             f"the spine's {time_column} does not fit whole microseconds: {inexact}",
             hint="round it to microseconds, downwards",
         ) from inexact
-    span = span_us(times)
-    if span and (span[0] < _FIRST_US or span[1] > _LAST_US):
+
+
+def span_us(spine: pa.Table, time_column: str) -> tuple[int, int] | None:
+    """Return the first and the last time that a spine asks for, in microseconds; None when it has no row.
+
+    The spine may be larger than memory: it is looked at a part at a time.
+
+    Raises:
+        BadInput: a time is finer than a microsecond, or out of range.
+    """
+    spans: list[tuple[int, int]] = []
+    for part in spine.select([time_column]).to_batches(max_chunksize=_PART_ROWS):
+        micros = times_us(pa.Table.from_batches([part]), time_column).to_numpy()
+        spans += [(int(micros.min()), int(micros.max()))] if len(micros) else []
+    if not spans:
+        return None
+    first, last = min(first for first, _ in spans), max(last for _, last in spans)
+    if first < _FIRST_US or last > _LAST_US:
         raise BadInput(f"the spine's {time_column} leaves the calendar", hint="times lie in the years 1 to 9999")
-    return times
-
-
-def span_us(times: pa.ChunkedArray) -> tuple[int, int] | None:
-    """Return the first and the last of some times; None when there is none."""
-    micros = times.to_numpy()
-    return (int(micros.min()), int(micros.max())) if len(micros) else None
+    return first, last
 
 
 def require_same_rows(table: str, asked: int, answered: pa.ChunkedArray) -> None:
@@ -197,9 +211,21 @@ def require_same_rows(table: str, asked: int, answered: pa.ChunkedArray) -> None
 
 def plain(data_type: pa.DataType) -> pa.DataType:
     """Return a type without what Arrow and Iceberg spell differently for the same thing."""
+    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
+        return pa.list_(plain(data_type.value_type))
     spellings = {
         pa.large_string(): pa.string(),
         pa.large_binary(): pa.binary(),
         pa.timestamp("us", tz="+00:00"): TIME,
     }
     return spellings.get(data_type, data_type)
+
+
+def contradiction(read: ViewRead, key: Mapping[str, Any], event: datetime, created: datetime) -> BadInput:
+    """Return the error for rows of one key, event and created time that say different things."""
+    named = ", ".join(f"{name}={value!r}" for name, value in key.items())
+    return BadInput(
+        f"{read.table}: two rows of {named} have the event time {event.isoformat()} and the created time "
+        f"{created.isoformat()}, and say different things",
+        hint="nothing says which is right: write a correction with a later created time",
+    )

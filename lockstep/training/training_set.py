@@ -140,7 +140,7 @@ def _with_features(
 ) -> pa.Table:
     """Return the entity rows with their features, refusing any that came back changed, lost or doubled."""
     bare = spine.drop_columns([SPLIT])
-    found = training_features(settings, use_case, contract.feature_service, bare, cut)
+    found = training_features(settings, use_case, contract.feature_service, bare, cut).rows
     if not found.select(bare.column_names).equals(bare):
         raise Terminal(
             f"retrieval changed the entity rows: {bare.num_rows} went in, {found.num_rows} came back",

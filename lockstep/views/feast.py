@@ -37,6 +37,7 @@ from lockstep.views.use_case import UseCase
 WAREHOUSE = "lake"
 COMPUTE_LAG_TAG = "lockstep.compute_lag_us"
 VISIBLE_LAG_TAG = "lockstep.visible_lag_us"
+EVERY_TAG = "lockstep.every_us"
 FRESHNESS_TAG = "lockstep.freshness_us"
 FRESHNESS_KIND_TAG = "lockstep.freshness_kind"
 DEFINITION_TAG = "lockstep.definition_hash"
@@ -121,6 +122,7 @@ def feature_view(view: StoredView, project: str) -> feast.FeatureView:
     tags = {
         COMPUTE_LAG_TAG: str(view.compute_lag // MICROSECOND),
         VISIBLE_LAG_TAG: str(view.visible_lag // MICROSECOND),
+        EVERY_TAG: str(view.every // MICROSECOND),
         FRESHNESS_TAG: str(view.freshness.objective // MICROSECOND),
         FRESHNESS_KIND_TAG: "hard" if view.freshness.hard else "soft",
         DEFINITION_TAG: view.definition_hash,

@@ -217,7 +217,7 @@ def test_what_is_on_file_answers_from_the_first_tick_after_it_became_known(
         }
     )
 
-    rows = training_features(settings, case, "on_file", spine).to_pylist()
+    rows = training_features(settings, case, "on_file", spine).rows.to_pylist()
 
     for key, (changes, *columns) in on_file.items():
         assert len(changes) > len({row[key] for row in changes}), "somebody changed"

@@ -66,7 +66,7 @@ def snapshots(settings: Settings) -> list[int]:
 
 
 def test_training_features_are_the_spine_and_the_service_in_its_order(home) -> None:
-    found = training_features(home, use_case, "tiny_v1", SPINE)
+    found = training_features(home, use_case, "tiny_v1", SPINE).rows
     assert found.column_names == [*SPINE.column_names, "mean", "cents_1d", "amount_again", "kinds"]
     assert found.select(SPINE.column_names).equals(SPINE)
     assert [str(t) for t in found.schema.types[4:]] == ["double", "int64", "int64", "string"]
@@ -78,7 +78,7 @@ def test_training_features_are_the_spine_and_the_service_in_its_order(home) -> N
 
 def test_an_older_snapshot_is_read_through_a_cut(home) -> None:
     first, _ = snapshots(home)
-    found = training_features(home, use_case, "tiny_v1", SPINE, Cut({"spend": first}, T + 2 * HOUR))
+    found = training_features(home, use_case, "tiny_v1", SPINE, Cut({"spend": first}, T + 2 * HOUR)).rows
     assert found["cents_1d"].to_pylist() == [BIG, 600, None, 600, None]
 
 
@@ -86,9 +86,9 @@ def test_a_cut_answers_each_row_as_of_its_own_time_unless_corrections_are_asked_
     _, last = snapshots(home)
     early = spine_of((1, 0, T + 9 * MINUTE))
     cut = Cut({"spend": last}, T + HOUR)
-    assert training_features(home, use_case, "tiny_v1", early, cut)["cents_1d"].to_pylist() == [None]
+    assert training_features(home, use_case, "tiny_v1", early, cut).rows["cents_1d"].to_pylist() == [None]
     corrected = replace(cut, corrected=True)
-    assert training_features(home, use_case, "tiny_v1", early, corrected)["cents_1d"].to_pylist() == [600]
+    assert training_features(home, use_case, "tiny_v1", early, corrected).rows["cents_1d"].to_pylist() == [600]
 
 
 def test_rows_later_than_the_cut_and_tables_it_does_not_name_are_refused(home) -> None:
@@ -107,8 +107,7 @@ def test_a_job_reads_what_was_current_when_it_was_created(settings) -> None:
     store = feature_store(settings, use_case)
     job = store.get_historical_features(entity_df=SPINE, features=["spend:cents_1d"])
     lake.append(spend.table, rows((1, 4, 900, T + HOUR)))
-    assert job.metadata.snapshots == {"spend": first.id}
-    assert job.metadata.known_at is None
+    assert job.metadata.cut == Cut({"spend": first.id})
     assert job.to_arrow()["cents_1d"].to_pylist() == [None, 600, None, 600, None]
     with reading(Cut({"spend": first.id})):
         under = store.get_historical_features(entity_df=SPINE, features=["spend:cents_1d"])
@@ -124,7 +123,7 @@ def test_a_pandas_frame_and_sql_are_entity_rows_too_and_integers_stay_integers(h
     sql = "SELECT card_id, event_timestamp + INTERVAL 1 HOUR AS event_timestamp FROM spend ORDER BY ALL"
     job = store.get_historical_features(entity_df=sql, features=["spend:cents_1d"])
     assert job.to_arrow()["cents_1d"].to_pylist() == [600, 900, BIG]
-    assert job.metadata.snapshots == {"spend": snapshots(home)[-1]}
+    assert job.metadata.cut == Cut({"spend": snapshots(home)[-1]})
 
 
 def test_entity_rows_that_cannot_be_answered_are_refused_when_the_job_is_created(home) -> None:
@@ -159,7 +158,7 @@ def test_a_null_in_an_integer_of_the_request_is_refused(home) -> None:
 
 
 def test_an_empty_spine_gives_an_empty_table_of_the_declared_types(home) -> None:
-    found = training_features(home, use_case, "tiny_v1", SPINE.slice(0, 0))
+    found = training_features(home, use_case, "tiny_v1", SPINE.slice(0, 0)).rows
     assert found.num_rows == 0
     assert [str(t) for t in found.schema.types[4:]] == ["double", "int64", "int64", "string"]
 
@@ -206,6 +205,7 @@ def test_the_objects_carry_what_serving_and_monitoring_need(home) -> None:
         "tier": "gold",
         "lockstep.compute_lag_us": "300000000",
         "lockstep.visible_lag_us": "300000000",
+        "lockstep.every_us": "3600000000",
         "lockstep.freshness_us": "10800000000",
         "lockstep.freshness_kind": "soft",
         "lockstep.definition_hash": spend.definition_hash,
@@ -283,8 +283,10 @@ def test_the_newest_rows_and_all_rows_are_pulled_and_written_through_feast(home)
         "event_timestamp": "timestamptz",
         "created_timestamp": "timestamptz",
     }
-    with pytest.raises(NotYetSupported, match="saved datasets"):
-        newest.persist(None)
+    unkeyed = offline.pull_latest_from_table_or_query(
+        store.config, view.batch_source, [], ["cents_1d"], "event_timestamp", None, T, T + HOUR
+    )
+    assert unkeyed.to_arrow()["cents_1d"].to_pylist() == [900]
 
 
 def test_rows_are_written_through_feast_in_the_tables_own_types(settings) -> None:
