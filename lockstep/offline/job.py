@@ -16,6 +16,7 @@ from lockstep.errors import NotYetSupported
 from lockstep.lake import Lake
 from lockstep.offline.cut import CUT_PROPERTY, Cut
 from lockstep.offline.storage import SavedDatasetLakeStorage
+from lockstep.views.feast import arrow_type
 
 # pandas' own integers and truth values have no null: an integer would become a float, and lose what is beyond 2**53.
 _NULLABLE = {
@@ -89,13 +90,26 @@ class LakeRetrievalJob(RetrievalJob):
     def parts(self) -> Iterator[pa.Table]:
         """Yield the result a part at a time, in order, as tables of one schema: a result may be larger than memory."""
         for part in self._run():
-            yield LakeRetrievalJob(
+            alone = LakeRetrievalJob(
                 self._lake,
                 lambda part=part: iter([part]),
                 self._metadata,
                 full_feature_names=self._full_feature_names,
                 on_demand=self._on_demand,
-            ).to_arrow()
+            )
+            yield self._typed(alone.to_arrow())
+
+    def _typed(self, part: pa.Table) -> pa.Table:
+        """Give on-demand columns without a value the type they are declared with: Feast infers types, and from nothing none."""
+        for view in self._on_demand:
+            for feature in view.features:
+                name = feature.name
+                name = f"{view.projection.name_to_use()}__{name}" if self._full_feature_names else name
+                declared = arrow_type(feature.dtype)
+                if name in part.column_names and pa.types.is_null(part[name].type) and declared is not None:
+                    values = part[name].cast(declared)
+                    part = part.set_column(part.column_names.index(name), name, values)
+        return part
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
         """Return the result as a pandas frame; integers stay integers, in pandas' nullable types."""

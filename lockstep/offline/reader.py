@@ -9,7 +9,6 @@ import pyarrow as pa
 from feast.data_source import DataSource
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source import IcebergSource
-from feast.types import Array, FeastType
 
 from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, nearest
@@ -17,8 +16,8 @@ from lockstep.lake import Lake
 from lockstep.offline.cut import Cut, current_cut
 from lockstep.offline.engine import Engine
 from lockstep.offline.semantics import ViewRead, plain
-from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from lockstep.views.feast import EVERY_TAG, FEAST_TYPES, VISIBLE_LAG_TAG
+from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from lockstep.views.feast import EVERY_TAG, VISIBLE_LAG_TAG, arrow_type
 
 
 class Reader:
@@ -107,23 +106,12 @@ class Reader:
                 raise BadInput(f"{view.name} has no feature {feature!r}", hint=nearest(feature, declared))
             if feature not in schema.names:
                 raise SchemaDrift(f"the table {table} has no column {feature!r}", hint=nearest(feature, schema.names))
-            expected, held = _arrow_type(declared[feature]), plain(schema.field(feature).type)
+            expected, held = arrow_type(declared[feature]), plain(schema.field(feature).type)
             if expected is not None and held != expected:
                 raise SchemaDrift(
                     f"the table {table} has {feature} as {held}, the view {view.name} declares {expected}",
                     hint="apply the definitions that the table was written by, or write the table anew",
                 )
-
-
-_ARROW: dict[FeastType, pa.DataType] = {FEAST_TYPES[name]: ARROW_TYPES[name] for name in FEAST_TYPES}
-
-
-def _arrow_type(dtype: FeastType) -> pa.DataType | None:
-    """Return what a feature of a type is in the lake: None where Feast's type does not say it, as for decimals and maps."""
-    if not isinstance(dtype, Array):
-        return _ARROW.get(dtype)
-    inner = _arrow_type(dtype.base_type)
-    return None if inner is None else pa.list_(inner)
 
 
 def time_column_of(spine: pa.Table) -> str:

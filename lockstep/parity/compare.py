@@ -31,7 +31,7 @@ class Cause(enum.StrEnum):
     LATE: training's row came with an interval newer than the logged epoch's, within the freshness objective. Excused.
     IN_FLIGHT: the epoch readings differ or say writing, and no allowed snapshot contains the row as newest.
     MISSING: the lake has a row inside its ttl; none was read.
-    WRONG_ROW: the served values are another column's, in every row that the serving process read.
+    WRONG_ROW: what differs is another column's value, in every compared row of the serving process that the lake holds.
     CORRUPTION: the values match no row ever written.
     UNEXPLAINED: none of these.
     """
@@ -47,7 +47,11 @@ class Cause(enum.StrEnum):
     @property
     def excused(self) -> bool:
         """Whether a training skew of this cause is no mismatch."""
-        return self in {Cause.EARLY, Cause.LATE}
+        return self in EXCUSED
+
+
+EXCUSED = frozenset({Cause.EARLY, Cause.LATE})
+"""In a training skew. A cause is its own text, so that the words of a report can be looked up here."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,9 @@ class Comparison:
             evidence = "read from another incarnation of the online store than the one that is written to"
             return _difference(row, view.name, row.before.incarnation, self._incarnation, Cause.UNEXPLAINED, evidence)
         history = self._histories[view.name]
-        held = next((r for r in history.of(row) if r.version == (served.event_us, served.created_us)), None)
-        if served.status != "missing" and (held is None or not same_values(held.values, served.values)):
-            cause, evidence = self._foreign_values(row, view, served, held)
-            return _difference(
-                row, view.name, dict(served.values), dict(held.values) if held else None, cause, evidence
-            )
+        held = history.held(row, served)
+        if served.status != "missing" and (foreign := self._foreign_values(row, view, served, held)):
+            return _difference(row, view.name, dict(served.values), dict(held.values) if held else None, *foreign)
         allowed, in_flight = self._allowed_snapshots(row, view.name)
         if any(self._is_newest(row, view, served, sequence) for sequence in allowed):
             return None
@@ -143,15 +144,18 @@ class Comparison:
 
     def _foreign_values(
         self, row: ServedRow, view: View, served: ServedView, held: LakeRow | None
-    ) -> tuple[Cause, str]:
+    ) -> tuple[Cause, str] | None:
+        """Return why the served values are not the lake's, or None where they are."""
         version = f"(event, created) = ({served.event_us}, {served.created_us})"
         if held is None:
             return Cause.CORRUPTION, f"the lake holds no row of {version}"
-        differing = [name for name, value in held.values.items() if served.values.get(name) != value]
+        differing = [name for name, value in held.values.items() if not served.holds(name, value)]
+        if not differing:
+            return None
         sources = {name: self._misread.get((row.process, view.name, name)) for name in differing}
         if all(sources.values()):
             pairs = ", ".join(f"{name} holds the value of {source}" for name, source in sources.items())
-            return Cause.WRONG_ROW, f"{pairs}, in every row that this process served"
+            return Cause.WRONG_ROW, f"{pairs}, in every compared row of this process that the lake holds"
         return Cause.CORRUPTION, f"the lake holds the row of {version} with another {', '.join(differing)}"
 
     def _allowed_snapshots(self, row: ServedRow, view: str) -> tuple[list[int], bool]:
@@ -237,6 +241,11 @@ class Comparison:
         return Cause.UNEXPLAINED, f"training takes {wanted.version if wanted else None}, served was {used}"
 
 
+def is_mismatch(differences: Sequence[Difference]) -> bool:
+    """Tell whether a row with these differences is a mismatch."""
+    return any(not difference.excused for difference in differences)
+
+
 def equal(served: float | None, expected: float | None, tolerance: float | None) -> bool:
     """Tell whether two values of a vector are equal: to the last bit, or within a stated tolerance; null equals null."""
     if served is None or expected is None:
@@ -244,11 +253,6 @@ def equal(served: float | None, expected: float | None, tolerance: float | None)
     if tolerance is not None:
         return abs(served - expected) <= tolerance
     return served == expected
-
-
-def same_values(held: Mapping[str, Any], served: Mapping[str, Any]) -> bool:
-    """Tell whether the stored values that were read are the lake's."""
-    return all(name in served and served[name] == value for name, value in held.items())
 
 
 def _cause_of(

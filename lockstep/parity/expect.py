@@ -12,7 +12,7 @@ from lockstep.contract import Column, FeatureContract, View
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.offline.history import training_features
-from lockstep.parity.sample import ServedRow
+from lockstep.parity.sample import ServedRow, ServedView
 from lockstep.serving.features import complete_inputs
 from lockstep.settings import Settings
 from lockstep.views import UseCase
@@ -55,7 +55,15 @@ class History:
 
     def of(self, row: ServedRow) -> Sequence[LakeRow]:
         """Return the rows of a served row's key."""
-        return self.rows.get(tuple(row.keys[key.name] for key in self.view.join_keys), ())
+        return self.rows.get(self.key(row), ())
+
+    def key(self, row: ServedRow) -> tuple[Any, ...]:
+        """Return the values of a served row's join keys, in the contract's order."""
+        return tuple(row.keys[key.name] for key in self.view.join_keys)
+
+    def held(self, row: ServedRow, served: ServedView) -> LakeRow | None:
+        """Return the lake's row of the key and the (event, created) that were served."""
+        return next((r for r in self.of(row) if r.version == (served.event_us, served.created_us)), None)
 
     def newest(self, row: ServedRow, sequence: int) -> LakeRow | None:
         """Return the key's greatest (event, created) in the snapshot with that sequence number."""
@@ -137,7 +145,7 @@ def training_vectors(
     """
     if not sample:
         return []
-    found = training_features(settings, use_case, contract.feature_service, spine(contract, sample), None)
+    found = training_features(settings, use_case, contract.feature_service, spine(contract, sample)).rows
     columns = [found[feature.name].cast(pa.float64()).to_pylist() for feature in contract.features]
     return [tuple(None if v is None or v != v else v for v in row) for row in zip(*columns, strict=True)]  # noqa: PLR0124
 

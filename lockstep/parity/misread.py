@@ -1,24 +1,31 @@
-"""Find columns that a serving process read from another column: in every row it served, not in one by chance.
+"""Find columns that a serving process read from another column: in every compared row that the lake holds, not in one by chance.
 
-One row proves little: a risk of 0.0 equals many a neighbour's. So a column counts as misread only if another column of its view
-and type explains *all* rows of the process, and enough of them are rows in which the two columns differ in the lake.
+One row proves little: a risk of 0.0 equals many a neighbour's. So a column counts as misread only if one other column of its view
+and type, and no second one, explains *all* these rows of the process, and enough of the lake's rows differ in the two columns.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 from lockstep.contract import View
-from lockstep.parity.expect import History
-from lockstep.parity.sample import ServedRow
+from lockstep.parity.expect import History, LakeRow
+from lockstep.parity.sample import ServedRow, ServedView
 
 Misread = Mapping[tuple[str, str, str], str]
 """By (process, view, column) the column that was read instead."""
 
 LEAST_TELLING = 3
-"""Rows in which the two columns have different values in the lake, so that only one of them can have been read."""
+"""Rows of the lake in which the two columns have different values; one of them, asked for again, tells nothing new."""
 
-_Values = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class _Reading:
+    """What was read of a view for one served row, and the lake's row, which `names` it: key, event and created time."""
+
+    names: Hashable
+    served: ServedView
+    held: LakeRow
 
 
 def misread_columns(rows: Sequence[ServedRow], histories: Mapping[str, History]) -> dict[tuple[str, str, str], str]:
@@ -30,37 +37,30 @@ def misread_columns(rows: Sequence[ServedRow], histories: Mapping[str, History])
     """
     found: dict[tuple[str, str, str], str] = {}
     for view, history in histories.items():
-        by_process: defaultdict[str, list[tuple[_Values, _Values]]] = defaultdict(list)
+        by_process: defaultdict[str, list[_Reading]] = defaultdict(list)
         for row in rows:
-            if (pair := _served_and_held(row, view, history)) is not None:
-                by_process[row.process].append(pair)
-        for process, pairs in by_process.items():
-            for column, source in _misread(history.view, pairs).items():
+            served = row.views.get(view)
+            if served is not None and (held := history.held(row, served)) is not None:
+                by_process[row.process].append(_Reading((history.key(row), held.version), served, held))
+        for process, readings in by_process.items():
+            for column, source in _misread(history.view, readings).items():
                 found[process, view, column] = source
     return found
 
 
-def _served_and_held(row: ServedRow, view: str, history: History) -> tuple[_Values, _Values] | None:
-    """Return what was served of a view and what the lake holds of the same (event, created)."""
-    served = row.views.get(view)
-    if served is None or served.event_us is None:
-        return None
-    version = (served.event_us, served.created_us)
-    held = next((r for r in history.of(row) if r.version == version), None)
-    return None if held is None else (served.values, held.values)
-
-
-def _misread(view: View, pairs: Sequence[tuple[_Values, _Values]]) -> dict[str, str]:
+def _misread(view: View, readings: Sequence[_Reading]) -> dict[str, str]:
     found: dict[str, str] = {}
     for column in view.columns:
-        if all(served.get(column.name) == held[column.name] for served, held in pairs):
+        explaining = [
+            other.name
+            for other in view.columns
+            if other.dtype == column.dtype
+            and all(reading.served.holds(column.name, reading.held.values[other.name]) for reading in readings)
+        ]
+        if len(explaining) != 1:  # of two, nothing tells which was read
             continue
-        for other in view.columns:
-            if other.dtype != column.dtype or other.name == column.name:
-                continue
-            telling = sum(held[other.name] != held[column.name] for _, held in pairs)
-            explains = all(served.get(column.name) == held[other.name] for served, held in pairs)
-            if explains and telling >= LEAST_TELLING:
-                found[column.name] = other.name
-                break
+        (source,) = explaining
+        telling = {r.names for r in readings if r.held.values[source] != r.held.values[column.name]}
+        if len(telling) >= LEAST_TELLING:
+            found[column.name] = source
     return found

@@ -16,19 +16,18 @@ from markupsafe import Markup
 
 from lockstep.clock import from_micros
 from lockstep.parity import charts
-from lockstep.parity.compare import Cause
+from lockstep.parity.compare import EXCUSED
 from lockstep.parity.report import DifferenceFound, FeatureRate, ParityReport, Stratum
 from lockstep.parity.verdict import Verdict
 
 FINDINGS_TOLD, EXAMPLES_TOLD, HOURS_TOLD = 4, 3, 6
-EXCUSED = frozenset(cause.value for cause in Cause if cause.excused)
 CAUSE_WORDS = {
     "early": "served before a training set may see it, inside the lag that the view declares",
     "late": "training takes a row that came online after the request, inside the freshness objective",
     "in_flight": "read while the view was being written, and no snapshot of that moment explains it",
     "missing": "the lake holds a row inside its ttl, and none was read",
     "corruption": "the values match no row that was ever written",
-    "wrong_row": "the served bytes are another key's, or another view's or column's",
+    "wrong_row": "the served values are another column's of the same view",
     "unexplained": "no known cause explains it",
 }
 SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -222,10 +221,9 @@ def agreements(report: ParityReport) -> tuple[list[Agreement], dict[str, list[st
     differing: list[Agreement] = []
     agreeing: defaultdict[str, list[str]] = defaultdict(list)
     for rate in report.features:
-        unexcused = sum(rows for cause, rows in rate.causes.items() if cause not in EXCUSED)
-        wrong = min(rate.differing, unexcused)  # a row counts once for each of its causes
         if rate.differing:
-            differing.append(Agreement(rate, rate.compared - rate.differing, rate.differing - wrong, wrong))
+            equal, excused = rate.compared - rate.differing, rate.differing - rate.mismatches
+            differing.append(Agreement(rate, equal, excused, rate.mismatches))
         else:
             agreeing[rate.view].append(rate.name)
     return sorted(differing, key=lambda a: (-a.mismatch, -a.excused, a.rate.view, a.rate.name)), dict(agreeing)

@@ -14,6 +14,7 @@ from lockstep.errors import BadInput
 from lockstep.hashing import digest
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect
+from lockstep.parity.compare import EXCUSED
 from lockstep.parity.verdict import Verdict
 from lockstep.settings import Settings
 from lockstep.views.declare import ARROW_TYPES
@@ -81,6 +82,11 @@ class FeatureRate(_Frozen):
     compared: int
     differing: int
     causes: dict[str, int]
+
+    @property
+    def mismatches(self) -> int:
+        """Rows in which it differs for a cause that excuses nothing; at most `differing`, for a row may have two."""
+        return min(self.differing, sum(rows for cause, rows in self.causes.items() if cause not in EXCUSED))
 
 
 class HourCompared(_Frozen):

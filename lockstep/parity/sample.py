@@ -48,6 +48,10 @@ class ServedView:
     created_us: int | None
     values: Mapping[str, Any]
 
+    def holds(self, column: str, value: Any) -> bool:
+        """Tell whether a column was read with this value; one that the log does not name holds nothing, not even null."""
+        return column in self.values and self.values[column] == value
+
 
 @dataclass(frozen=True)
 class ServedRow:

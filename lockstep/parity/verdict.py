@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
-from lockstep.parity.compare import Difference
+from lockstep.parity.compare import Difference, is_mismatch
 
 MOST_LOST = 0.01
 MOST_EXCUSED = 0.25
@@ -125,8 +125,8 @@ def lacks(
 
 
 def _mismatches(rows: Mapping[str, Sequence[Difference]]) -> int:
-    return sum(any(not d.excused for d in differences) for differences in rows.values())
+    return sum(map(is_mismatch, rows.values()))
 
 
 def _excused(rows: Mapping[str, Sequence[Difference]]) -> int:
-    return sum(bool(differences) and all(d.excused for d in differences) for differences in rows.values())
+    return sum(bool(differences) and not is_mismatch(differences) for differences in rows.values())

@@ -11,7 +11,7 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger, State
-from lockstep.parity.compare import Comparison, Difference
+from lockstep.parity.compare import Comparison, Difference, is_mismatch
 from lockstep.parity.expect import history, training_vectors
 from lockstep.parity.misread import misread_columns
 from lockstep.parity.report import (
@@ -251,19 +251,15 @@ def hours_compared(rows: Iterable[ServedRow], found: Mapping[str, Sequence[Diffe
         HourCompared(
             hour=hour,
             rows=len(hours[hour]),
-            mismatches=sum(_mismatch(differences) for differences in hours[hour]),
-            excused=sum(bool(differences) and not _mismatch(differences) for differences in hours[hour]),
+            mismatches=sum(is_mismatch(differences) for differences in hours[hour]),
+            excused=sum(bool(differences) and not is_mismatch(differences) for differences in hours[hour]),
         )
         for hour in sorted(hours)
     )
 
 
 def _stratum(name: str, rows: Sequence[ServedRow], found: Mapping[str, Sequence[Difference]]) -> Stratum:
-    return Stratum(name=name, rows=len(rows), mismatches=sum(_mismatch(found[row.name]) for row in rows))
-
-
-def _mismatch(differences: Sequence[Difference]) -> bool:
-    return any(not difference.excused for difference in differences)
+    return Stratum(name=name, rows=len(rows), mismatches=sum(is_mismatch(found[row.name]) for row in rows))
 
 
 def shown(found: Mapping[str, Iterable[Difference]]) -> tuple[DifferenceFound, ...]:

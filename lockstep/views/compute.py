@@ -1,6 +1,7 @@
 """Compute the ticks of a stored view into its Iceberg table: plan a range in the ledger, append once, commit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -52,7 +53,7 @@ def compute(settings: Settings, lake: Lake, ledger: Ledger, view: StoredView, up
 
     Raises:
         BadInput: `up_to` lies in the future, or the source is empty.
-        UseCaseError: nobody computes views of this kind.
+        UseCaseError: nobody computes views of this kind, or a value, sum or square does not fit its column.
     """
     query = _query(view)
     _refuse_future(settings, up_to)
@@ -79,7 +80,7 @@ def bootstrap(
     Raises:
         BadInput: the range is reversed, or lies in the future.
         NotYetSupported: part of it is computed already by live ticks.
-        UseCaseError: nobody computes views of this kind.
+        UseCaseError: nobody computes views of this kind, or a value, sum or square does not fit its column.
     """
     query = _query(view)
     _refuse_future(settings, end)
@@ -175,7 +176,8 @@ def _rows(settings: Settings, lake: Lake, query: TickQuery[StoredView], row: Com
         )
         # Through a table: the relation API binds a query twice, which for one this long takes a quarter of its time.
         text = query.sql("duckdb", known_per_tick=span.known_per_tick)
-        connection.execute(f"CREATE TEMP TABLE found AS {text}")
+        with _refusing_what_does_not_fit(view):
+            connection.execute(f"CREATE TEMP TABLE found AS {text}")
         found: pa.Table = connection.sql(f"FROM found ORDER BY {ticks.TICK}, {ticks.KEY}").to_arrow_table()
     key, tick, *features = found.columns
     micros = tick.to_numpy() * every
@@ -183,7 +185,20 @@ def _rows(settings: Settings, lake: Lake, query: TickQuery[StoredView], row: Com
     created = pa.repeat(pa.scalar(row.planned_at, ARROW_TYPES["timestamp"]), len(event))
     if span.known_per_tick:
         created = pa.array(micros + view.compute_lag // MICROSECOND, pa.int64()).cast(ARROW_TYPES["timestamp"])
-    return pa.table([key, *features, event, created], names=view.schema.names).cast(view.schema)
+    with _refusing_what_does_not_fit(view):
+        return pa.table([key, *features, event, created], names=view.schema.names).cast(view.schema)
+
+
+@contextmanager
+def _refusing_what_does_not_fit(view: StoredView) -> Generator[None]:
+    """Say whose number it was: DuckDB multiplies in 64 bits and adds in 128, which the table's columns do not have."""
+    try:
+        yield
+    except (duckdb.OutOfRangeException, duckdb.ConversionException, pa.ArrowInvalid) as beyond:
+        raise UseCaseError(
+            f"view {view.name}: a value does not fit the type of its column, or a sum or square left 64 bits: {beyond}",
+            hint="sum a coarser unit, or over shorter windows; or the source holds a value that cannot be",
+        ) from beyond
 
 
 def _query(view: StoredView) -> TickQuery[StoredView]:

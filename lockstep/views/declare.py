@@ -107,6 +107,9 @@ class StoredView(ABC):
         compute_lag: from a tick to its rows' created time.
         visible_lag: from the created time to readable online.
         kind: what its values are, in a word.
+
+    Raises:
+        UseCaseError: the declaration contradicts itself.
     """
 
     name: str
@@ -172,12 +175,8 @@ class StoredView(ABC):
     def least_ttl(self) -> timedelta:
         """The shortest ttl under which no quiet key's row expires before the one that repeats it can be read."""
 
-    def refuse_contradictions(self) -> None:
-        """Refuse a declaration that contradicts itself: ticks that do not tile a day, a ttl that leaves holes.
-
-        Raises:
-            UseCaseError: it does.
-        """
+    def __post_init__(self) -> None:
+        """Refuse ticks that do not tile a day, and a ttl that leaves holes."""
         if self.every <= timedelta(0) or DAY % self.every:
             raise UseCaseError(f"view {self.name}: every={self.every} does not divide a day into whole ticks")
         if self.ttl and self.ttl < self.least_ttl:

@@ -14,6 +14,7 @@ import feast
 import feast.types
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.feature_view_projection import FeatureViewProjection
 from feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source import IcebergSource
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput, UseCaseError
 from lockstep.views.declare import (
+    ARROW_TYPES,
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
     DataType,
@@ -85,6 +87,14 @@ def _forget_metrics_folder() -> None:
 
 
 _forget_metrics_folder()
+
+
+def arrow_type(dtype: feast.types.FeastType) -> pa.DataType | None:
+    """Return what a feature of a type is in the lake: None where Feast's type does not say it, as for decimals and maps."""
+    if isinstance(dtype, feast.types.Array):
+        inner = arrow_type(dtype.base_type)
+        return None if inner is None else pa.list_(inner)
+    return next((ARROW_TYPES[name] for name, known in FEAST_TYPES.items() if known == dtype), None)
 
 
 def objects(use_case: UseCase) -> list[Any]:

@@ -11,9 +11,6 @@ from lockstep.views.declare import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
     DataType,
-    Entity,
-    Freshness,
-    Source,
     StoredView,
 )
 
@@ -26,8 +23,13 @@ class LatestView(StoredView):
     became known last; should two still be equal, the one with the greater values, column by column, null the least. A null
     attribute is a value. Attributes hold until they are replaced: a key that was seen once lives for ever.
 
+    A NaN is null; timestamps are whole seconds: what Feast's online layout holds.
+
     Attributes:
         columns: the source's columns and their types, in order; the features have the same names.
+
+    Raises:
+        UseCaseError: the declaration contradicts itself.
     """
 
     kind = "latest"
@@ -53,13 +55,9 @@ class LatestView(StoredView):
         """Two ticks with both lags: the heartbeat follows from the ttl."""
         return 2 * (self.every + self.compute_lag + self.visible_lag)
 
-    def refuse_contradictions(self) -> None:
-        """Refuse a declaration that contradicts itself.
-
-        Raises:
-            UseCaseError: it does.
-        """
-        super().refuse_contradictions()
+    def __post_init__(self) -> None:
+        """Refuse columns that the table cannot have, besides what every view refuses."""
+        super().__post_init__()
         if not self.columns:
             raise UseCaseError(f"view {self.name} needs at least one column")
         # Engines do not tell A from a.
@@ -74,39 +72,5 @@ class LatestView(StoredView):
                 )
 
 
-def latest_view(
-    *,
-    name: str,
-    entity: Entity,
-    source: Source,
-    columns: Mapping[str, DataType],
-    every: timedelta,
-    ttl: timedelta,
-    freshness: Freshness,
-    owner: str,
-    compute_lag: timedelta = timedelta(minutes=5),
-    visible_lag: timedelta = timedelta(minutes=5),
-    description: str = "",
-    tags: Mapping[str, str] | None = None,
-) -> LatestView:
-    """Declare a view of the newest attributes of a key, evaluated at ticks; see `LatestView` for each argument.
-
-    Raises:
-        UseCaseError: the declaration contradicts itself.
-    """
-    view = LatestView(
-        name=name,
-        entity=entity,
-        source=source,
-        columns=dict(columns),
-        every=every,
-        ttl=ttl,
-        freshness=freshness,
-        owner=owner,
-        compute_lag=compute_lag,
-        visible_lag=visible_lag,
-        description=description,
-        tags=dict(tags or {}),
-    )
-    view.refuse_contradictions()
-    return view
+latest_view = LatestView
+"""What definitions call it."""

@@ -79,6 +79,17 @@ def _values(view: LatestView) -> dict[str, DataType]:
     return {f"value_{n}": dtype for n, dtype in enumerate(view.columns.values())}
 
 
+def _as_kept_online(value: ir.Value, dtype: DataType) -> ir.Value:
+    """Return a value as Feast's online layout gives it back: the table, and so training, must not know more than serving."""
+    match dtype:
+        case "float32" | "float64":
+            return ibis.ifelse(value.isnan(), ibis.null(dtype), value)
+        case "timestamp":
+            return value.truncate("s")
+        case _:
+            return value
+
+
 def _turns(view: LatestView, *, known_per_tick: bool) -> ir.Table:
     """Return each row that is some tick's newest: from `tick` until the tick before `until`, and what was `before` it.
 
@@ -112,6 +123,7 @@ def _taking_over(view: LatestView, *, known_per_tick: bool) -> ir.Table:
     first, last = span()
     values = _values(view)
     source = source_table(view, values)
+    source = source.mutate(**{v: _as_kept_online(source[v], dtype) for v, dtype in values.items()})
     arrives = arrival(view, source, timedelta(0), known_per_tick=known_per_tick)
     seen = source.mutate(tick=ibis.greatest(arrives, first))
     seen = seen.filter(seen[TICK] <= last)

@@ -1,6 +1,6 @@
 """Sums over sliding windows: the measures, their ratios, and the view that is made of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from math import isfinite
@@ -8,7 +8,7 @@ from typing import Any
 
 from lockstep.clock import MICROSECOND
 from lockstep.errors import UseCaseError
-from lockstep.views.declare import DAY, DataType, Entity, Freshness, Source, StoredView
+from lockstep.views.declare import DAY, DataType, StoredView
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,15 @@ def count(name: str) -> Measure:
 
 
 def total(column: str, name: str | None = None) -> Measure:
-    """Add up an integer column over each window."""
+    """Add up an integer column over each window; computing the view refuses a sum of more than 64 bits (beyond 9.2e18)."""
     return Measure(name or column, column)
 
 
 def total_of_squares(column: str, name: str | None = None) -> Measure:
-    """Add up the squares of an integer column over each window: with the sum and the count they give the deviation."""
+    """Add up the squares of an integer column over each window: with the sum and the count they give the deviation.
+
+    Computing the view refuses a square, or a sum of them, of more than 64 bits: from 3,037,000,500 on a value has such a one.
+    """
     return Measure(name or f"{column}_squared", column, squared=True)
 
 
@@ -63,15 +66,43 @@ class WindowedView(StoredView):
     Attributes:
         measures: the integers that are summed.
         ratios: the quotients made of them.
-        windows: their lengths, whole ticks each.
+        windows: their lengths, whole ticks each; kept from the shortest to the longest.
         delay: how far the windows lie in the past.
+
+    Raises:
+        UseCaseError: the declaration contradicts itself.
     """
 
     kind = "windowed"
-    measures: tuple[Measure, ...]
-    windows: tuple[timedelta, ...]
-    ratios: tuple[Ratio, ...] = ()
+    measures: Sequence[Measure]
+    windows: Sequence[timedelta]
+    ratios: Sequence[Ratio] = ()
     delay: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        """Keep tuples of what was given, and refuse what contradicts itself."""
+        for name, kept in (("measures", self.measures), ("windows", sorted(self.windows)), ("ratios", self.ratios)):
+            object.__setattr__(self, name, tuple(kept))
+        super().__post_init__()
+        if not self.windows or not self.measures:
+            raise UseCaseError(f"view {self.name} needs at least one window and one measure")
+        for window in self.windows:
+            if window <= timedelta(0) or window % self.every:
+                raise UseCaseError(f"view {self.name}: window {window} is not a whole number of ticks of {self.every}")
+        known = {m.name for m in self.measures}
+        for quotient in self.ratios:
+            if not isfinite(quotient.empty):
+                raise UseCaseError(
+                    f"view {self.name}: ratio {quotient.name} is {quotient.empty} where it is empty",
+                    hint="name a number; a value that does not equal itself cannot be compared",
+                )
+            for part in (quotient.numerator, quotient.denominator):
+                if part not in known:
+                    raise UseCaseError(
+                        f"view {self.name}: ratio {quotient.name} divides {part!r}, which is no measure of it"
+                    )
+        if len(self.features) != (len(self.measures) + len(self.ratios)) * len(self.windows):
+            raise UseCaseError(f"view {self.name} declares one feature name twice")
 
     def column(self, name: str, window: timedelta) -> str:
         """Return the feature's name: that of a measure or ratio and the window, such as `nb_tx_7d`."""
@@ -100,73 +131,6 @@ class WindowedView(StoredView):
         """A day's heartbeat, a tick and both lags."""
         return DAY + self.every + self.compute_lag + self.visible_lag
 
-    def refuse_contradictions(self) -> None:
-        """Refuse a declaration that contradicts itself.
 
-        Raises:
-            UseCaseError: it does.
-        """
-        super().refuse_contradictions()
-        if not self.windows or not self.measures:
-            raise UseCaseError(f"view {self.name} needs at least one window and one measure")
-        for window in self.windows:
-            if window <= timedelta(0) or window % self.every:
-                raise UseCaseError(f"view {self.name}: window {window} is not a whole number of ticks of {self.every}")
-        known = {m.name for m in self.measures}
-        for quotient in self.ratios:
-            if not isfinite(quotient.empty):
-                raise UseCaseError(
-                    f"view {self.name}: ratio {quotient.name} is {quotient.empty} where it is empty",
-                    hint="name a number; a value that does not equal itself cannot be compared",
-                )
-            for part in (quotient.numerator, quotient.denominator):
-                if part not in known:
-                    raise UseCaseError(
-                        f"view {self.name}: ratio {quotient.name} divides {part!r}, which is no measure of it"
-                    )
-        if len(self.features) != (len(self.measures) + len(self.ratios)) * len(self.windows):
-            raise UseCaseError(f"view {self.name} declares one feature name twice")
-
-
-def windowed_view(
-    *,
-    name: str,
-    entity: Entity,
-    source: Source,
-    measures: Sequence[Measure],
-    windows: Sequence[timedelta],
-    every: timedelta,
-    ttl: timedelta,
-    freshness: Freshness,
-    owner: str,
-    ratios: Sequence[Ratio] = (),
-    delay: timedelta = timedelta(0),
-    compute_lag: timedelta = timedelta(minutes=5),
-    visible_lag: timedelta = timedelta(minutes=5),
-    description: str = "",
-    tags: Mapping[str, str] | None = None,
-) -> WindowedView:
-    """Declare a view of sums over sliding windows, evaluated at ticks; see `WindowedView` for each argument.
-
-    Raises:
-        UseCaseError: the declaration contradicts itself.
-    """
-    view = WindowedView(
-        name=name,
-        entity=entity,
-        source=source,
-        measures=tuple(measures),
-        windows=tuple(sorted(windows)),
-        every=every,
-        ttl=ttl,
-        freshness=freshness,
-        owner=owner,
-        ratios=tuple(ratios),
-        delay=delay,
-        compute_lag=compute_lag,
-        visible_lag=visible_lag,
-        description=description,
-        tags=dict(tags or {}),
-    )
-    view.refuse_contradictions()
-    return view
+windowed_view = WindowedView
+"""What definitions call it."""

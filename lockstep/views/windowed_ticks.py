@@ -106,12 +106,18 @@ def _sums(view: WindowedView) -> dict[str, DataType]:
 
 
 def _life_after_windows(view: WindowedView) -> timedelta:
-    """Return how long a key lives after its last row left the longest window: its ttl, or a tick where rows never expire."""
-    return max(view.ttl, view.every)
+    """Return how long a key lives after its last row left the longest window: its ttl, or just past the next tick.
+
+    Where rows never expire, that tick is the one that has to say that the windows are empty.
+    """
+    return view.ttl or view.every + MICROSECOND
 
 
 def _entries(view: WindowedView, *, known_per_tick: bool) -> ir.Table:
-    """Return the source rows with the tick they arrive at, the tick of the range they enter at, and when their key dies."""
+    """Return the source rows with the tick they arrive at, the tick of the range they enter at, and when their key dies.
+
+    One whose key dies as the range begins is among them: a row that arrives just then goes on with that life.
+    """
     first, last = span()
     source = source_table(view, {m.column: "int64" for m in view.measures if m.column})
     every = view.every // MICROSECOND
@@ -130,7 +136,7 @@ def _entries(view: WindowedView, *, known_per_tick: bool) -> ir.Table:
         **leaves,
         **amounts,
     )
-    return rows.filter(rows["enters"] <= last, rows["enters"] < rows["dies"])
+    return rows.filter(rows["enters"] <= last, rows["arrives"] < rows["dies"], rows["dies"] >= first)
 
 
 def _amount(source: ir.Table, measure: Measure) -> ir.Value:
@@ -143,6 +149,7 @@ def _amount(source: ir.Table, measure: Measure) -> ir.Value:
 def _changes(view: WindowedView, entries: ir.Table) -> ir.Table:
     """Return one row where a source row enters, and one where it leaves each window."""
     _, last = span()
+    entries = entries.filter(entries["enters"] < entries["dies"])
 
     def amounts(of: ir.Table, sign: int, windows: set[int]) -> dict[str, ir.Value]:
         return {

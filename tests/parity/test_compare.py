@@ -140,6 +140,15 @@ def test_values_that_match_no_row_ever_written_are_corruption() -> None:
     assert causes(found) == {("consistency", Cause.CORRUPTION), ("training", Cause.CORRUPTION)}
 
 
+@pytest.mark.parametrize("value", [20, None])
+def test_a_column_that_the_log_does_not_name_is_corruption_also_where_the_lake_has_a_null(value: int | None) -> None:
+    held = replace(ROWS[1], values={"nb": value})
+    unnamed = ServedView("present", held.event_us, held.created_us, {})
+    found = compare(served(None, views={"spend": unnamed}), None, rows=(held,))
+    assert ("consistency", Cause.CORRUPTION) in causes(found)
+    assert found[0].evidence.endswith("with another nb")
+
+
 def test_a_version_the_lake_never_held_is_corruption_even_if_the_value_is_right() -> None:
     found = compare(served(replace(ROWS[1], created_us=5)), 20.0)
     assert ("consistency", Cause.CORRUPTION) in causes(found)

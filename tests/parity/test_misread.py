@@ -1,5 +1,7 @@
 """A column read from another's field is told from damage and from chance, and only over many rows."""
 
+from dataclasses import replace
+
 import pytest
 
 from lockstep.clock import parse_time
@@ -70,7 +72,7 @@ def served(terminal: int, values: dict[str, float | int | None], process: str = 
         before=epochs,
         after=epochs,
         views={"risk": ServedView("present", EVENT, EVENT + LAG, values)},
-        vector=tuple(float(v) for v in values.values()),
+        vector=tuple(None if v is None else float(v) for v in values.values()),
         contract=CONTRACT.hash,
         model="m",
         score=0.5,
@@ -81,7 +83,7 @@ def served(terminal: int, values: dict[str, float | int | None], process: str = 
     )
 
 
-def misread(values: dict[str, float | int]) -> dict[str, float | int]:
+def misread(values: dict[str, float | int]) -> dict[str, float | int | None]:
     return values | {"risk_7d": values["risk_1d"]}
 
 
@@ -108,6 +110,30 @@ def test_fewer_telling_rows_than_three_prove_nothing() -> None:
     assert misread_columns([rows[0], *told[:-1]], {"risk": HISTORY}) == {}
 
 
+def test_one_damaged_row_that_is_asked_for_again_and_again_is_no_misread_column() -> None:
+    rows = [replace(served(1, misread(LAKE[1])), counter=n) for n in range(2 * LEAST_TELLING)]
+    named = misread_columns(rows, {"risk": HISTORY})
+    assert named == {}
+    found = Comparison(CONTRACT, {"risk": HISTORY}, lambda row: row.vector, "i", named).row(rows[0], (0.0, 0.5, 2.0))
+    assert found[0].cause is Cause.CORRUPTION
+
+
+def test_where_two_columns_explain_every_row_neither_is_named() -> None:
+    view = VIEW.model_copy(update={"columns": (Column(name="risk_0d", dtype="float64"), *VIEW.columns)})
+    lake = {
+        key: tuple(replace(row, values={"risk_0d": row.values["risk_1d"], **row.values}) for row in rows)
+        for key, rows in HISTORY.rows.items()
+    }
+    rows = [served(n, misread({"risk_0d": values["risk_1d"], **values})) for n, values in enumerate(LAKE)]
+    assert misread_columns(rows, {"risk": replace(HISTORY, view=view, rows=lake)}) == {}
+
+
+def test_a_column_that_the_log_does_not_name_was_not_read_from_one_that_is_null() -> None:
+    lake = {key: (replace(row, values={**row.values, "risk_1d": None}),) for key, (row,) in HISTORY.rows.items()}
+    rows = [served(n, {"risk_1d": None, "nb_7d": values["nb_7d"]}) for n, values in enumerate(LAKE)]
+    assert misread_columns(rows, {"risk": replace(HISTORY, rows=lake)}) == {}
+
+
 def test_the_comparison_names_the_cause_the_feature_and_the_column_that_was_read() -> None:
     rows = [served(n, misread(values)) for n, values in enumerate(LAKE)]
     named = misread_columns(rows, {"risk": HISTORY})
@@ -119,7 +145,10 @@ def test_the_comparison_names_the_cause_the_feature_and_the_column_that_was_read
         ("consistency", None, Cause.WRONG_ROW),
         ("training", "risk_7d", Cause.WRONG_ROW),
     ]
-    assert found[0].evidence == "risk_7d holds the value of risk_1d, in every row that this process served"
+    assert (
+        found[0].evidence
+        == "risk_7d holds the value of risk_1d, in every compared row of this process that the lake holds"
+    )
     assert not any(d.excused for d in found)
 
 

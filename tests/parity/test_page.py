@@ -53,7 +53,7 @@ QUALITY = Quality(
 
 
 def a_week(*, version: int = 2, misread: bool = False, uniform: int = 400) -> ParityReport:
-    """A week of 400 sampled rows and some of each hour; where it is misread, `risk_7d` differs in about 55 % of them."""
+    """A week of 400 sampled rows and some of each hour; where it is misread, `risk_7d` differs in about half of them."""
     chance = random.Random(7)
     wrong = [misread and chance.random() < 0.52 for _ in range(uniform)]
     mismatches = sum(wrong)
@@ -142,7 +142,7 @@ def a_difference(**changes: Any) -> DifferenceFound:
         "served": 0.0,
         "expected": 0.25,
         "cause": "wrong_row",
-        "evidence": "risk_7d holds the value of risk_1d, in every row that this process served",
+        "evidence": "risk_7d holds the value of risk_1d, in every compared row of this process that the lake holds",
     }
     return DifferenceFound(**(fields | changes))
 
@@ -232,7 +232,7 @@ def test_what_differs_is_named_with_its_view_cause_share_evidence_and_examples()
     share = percent(REFUSED.mismatches / 400).replace("\N{NARROW NO-BREAK SPACE}", " ")
     assert f"risk_7d of terminal_risk wrong_row {REFUSED.mismatches} of 400 rows ({share})" in part
     assert CAUSE_WORDS["wrong_row"] in part
-    assert "risk_7d holds the value of risk_1d, in every row that this process served" in part
+    assert "risk_7d holds the value of risk_1d, in every compared row of this process that the lake holds" in part
     assert "0 → 0.25 lockstep-dark-41-9c1f0a7e/3" in part
     assert part.count("lockstep-dark-41-9c1f0a7e/") == EXAMPLES_TOLD
 

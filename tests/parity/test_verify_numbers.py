@@ -78,6 +78,23 @@ def test_a_feature_counts_its_rows_once_for_each_cause() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("differing", "causes", "mismatches"),
+    [
+        (0, {}, 0),
+        (3, {"early": 2, "late": 1}, 0),
+        (5, {"early": 3, "missing": 2}, 2),
+        (3, {"corruption": 3, "unexplained": 2}, 3),
+        (1, {"a cause of another release": 1}, 1),
+    ],
+)
+def test_a_feature_is_a_mismatch_in_the_rows_that_no_cause_excuses(
+    differing: int, causes: dict[str, int], mismatches: int
+) -> None:
+    rate = FeatureRate(name="nb", view="spend", compared=9, differing=differing, causes=causes)
+    assert rate.mismatches == mismatches
+
+
 def test_an_hour_counts_a_row_as_a_mismatch_as_excused_or_as_equal() -> None:
     rows = [
         row(4, "2018-06-01T13:00:00Z"),

@@ -1,18 +1,19 @@
 """Computing a view into its table: live, bootstrap, restarts."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pytest
 
 from lockstep.clock import parse_time
-from lockstep.errors import BadInput, NotYetSupported, Transient
+from lockstep.errors import BadInput, NotYetSupported, Transient, UseCaseError
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect
 from lockstep.lake.snapshots import COMPUTE_ID
 from lockstep.materialize.ledger import Ledger, Mode, State
 from lockstep.settings import Settings
-from lockstep.views import Entity, Source, count, days, hours, soft, total, windowed_view
+from lockstep.views import Entity, Source, count, days, hours, soft, total, total_of_squares, windowed_view
 from lockstep.views.compute import bootstrap, compute
 
 NOON = parse_time("2018-06-01T12:00:00Z")
@@ -210,6 +211,40 @@ def test_bootstrapping_over_live_ticks_is_refused(settings, lake, ledger) -> Non
     compute(settings, lake, ledger, SPEND, NOON)
     with pytest.raises(NotYetSupported, match="correct mode"):
         bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
+
+
+SQUARES = replace(SPEND, measures=[count("nb"), total_of_squares("cents", "cents")])
+
+
+@pytest.mark.parametrize(
+    ("view", "cents"),
+    [
+        pytest.param(SQUARES, [4_000_000_000], id="a square"),
+        pytest.param(SQUARES, [3_000_000_000, 3_000_000_000], id="a sum of squares"),
+        pytest.param(SPEND, [2**62, 2**62], id="a sum"),
+    ],
+)
+def test_a_sum_or_square_of_more_than_64_bits_is_refused_for_good(settings, lake, ledger, view, cents) -> None:
+    pay(lake, *(("2018-06-01T10:30:00Z", 1, value, "2018-06-01T10:30:01Z") for value in cents))
+    settings.clock.advance_to(NOON)
+    with pytest.raises(UseCaseError, match=r"view spend: .* a sum or square left 64 bits") as refused:
+        compute(settings, lake, ledger, view, NOON)
+    assert "Hint: sum a coarser unit" in str(refused.value)
+    assert lake.current("spend") is None
+
+
+@pytest.mark.parametrize(
+    ("view", "cents", "answer"),
+    [
+        pytest.param(SQUARES, [3_037_000_499], 3_037_000_499**2, id="a square"),
+        pytest.param(SPEND, [2**62, 2**62 - 1], 2**63 - 1, id="a sum"),
+    ],
+)
+def test_the_greatest_sum_and_square_of_64_bits_are_exact(settings, lake, ledger, view, cents, answer) -> None:
+    pay(lake, *(("2018-06-01T10:30:00Z", 1, value, "2018-06-01T10:30:01Z") for value in cents))
+    settings.clock.advance_to(NOON)
+    compute(settings, lake, ledger, view, NOON)
+    assert answers(settings, lake, 1, NOON) == (len(cents), answer)
 
 
 def test_a_tick_in_the_future_is_refused(settings, lake, ledger) -> None:

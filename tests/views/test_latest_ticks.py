@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from math import isnan, nan
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -11,14 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockstep.clock import from_micros
 from lockstep.views import Entity, LatestView, Source, days, latest_view, minutes, soft
+from lockstep.views.declare import ARROW_TYPES, DataType
 from lockstep.views.latest_ticks import LatestTicks
 from lockstep.views.ticks import TickRange
 
 DAY = 86_400_000_000
+SECOND = 1_000_000
 LAG = 300_000_000
 HEARTBEAT = 3
 TTL = 2 * HEARTBEAT
+COLUMNS: Mapping[str, DataType] = {"home": "string", "segment": "int64", "score": "float64", "since": "timestamp"}
+NEITHER = (None, None)
+"""No score, and no time since when."""
 
 
 def view(ttl: timedelta = timedelta(days=TTL)) -> LatestView:
@@ -26,7 +34,7 @@ def view(ttl: timedelta = timedelta(days=TTL)) -> LatestView:
         name="profile",
         entity=Entity("customer", "customer_id", "int64", "o"),
         source=Source("customers", "changed_at", "told_at", "o"),
-        columns={"home": "string", "segment": "int64"},
+        columns=COLUMNS,
         every=days(1),
         ttl=ttl,
         compute_lag=minutes(5),
@@ -45,18 +53,27 @@ class Row:
     known: int
     home: str | None
     segment: int | None = 0
+    score: float | None = None
+    since_us: int | None = None
 
     @property
-    def values(self) -> tuple[str | None, int | None]:
-        return self.home, self.segment
+    def told(self) -> tuple[Any, ...]:
+        return self.home, self.segment, self.score, self.since_us
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """What the online store can hold of what was told: no NaN, and no part of a second."""
+        score = None if self.score is None or isnan(self.score) else self.score
+        since = None if self.since_us is None else from_micros(self.since_us // SECOND * SECOND)
+        return self.home, self.segment, score, since
 
     @property
     def age(self) -> tuple[object, ...]:
         return self.event, self.known, *((value is not None, value) for value in self.values)
 
 
-Written = tuple[int, int, str | None, int | None]
-Answer = Mapping[int, tuple[int, tuple[str | None, int | None]]]
+Written = tuple[int, int, str | None, int | None, float | None, datetime | None]
+Answer = Mapping[int, tuple[int, tuple[Any, ...]]]
 
 
 def phase(key: int) -> int:
@@ -88,12 +105,12 @@ def computed(declared: LatestView, rows: list[Row], ticks: TickRange, answered: 
     assert start is None
     oldest = None if query.answers_for is None else ticks.first - query.answers_for // days(1)
     answers = {k: v for k, (at, v) in (answered or {}).items() if oldest is None or at >= oldest}
-    values = {"value_0": pa.string(), "value_1": pa.int64()}
+    values = {f"value_{n}": ARROW_TYPES[dtype] for n, dtype in enumerate(COLUMNS.values())}
     source = {
         "key": pa.array([r.key for r in rows], pa.int64()),
         "event_us": pa.array([r.event for r in rows], pa.int64()),
         "known_us": pa.array([r.known for r in rows], pa.int64()),
-    } | {name: pa.array([r.values[n] for r in rows], dtype) for n, (name, dtype) in enumerate(values.items())}
+    } | {name: pa.array([r.told[n] for r in rows], dtype) for n, (name, dtype) in enumerate(values.items())}
     known = {"key": pa.array(list(answers), pa.int64())} | {
         name: pa.array([v[n] for v in answers.values()], dtype) for n, (name, dtype) in enumerate(values.items())
     }
@@ -110,12 +127,14 @@ def computed(declared: LatestView, rows: list[Row], ticks: TickRange, answered: 
 TIMES = st.one_of(st.integers(0, 20).map(lambda d: d * DAY), st.integers(0, 20 * DAY), st.sampled_from([DAY, DAY + 1]))
 SOURCE_ROWS = st.lists(
     st.builds(
-        lambda key, event, late, home, segment: Row(key, event, event + late, home, segment),
+        lambda key, event, late, *told: Row(key, event, event + late, *told),
         st.integers(1, 3),
         TIMES,
         st.sampled_from([0, 1, LAG, LAG + 1, DAY, 5 * DAY]),
         st.sampled_from(["", "Bern", "Ulm", None]),
         st.sampled_from([0, 0, 1, None]),
+        st.sampled_from([None, None, nan, 0.5]),
+        st.sampled_from([None, 0, 1, SECOND - 1, -1, SECOND]),
     ),
     max_size=20,
 )
@@ -138,7 +157,7 @@ def test_a_range_computed_in_two_runs_is_the_same_as_in_one(
 ) -> None:
     whole = computed(declared, rows, TickRange(0, 32, known_per_tick))
     first = computed(declared, rows, TickRange(0, cut, known_per_tick))
-    answers = {key: (tick, (home, segment)) for key, tick, home, segment in first}
+    answers = {key: (tick, tuple(values)) for key, tick, *values in first}
     second = computed(declared, rows, TickRange(cut, 32, known_per_tick), answers)
     assert sorted(first + second, key=lambda r: r[:2]) == whole
 
@@ -149,25 +168,25 @@ def test_rows_that_come_between_two_live_runs_enter_the_second(
     declared: LatestView, early: list[Row], late: list[Row], cut: int
 ) -> None:
     first = computed(declared, early, TickRange(0, cut, known_per_tick=False))
-    answers = {key: (tick, (home, segment)) for key, tick, home, segment in first}
+    answers = {key: (tick, tuple(values)) for key, tick, *values in first}
     ticks = TickRange(cut, 32, known_per_tick=False)
     assert computed(declared, early + late, ticks, answers) == naive(declared, early + late, ticks, answers)
 
 
 def test_a_row_exactly_at_a_tick_is_seen_by_the_next_one() -> None:
     rows = [Row(1, 5 * DAY, 5 * DAY, "Bern")]
-    assert computed(FOR_EVER, rows, TickRange(0, 9, known_per_tick=False)) == [(1, 6, "Bern", 0)]
+    assert computed(FOR_EVER, rows, TickRange(0, 9, known_per_tick=False)) == [(1, 6, "Bern", 0, *NEITHER)]
 
 
 @pytest.mark.parametrize(("late", "tick"), [(LAG, 6), (LAG + 1, 7)])
 def test_in_bootstrap_a_row_is_seen_once_it_is_known_a_compute_lag_after_the_tick(late: int, tick: int) -> None:
     rows = [Row(1, 5 * DAY + 7, 6 * DAY + late, "Bern")]
-    assert computed(FOR_EVER, rows, TickRange(0, 9, known_per_tick=True)) == [(1, tick, "Bern", 0)]
+    assert computed(FOR_EVER, rows, TickRange(0, 9, known_per_tick=True)) == [(1, tick, "Bern", 0, *NEITHER)]
 
 
 def test_an_older_row_that_arrives_late_replaces_nothing() -> None:
     rows = [Row(1, 5 * DAY, 5 * DAY, "Bern"), Row(1, 3 * DAY, 8 * DAY, "Ulm")]
-    assert computed(FOR_EVER, rows, TickRange(0, 20, known_per_tick=True)) == [(1, 6, "Bern", 0)]
+    assert computed(FOR_EVER, rows, TickRange(0, 20, known_per_tick=True)) == [(1, 6, "Bern", 0, *NEITHER)]
 
 
 def test_of_rows_of_one_time_the_one_known_last_counts_then_the_greater_values_and_null_is_least() -> None:
@@ -176,32 +195,52 @@ def test_of_rows_of_one_time_the_one_known_last_counts_then_the_greater_values_a
     rows = told_twice + told_at_once
     ticks = TickRange(0, 20, known_per_tick=False)
     assert computed(FOR_EVER, rows, ticks) == computed(FOR_EVER, rows[::-1], ticks)
-    assert computed(FOR_EVER, rows, ticks) == [(1, 6, "Bern", 0), (2, 6, "Bern", 1)]
+    assert computed(FOR_EVER, rows, ticks) == [(1, 6, "Bern", 0, *NEITHER), (2, 6, "Bern", 1, *NEITHER)]
 
 
 def test_null_is_a_value_that_is_written_and_that_replaces_one() -> None:
     rows = [Row(1, DAY, DAY, "Bern"), Row(1, 4 * DAY, 4 * DAY, None), Row(2, DAY, DAY, None, None)]
     found = computed(FOR_EVER, rows, TickRange(0, 20, known_per_tick=False))
-    assert found == [(1, 2, "Bern", 0), (1, 5, None, 0), (2, 2, None, None)]
+    assert found == [(1, 2, "Bern", 0, *NEITHER), (1, 5, None, 0, *NEITHER), (2, 2, None, None, *NEITHER)]
+
+
+def test_a_nan_is_written_as_null_and_is_no_change_of_one() -> None:
+    rows = [Row(1, day * DAY, day * DAY, "Bern", 0, score) for day, score in enumerate((nan, None, nan, 0.5, nan), 1)]
+    whole = computed(FOR_EVER, rows, TickRange(0, 9, known_per_tick=False))
+    assert whole == [(1, tick, "Bern", 0, score, None) for tick, score in ((2, None), (5, 0.5), (6, None))]
+    quiet = computed(FOR_EVER, rows, TickRange(6, 9, known_per_tick=False), {1: (6, whole[-1][2:])})
+    assert quiet == []
+
+
+def test_a_timestamp_is_written_in_whole_seconds_and_a_part_of_one_is_no_change() -> None:
+    times = (5 * SECOND + 1, 5 * SECOND + 999_999, 6 * SECOND, -1)
+    rows = [Row(1, day * DAY, day * DAY, "Bern", since_us=since) for day, since in enumerate(times, 1)]
+    whole = computed(FOR_EVER, rows, TickRange(0, 9, known_per_tick=False))
+    seconds = ((2, 5), (4, 6), (5, -1))
+    assert whole == [(1, tick, "Bern", 0, None, from_micros(second * SECOND)) for tick, second in seconds]
+    quiet = computed(FOR_EVER, rows, TickRange(5, 9, known_per_tick=False), {1: (5, whole[-1][2:])})
+    assert quiet == []
 
 
 def test_a_row_that_says_the_same_again_is_not_written() -> None:
     rows = [Row(1, day * DAY, day * DAY, "Bern") for day in range(1, 9)]
-    assert computed(FOR_EVER, rows, TickRange(0, 20, known_per_tick=False)) == [(1, 2, "Bern", 0)]
+    assert computed(FOR_EVER, rows, TickRange(0, 20, known_per_tick=False)) == [(1, 2, "Bern", 0, *NEITHER)]
 
 
 def test_a_key_is_repeated_every_half_ttl_for_ever() -> None:
     found = computed(view(), [Row(7, DAY, DAY, "Bern")], TickRange(0, 200, known_per_tick=False))
     beats = [tick for tick in range(2, 201) if tick % HEARTBEAT == phase(7)]
-    assert found == [(7, tick, "Bern", 0) for tick in sorted({2, *beats})]
+    assert found == [(7, tick, "Bern", 0, *NEITHER) for tick in sorted({2, *beats})]
 
 
 def test_after_the_ttl_was_shortened_a_row_that_would_expire_is_repeated_at_once() -> None:
     rows = [Row(7, DAY, DAY, "Bern")]
     tick = next(n for n in range(50, 60) if n % HEARTBEAT != phase(7))
     ticks = TickRange(tick - 1, tick, known_per_tick=False)
-    assert computed(view(), rows, ticks, {7: (tick - HEARTBEAT, ("Bern", 0))}) == []
-    assert computed(view(), rows, ticks, {7: (tick - HEARTBEAT - 1, ("Bern", 0))}) == [(7, tick, "Bern", 0)]
+    assert computed(view(), rows, ticks, {7: (tick - HEARTBEAT, ("Bern", 0, *NEITHER))}) == []
+    assert computed(view(), rows, ticks, {7: (tick - HEARTBEAT - 1, ("Bern", 0, *NEITHER))}) == [
+        (7, tick, "Bern", 0, *NEITHER)
+    ]
 
 
 def test_work_does_not_grow_with_ticks() -> None:

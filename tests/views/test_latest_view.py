@@ -1,6 +1,7 @@
 """Declaring a latest view: its features, its hash, and what is refused."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -86,6 +87,13 @@ def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(UseCaseError, match="column home has the unknown type 'sting'") as refused:
         declare({"home": "sting"})
     assert "string" in str(refused.value)
+
+
+def test_a_changed_copy_is_refused_like_a_declaration() -> None:
+    with pytest.raises(UseCaseError, match="view profile needs at least one column"):
+        replace(declare(), columns={})
+    with pytest.raises(UseCaseError, match="does not divide a day"):
+        replace(declare(), every=hours(7))
 
 
 def test_ticks_that_do_not_tile_a_day_are_refused() -> None:

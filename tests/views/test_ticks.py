@@ -1,7 +1,10 @@
 """The change-point query against an oracle that evaluates every key at every tick."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lockstep.errors import UseCaseError
 from lockstep.views import Entity, Source, WindowedView, count, hours, minutes, ratio, soft, total, windowed_view
 from lockstep.views.ticks import TickRange
 from lockstep.views.windowed_ticks import WindowedTicks
@@ -17,12 +21,13 @@ HOUR = 3_600_000_000
 LAG = 300_000_000
 WINDOWS = (2, 24)
 DELAY, TTL = 3, 48
+FOR_EVER = 0
 STATE = ["nb_2h", "nb_1d", "fraud_2h", "fraud_1d"]
 
 
-def view(name: str = "risk") -> WindowedView:
+def view(ttl: int = TTL) -> WindowedView:
     return windowed_view(
-        name=name,
+        name="risk",
         entity=Entity("terminal", "terminal_id", "int64", "o"),
         source=Source("labels", "tx_datetime", "labelled_at", "o"),
         measures=[count("nb"), total("tx_fraud", "fraud")],
@@ -30,7 +35,7 @@ def view(name: str = "risk") -> WindowedView:
         windows=[hours(n) for n in WINDOWS],
         every=hours(1),
         delay=hours(DELAY),
-        ttl=hours(TTL),
+        ttl=hours(ttl),
         compute_lag=minutes(5),
         freshness=soft(hours(3)),
         owner="o",
@@ -61,11 +66,13 @@ def visible(rows: list[Row], key: int, tick: int, ticks: TickRange) -> list[Row]
     ]
 
 
-def alive(rows: list[Row], key: int, tick: int, ticks: TickRange) -> bool:
-    return any(tick * HOUR < r.event + (DELAY + max(WINDOWS) + TTL) * HOUR for r in visible(rows, key, tick, ticks))
+def alive(rows: list[Row], key: int, tick: int, ticks: TickRange, ttl: int) -> bool:
+    """Where rows never expire, a key still lives at the tick at which its last row has left the longest window."""
+    life = (DELAY + max(WINDOWS)) * HOUR + (ttl * HOUR or HOUR + 1)
+    return any(tick * HOUR < r.event + life for r in visible(rows, key, tick, ticks))
 
 
-def naive(rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> list[tuple[int, ...]]:
+def naive(rows: list[Row], ticks: TickRange, answered: Answer | None = None, ttl: int = TTL) -> list[tuple[int, ...]]:
     """Evaluate every key at every tick."""
     written: list[tuple[int, ...]] = []
     for key in {r.key for r in rows}:
@@ -73,18 +80,18 @@ def naive(rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> 
         for tick in range(ticks.first, ticks.last + 1):
             now = tick * HOUR
             seen = visible(rows, key, tick, ticks)
-            if not alive(rows, key, tick, ticks):
+            if not alive(rows, key, tick, ticks, ttl):
                 continue
             inside = [[r for r in seen if r.event >= now - (DELAY + w) * HOUR] for w in WINDOWS]
             state = tuple(len(rs) for rs in inside) + tuple(sum(r.fraud for r in rs) for rs in inside)
-            answer = last[1] if last and now - last[0] <= TTL * HOUR else None
-            if state != answer or tick % 24 == phase(key) or not alive(rows, key, tick - 1, ticks):
+            answer = last[1] if last and (not ttl or now - last[0] <= ttl * HOUR) else None
+            if state != answer or tick % 24 == phase(key) or not alive(rows, key, tick - 1, ticks, ttl):
                 written.append((key, tick, *state))
                 last = (now, state)
     return sorted(written)
 
 
-def computed(rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> pa.Table:
+def computed(rows: list[Row], ticks: TickRange, answered: Answer | None = None, ttl: int = TTL) -> pa.Table:
     source = pa.table(
         {
             "key": pa.array([r.key for r in rows], pa.int64()),
@@ -93,10 +100,10 @@ def computed(rows: list[Row], ticks: TickRange, answered: Answer | None = None) 
             "tx_fraud": pa.array([r.fraud for r in rows], pa.int64()),
         }
     )
-    query = WindowedTicks(view())
+    query = WindowedTicks(view(ttl))
     start, end = query.source_bounds(ticks)
     first = ticks.first * HOUR
-    answers = {k: v for k, (at, v) in (answered or {}).items() if first - at <= TTL * HOUR}
+    answers = {k: v for k, (at, v) in (answered or {}).items() if not ttl or first - at <= ttl * HOUR}
     table = pa.table(
         {"key": pa.array(list(answers), pa.int64())}
         | {c: pa.array([v[n] for v in answers.values()], pa.int64()) for n, c in enumerate(STATE)}
@@ -118,6 +125,15 @@ def as_tuples(table: pa.Table) -> list[tuple[int, ...]]:
     return sorted(zip(*[table[c].to_pylist() for c in ("key", "tick", *STATE)], strict=True))
 
 
+def in_ranges(rows: list[Row], bounds: Iterable[int], ttl: int, *, known_per_tick: bool) -> list[tuple[int, ...]]:
+    """Compute one range after the other, each with what the ones before it left."""
+    found: list[tuple[int, ...]] = []
+    for after, last in pairwise(bounds):
+        answers: Answer = {key: (tick * HOUR, tuple(state)) for key, tick, *state in sorted(found)}
+        found += as_tuples(computed(rows, TickRange(after, last, known_per_tick), answers, ttl))
+    return sorted(found)
+
+
 def a_time(longest: int) -> st.SearchStrategy[int]:
     """Give whole hours as often as odd microseconds: ticks that fall exactly on an event are where windows go wrong."""
     return st.one_of(st.integers(0, longest).map(lambda h: h * HOUR), st.integers(0, longest * HOUR))
@@ -135,26 +151,55 @@ SOURCE_ROWS = st.lists(
 )
 
 
-# A late row that arrives at the very tick at which its key would die.
-REVIVED_IN_TIME = [Row(1, 9 * HOUR, 9 * HOUR, 0), Row(1, 24 * HOUR, 84 * HOUR, 0)]
+# A late row that arrives at the very tick at which its key would die, when all windows are empty; and one that comes too late.
+DEATH = 9 + DELAY + max(WINDOWS) + TTL
+REVIVED_IN_TIME = [Row(1, 9 * HOUR, 9 * HOUR, 0), Row(1, 24 * HOUR, DEATH * HOUR, 0)]
+STILLBORN = [Row(1, 9 * HOUR, 9 * HOUR, 0), Row(1, 9 * HOUR - 1, DEATH * HOUR, 1)]
+TTLS = st.sampled_from([TTL, TTL, FOR_EVER])
 
 
 @settings(max_examples=60, deadline=None)
-@given(SOURCE_ROWS, st.booleans())
-@example(REVIVED_IN_TIME, True)
-def test_change_points_give_what_every_key_at_every_tick_gives(rows: list[Row], known_per_tick: bool) -> None:
+@given(SOURCE_ROWS, st.booleans(), TTLS)
+@example(REVIVED_IN_TIME, True, TTL)
+def test_change_points_give_what_every_key_at_every_tick_gives(
+    rows: list[Row], known_per_tick: bool, ttl: int
+) -> None:
     ticks = TickRange(0, 220, known_per_tick)
-    assert as_tuples(computed(rows, ticks)) == naive(rows, ticks)
+    assert as_tuples(computed(rows, ticks, ttl=ttl)) == naive(rows, ticks, ttl=ttl)
 
 
 @settings(max_examples=40, deadline=None)
-@given(SOURCE_ROWS, st.integers(1, 150))
-def test_a_range_computed_in_two_runs_is_the_same_as_in_one(rows: list[Row], cut: int) -> None:
-    whole = as_tuples(computed(rows, TickRange(0, 200, known_per_tick=True)))
-    first = as_tuples(computed(rows, TickRange(0, cut, known_per_tick=True)))
-    answers: Answer = {key: (tick * HOUR, tuple(state)) for key, tick, *state in first}
-    second = as_tuples(computed(rows, TickRange(cut, 200, known_per_tick=True), answers))
-    assert sorted(first + second) == whole
+@given(SOURCE_ROWS, st.integers(1, 150), st.booleans(), TTLS)
+@example(REVIVED_IN_TIME, DEATH - 1, True, TTL)
+def test_a_range_computed_in_two_runs_is_the_same_as_in_one(
+    rows: list[Row], cut: int, known_per_tick: bool, ttl: int
+) -> None:
+    whole = as_tuples(computed(rows, TickRange(0, 200, known_per_tick), ttl=ttl))
+    assert in_ranges(rows, [0, cut, 200], ttl, known_per_tick=known_per_tick) == whole
+
+
+@pytest.mark.parametrize(
+    ("rows", "ttl", "near"),
+    [
+        pytest.param(REVIVED_IN_TIME, TTL, DEATH, id="revived as it dies"),
+        pytest.param(STILLBORN, TTL, DEATH, id="dead on arrival"),
+        pytest.param(REVIVED_IN_TIME[:1], FOR_EVER, 9 + DELAY + max(WINDOWS), id="never expires"),
+    ],
+)
+def test_ticks_computed_one_at_a_time_give_the_rows_of_one_range(rows: list[Row], ttl: int, near: int) -> None:
+    whole = naive(rows, TickRange(0, 120, known_per_tick=True), ttl=ttl)
+    assert as_tuples(computed(rows, TickRange(0, 120, known_per_tick=True), ttl=ttl)) == whole
+    bounds = [0, *range(near - 3, near + 3), 120]
+    assert in_ranges(rows, bounds, ttl, known_per_tick=True) == whole
+    for cut in bounds[1:-1]:
+        assert in_ranges(rows, [0, cut, 120], ttl, known_per_tick=True) == whole, cut
+
+
+def test_where_rows_never_expire_the_last_one_says_that_the_windows_are_empty() -> None:
+    rows = [Row(1, 9 * HOUR, 9 * HOUR, 1)]
+    left = 9 + DELAY + max(WINDOWS) + 1
+    found = in_ranges(rows, range(left - 3, left + 3), FOR_EVER, known_per_tick=False)
+    assert found[-1] == (1, left, 0, 0, 0, 0)
 
 
 def test_a_row_exactly_on_the_tick_is_outside_and_one_exactly_a_window_old_is_inside() -> None:
@@ -194,6 +239,32 @@ def test_work_does_not_grow_with_ticks() -> None:
     found = computed([Row(k, 0, 0, 0) for k in range(200)], TickRange(0, 24 * 30, known_per_tick=False))
     alive_days = (DELAY + max(WINDOWS) + TTL) // 24 + 1
     assert found.num_rows <= 200 * (alive_days + 4)
+
+
+def test_lists_are_kept_as_tuples_and_windows_in_order() -> None:
+    turned = replace(view(), windows=[hours(n) for n in reversed(WINDOWS)], measures=[count("nb")], ratios=[])
+    assert turned.windows == tuple(hours(n) for n in WINDOWS)
+    assert (turned.measures, turned.ratios) == ((count("nb"),), ())
+    assert replace(turned, measures=(count("nb"),)) == turned
+
+
+@pytest.mark.parametrize(
+    ("changed", "refusal"),
+    [
+        ({"windows": []}, "view risk needs at least one window and one measure"),
+        ({"windows": [minutes(90)]}, "window 1:30:00 is not a whole number of ticks"),
+        ({"measures": [count("nb")]}, "ratio rate divides 'fraud', which is no measure of it"),
+        ({"ttl": hours(24)}, "is shorter than"),
+    ],
+)
+def test_a_contradiction_is_refused_in_a_declaration_and_in_a_changed_copy(
+    changed: dict[str, Any], refusal: str
+) -> None:
+    with pytest.raises(UseCaseError, match=refusal):
+        replace(view(), **changed)
+    declared = {f.name: getattr(view(), f.name) for f in fields(view())}
+    with pytest.raises(UseCaseError, match=refusal):
+        windowed_view(**(declared | changed))
 
 
 def test_features_are_named_after_measure_and_window_in_order() -> None:
