@@ -9,10 +9,14 @@ _PREFIX = "sqlite:///"
 
 
 class OpenOnce:
-    """Keeps what was opened on a SQLite file, as long as it is the same file; other addresses are opened each time."""
+    """Keeps what was opened on a SQLite file until another file is found in its place; other addresses are opened each time.
+
+    What was opened on the file before is let go of, not closed: somebody may still be using it, and its connections end with
+    the last one who does.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[object, ...], object] = {}
+        self._kept: dict[tuple[object, ...], tuple[tuple[int, int], object]] = {}
 
     def get(self, url: str, open_it: Callable[[], _Opened], *key: object) -> _Opened:
         """Return what `open_it` gave for this URL, this file behind it and this key.
@@ -23,7 +27,7 @@ class OpenOnce:
         if not url.startswith(_PREFIX) or not file.exists():
             return open_it()
         found = file.stat()
-        name = (url, found.st_dev, found.st_ino, *key)
-        if name not in self._kept:
-            self._kept[name] = open_it()
-        return self._kept[name]  # pyright: ignore[reportReturnType] - put there under the name of the same call
+        name, identity = (url, *key), (found.st_dev, found.st_ino)
+        if name not in self._kept or self._kept[name][0] != identity:
+            self._kept[name] = identity, open_it()
+        return self._kept[name][1]  # pyright: ignore[reportReturnType] - put there under the name of the same call

@@ -17,6 +17,7 @@ from hera.shared.serialization import serialize
 from hera.workflows._runner.util import _runner
 from hera.workflows.io import Output
 
+from lockstep.local.signals import raise_if_ending
 from pipelines._expressions import Scope, substitute
 from pipelines._subset import OUTPUTS
 
@@ -41,6 +42,9 @@ def run_script(
         scope: what tags in the script's environment stand for.
         folder: empty; outputs are written here.
         log: takes stdout and stderr.
+
+    Raises:
+        Ended: this process was asked to end while the function ran, whatever that made of it.
     """
     script = template["script"]
     environment = {e["name"]: substitute(str(e["value"]), scope) for e in script.get("env", []) if "value" in e}
@@ -48,6 +52,8 @@ def run_script(
     given = [{"name": name, "value": value} for name, value in inputs.items()]
     with _environment(environment), _captured(log):
         exit_code, message = _run(script["args"][-1], given)
+        # DuckDB, for one, makes a failed query of what a signal's handler raises: the next step would run.
+        raise_if_ending()
     return PodResult(exit_code, _outputs(template, folder), message)
 
 

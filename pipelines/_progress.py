@@ -1,9 +1,10 @@
 """What a person sees of long work: bars on a terminal, plain lines in a pod or a file."""
 
+import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Protocol
+from typing import Protocol, TextIO
 
 import click
 from rich.console import Console
@@ -59,17 +60,25 @@ class _LineStage:
 
 
 class Bars:
-    """Draws one bar a stage; what is said appears above them."""
+    """Draws one bar a stage; what is said appears above them.
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._console = Console(file=stream, highlight=False)
+    Args:
+        stream: the terminal's. It is drawn on by way of a descriptor of our own: a step that runs meanwhile has that of the
+            stream sent to its log.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
     @contextmanager
     def stage(self, name: str, parts: int = 0) -> Generator[Stage]:
         """Draw one stage."""
         columns = [SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description:<18}")]
         columns += [BarColumn(), MofNCompleteColumn()] if parts else []
-        with Progress(*columns, TimeElapsedColumn(), console=self._console) as progress:
+        with (
+            os.fdopen(os.dup(self._stream.fileno()), "w", encoding=self._stream.encoding) as terminal,
+            Progress(*columns, TimeElapsedColumn(), console=Console(file=terminal, highlight=False)) as progress,
+        ):
             task = progress.add_task(name, total=parts or None)
             yield _BarStage(progress, task)
             progress.update(task, total=parts or 1, completed=parts or 1)
@@ -86,6 +95,6 @@ class _BarStage:
         self._progress.console.print(f"  {line}", markup=False)
 
 
-def reporter(stream: IO[str]) -> Reporter:
+def reporter(stream: TextIO) -> Reporter:
     """Return bars for a terminal, and plain lines for anything else."""
     return Bars(stream) if stream.isatty() else Lines(lambda line: click.echo(line, file=stream))

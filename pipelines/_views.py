@@ -1,8 +1,12 @@
 """`lockstep views`: who owns which feature view, what it promises, who uses it, and how far it has come."""
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -24,8 +28,9 @@ def show_views(settings: Settings, name: str | None, *, as_json: bool) -> None:
         BadInput: there is no such view.
     """
     use_case = load_use_case(settings.use_case)
-    lake, ledger = Lake.open(settings, use_case.project), Ledger.open(settings, use_case.project)
-    views = inventory(settings, use_case, lake, ledger, models_in_use(settings, use_case.model.name))
+    with _looked_at(settings) as seen:
+        lake, ledger = Lake.open(seen, use_case.project), Ledger.open(seen, use_case.project)
+        views = inventory(seen, use_case, lake, ledger, models_in_use(seen, use_case.model.name))
     wanted = [one_view(views, name)] if name else views
     if as_json:
         documents = [_document(view) for view in wanted]
@@ -34,6 +39,21 @@ def show_views(settings: Settings, name: str | None, *, as_json: bool) -> None:
         click.echo("\n".join(_whole(wanted[0])))
     else:
         click.echo("\n".join(_table(views)))
+
+
+@contextmanager
+def _looked_at(settings: Settings) -> Generator[Settings]:
+    """Give the settings; where their home is not there yet, with an empty one in its place: opening a lake makes it."""
+    if settings.home.exists():
+        yield settings
+        return
+    click.echo(
+        f"nothing has run in {settings.home} yet: the folder is not there, and looking does not make it", err=True
+    )
+    with TemporaryDirectory(prefix="lockstep-views-") as empty:
+        texts = {name: value for name, value in settings.model_dump().items() if isinstance(value, str)}
+        moved = {name: text.replace(f"{settings.home}/", f"{empty}/") for name, text in texts.items()}
+        yield settings.model_copy(update={**moved, "home": Path(empty)})
 
 
 def _table(views: list[ViewState]) -> list[str]:
@@ -74,10 +94,12 @@ def _whole(view: ViewState) -> list[str]:
         else view.freshness,
         "tags": ", ".join(f"{key}={value}" for key, value in view.tags.items()),
     }
-    width = max(map(len, (*facts, *view.features)))
+    names = [f"  {name}" for name in view.features]
+    width = max(map(len, (*facts, *names)))
     lines = [f"{view.name}: {view.description}", ""]
     lines += [f"{fact.ljust(width)}  {text}" for fact, text in facts.items() if text]
-    return [*lines, "", "features", *(f"  {name.ljust(width)}{dtype}" for name, dtype in view.features.items())]
+    features = (f"{name.ljust(width)}  {dtype}" for name, dtype in zip(names, view.features.values(), strict=True))
+    return [*lines, "", "features", *features]
 
 
 def _objective(view: ViewState) -> str:

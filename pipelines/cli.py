@@ -146,7 +146,7 @@ def demo(*, size: int, days: int, as_json: bool) -> None:
         report = _demo.run_demo(settings.home, settings.use_case, manifests_root().resolve(), progress, scale)
     click.echo(json.dumps(report, indent=2) if as_json else f"\n{_demo.summary(report)}")
     if not as_json:
-        click.echo(f"numbers:   {settings.home / 'demo' / 'report.json'}")
+        click.echo(f"numbers:   {settings.home / _demo.FOLDER / _demo.REPORT}")
         click.echo(f"open this: {report['page']}")
     if not report["promoted"]:
         raise Refused("the gate refused the model", hint="the parity section of the report says what was found")

@@ -1,4 +1,4 @@
-"""Send recent events to the dark service of the challenger, at the current time."""
+"""Send recent events to the dark service that the settings name, at the current time."""
 
 from hera.workflows.io import Input, Output
 
@@ -7,7 +7,7 @@ from steps._wiring import Wiring
 
 
 class ShadowReplayInput(Input):
-    """To which model's dark service (an alias or a version), how many events, and how many of them one request carries."""
+    """Which model (an alias or a version) the dark service must be serving, how many events, and how many a request carries."""
 
     model: str = "challenger"
 
@@ -28,6 +28,8 @@ def shadow_replay(given: ShadowReplayInput) -> ShadowReplayOutput:
     from lockstep.training.registry import require_model  # noqa: PLC0415 - imports MLflow, 2 s
 
     wiring = Wiring()
-    contract = require_model(wiring.settings, wiring.use_case.model.name, given.model).contract
-    scored = replay(wiring.settings, wiring.use_case, wiring.lake, contract, given.rows, given.batch)
+    model = require_model(wiring.settings, wiring.use_case.model.name, given.model)
+    scored = replay(
+        wiring.settings, wiring.use_case, wiring.lake, model.contract, model.digest, given.rows, given.batch
+    )
     return ShadowReplayOutput(scored=scored)

@@ -13,7 +13,9 @@ from lockstep.errors import Transient
 LOOPBACK = "127.0.0.1"
 
 _TRIES = 3
-_LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp, https://docs.kernel.org/networking/proc_net_tcp.html
+# As /proc/net/tcp spells them, https://docs.kernel.org/networking/proc_net_tcp.html
+_LISTENING = "0A"  # TCP_LISTEN
+_HERE = ("0100007F", "00000000")  # 127.0.0.1, and every address
 
 
 class PortTaken(Transient):
@@ -86,7 +88,8 @@ def _taken(port: int) -> bool:
 def _listening_sockets(port: int) -> set[str]:
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     rows = [line.split() for line in lines]
-    return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1].endswith(f":{port:04X}")}
+    addresses = {f"{address}:{port:04X}" for address in _HERE}
+    return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1] in addresses}
 
 
 def _sockets(pid: int) -> set[str]:

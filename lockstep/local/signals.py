@@ -18,12 +18,27 @@ class Ended(KeyboardInterrupt):
     """
 
 
+_HEARD: list[tuple[float, int]] = []
+"""When the running block heard which signals; handlers are the process's, and so is this."""
+
+
+def raise_if_ending() -> None:
+    """Raise if the running block has heard a signal: what was interrupted may have made something else of it.
+
+    Raises:
+        Ended: it has.
+    """
+    if _HEARD:
+        raise Ended(signal.strsignal(_HEARD[-1][1]))
+
+
 @contextmanager
 def ending_on_signals(patience: float = 10.0) -> Generator[None]:
     """Inside the block, raise on SIGINT, SIGTERM and SIGHUP, so that everything that was begun is ended.
 
-    The block is left with a KeyboardInterrupt after SIGINT, else with a SystemExit of 128 + the signal's number. Outside
-    the main thread, which alone may handle signals, and for a signal that is ignored (as under `nohup`) nothing changes.
+    The block is left with a KeyboardInterrupt after SIGINT, else with a SystemExit of 128 + the signal's number, also when
+    something inside swallowed what was raised and the block came to its end. Outside the main thread, which alone may handle
+    signals, and for a signal that is ignored (as under `nohup`) nothing changes.
 
     Args:
         patience: for so many seconds after a signal further ones change nothing, because the children are being ended and
@@ -32,14 +47,13 @@ def ending_on_signals(patience: float = 10.0) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard: list[tuple[float, int]] = []
 
     def recently() -> bool:
-        return bool(heard) and time.monotonic() - heard[-1][0] < patience
+        return bool(_HEARD) and time.monotonic() - _HEARD[-1][0] < patience
 
     def end(number: int, _: FrameType | None) -> None:
         if not recently():
-            heard.append((time.monotonic(), number))
+            _HEARD.append((time.monotonic(), number))
             raise Ended(signal.strsignal(number))
 
     before = {number: signal.getsignal(number) for number in ENDING}
@@ -49,12 +63,14 @@ def ending_on_signals(patience: float = 10.0) -> Generator[None]:
         for number in ours:
             signal.signal(number, end)
         yield
+        raise_if_ending()
     except (Ended, Exception) as error:
         # DuckDB, for one, raises a RuntimeError in place of what a handler raised while it ran a query.
         if not isinstance(error, Ended) and not recently():
             raise
-        _, number = heard[-1]
+        _, number = _HEARD[-1]
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number) from error
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
+        _HEARD.clear()

@@ -3,21 +3,31 @@
 from collections.abc import Mapping, Sequence
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
-from lockstep.errors import Terminal, Transient
+from lockstep.errors import BadInput, Terminal, Transient
 
 
-def score(client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]]) -> list[float]:
+class _Answer(BaseModel):
+    """What we rely on of an answer."""
+
+    predictions: list[float]
+    model: str
+
+
+def score(client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]], model: str) -> list[float]:
     """Post rows to a predict URL and return their scores, in order.
 
     Args:
         client: with a time-out that fits the batch.
         url: the model's predict URL at its transformer.
         instances: rows of join keys, request inputs and `request_time`.
+        model: the digest of the model that is meant.
 
     Raises:
         Transient: the service is not there or out of order.
-        Terminal: it does not understand us.
+        BadInput: another model is served there.
+        Terminal: it does not understand us, or we do not understand it.
     """
     try:
         answer = client.post(url, json={"instances": list(instances)})
@@ -27,4 +37,18 @@ def score(client: httpx.Client, url: str, instances: Sequence[Mapping[str, objec
         raise Transient(f"the service at {url} answered {answer.status_code}: {answer.text[:300]}")
     if answer.status_code != 200:
         raise Terminal(f"the service at {url} refused our request with {answer.status_code}: {answer.text[:300]}")
-    return answer.json()["predictions"]
+    try:
+        told = _Answer.model_validate_json(answer.content)
+    except ValidationError as wrong:
+        raise Terminal(
+            f"the service at {url} answered no predictions with the model that made them: {answer.text[:300]}",
+            hint="is it a Lockstep transformer's predict URL?",
+        ) from wrong
+    if told.model != model:
+        raise BadInput(
+            f"the service at {url} serves the model {told.model}, not {model}",
+            hint="ask where that model is served (a shadow replay: see shadow_url), or serve it there",
+        )
+    if len(told.predictions) != len(instances):
+        raise Terminal(f"the service at {url} answered {len(told.predictions)} predictions to {len(instances)} rows")
+    return told.predictions

@@ -22,7 +22,9 @@ from lockstep.views import UseCase
 RECENT = timedelta(days=2)
 
 
-def replay(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, rows: int, batch: int) -> int:
+def replay(
+    settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, digest: str, rows: int, batch: int
+) -> int:
     """Send the newest `rows` events of the lake to the dark service, `batch` rows a request; return how many were scored.
 
     Args:
@@ -30,11 +32,12 @@ def replay(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureC
         use_case: its recipe says what a request is made of.
         lake: where the events are.
         contract: names the join keys and request inputs that are sent.
+        digest: of the model that the dark service must be serving; its first answer tells.
         rows: how many events.
         batch: how many of them one request carries.
 
     Raises:
-        BadInput: no dark service is named, there are no recent events, or a number is not positive.
+        BadInput: no dark service is named, it serves another model, there are no recent events, or a number is not positive.
         Transient: the service is not there or out of order.
         Terminal: the service does not understand us.
     """
@@ -49,7 +52,7 @@ def replay(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureC
         for start in range(0, len(events), batch):
             time = settings.clock.now().isoformat()
             instances = [{**event, REQUEST_TIME: time} for event in events[start : start + batch]]
-            score(client, settings.shadow_url, instances)
+            score(client, settings.shadow_url, instances, digest)
     return len(events)
 
 

@@ -1,7 +1,7 @@
 """`lockstep demo`: the whole loop on this machine, from raw events to a gated promotion and a refused one."""
 
-from pipelines._demo.home import run_demo
+from pipelines._demo.home import FOLDER, REPORT, run_demo
 from pipelines._demo.play import Demo, Scale
 from pipelines._demo.summary import caught, summary
 
-__all__ = ["Demo", "Scale", "caught", "run_demo", "summary"]
+__all__ = ["FOLDER", "REPORT", "Demo", "Scale", "caught", "run_demo", "summary"]

@@ -49,7 +49,7 @@ class Candidate:
         """Have requests scored, and keep the scores."""
         instances = requests.instances(self.model.contract)
         for start in range(0, len(instances), MAX_ROWS):
-            self.scores += score(client, self.url, instances[start : start + MAX_ROWS])
+            self.scores += score(client, self.url, instances[start : start + MAX_ROWS], self.model.digest)
 
     def quality(self, requests: Requests) -> dict[str, float]:
         """Return average precision and AUC of what was served for all these requests."""

@@ -32,13 +32,9 @@ from pipelines._demo.world import Requests, World
 from pipelines._progress import Reporter, Stage
 from pipelines.local import Run, load_template, run_workflow
 
+MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-# Per hourly tick T: requests up to T + BOTH_LAGS are answered from the tick before, since T is not online earlier.
-BEFORE_COMPUTE = timedelta(minutes=4)
-COMPUTE_LAG = timedelta(minutes=5)
-BOTH_LAGS = timedelta(minutes=10)
-END_OF_TICK = timedelta(minutes=59)
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,8 @@ class Demo:
             before = self._train(stage, name, "without feature views", since, service=scenario.BASELINE)
             after = self._train(stage, name, "with feature views", since)
             # The same rows to the last: nothing new is in the lake. Only the contract says another time.
-            clock.advance_to(since + timedelta(minutes=1))
-            skewed = self._train(stage, name, "the same model, one column misread", since + timedelta(minutes=1))
+            clock.advance_to(since + MINUTE)
+            skewed = self._train(stage, name, "the same model, one column misread", since + MINUTE)
         with ExitStack() as running:
             with self._stage("serve", 3) as stage:
                 for candidate in (before, after, skewed):
@@ -159,11 +155,12 @@ class Demo:
                 tick = since + number * HOUR
                 runs = number % self.scale.cadence == 0
                 if runs:
-                    clock.advance_to(tick + BEFORE_COMPUTE)
-                    self._ask(client, candidates, requests.between(tick, tick + BOTH_LAGS))
+                    clock.advance_to(tick + world.compute_lag - MINUTE)
+                    self._ask(client, candidates, requests.between(tick, tick + world.both_lags))
                     self._compute(world, tick)
-                clock.advance_to(tick + END_OF_TICK)
-                self._ask(client, candidates, requests.between(tick + BOTH_LAGS if runs else tick, tick + HOUR))
+                clock.advance_to(tick + HOUR - MINUTE)
+                online = tick + world.both_lags if runs else tick
+                self._ask(client, candidates, requests.between(online, tick + HOUR))
                 if number % 24 == 23:
                     model = str(replayed.model.version)
                     self._workflow("shadow-replay", model=model, rows=str(self.scale.replayed))
@@ -171,8 +168,8 @@ class Demo:
         self._compute(world, end)
 
     def _compute(self, world: World, tick: datetime) -> None:
-        self.settings.clock.advance_to(tick + COMPUTE_LAG)
-        world.deliver(tick + COMPUTE_LAG)
+        self.settings.clock.advance_to(tick + world.compute_lag)
+        world.deliver(tick + world.compute_lag)
         self._workflow("compute-and-materialize", window_end=tick.isoformat())
 
     @staticmethod
@@ -188,9 +185,13 @@ class Demo:
             until=until.isoformat(),
             tolerate_refusal=True,
         )
-        report: ParityReport = parity_report.load(
-            self.settings, lake, next(n.outputs["report"] for n in run.nodes if "report" in n.outputs)
-        )
+        named = next((n.outputs["report"] for n in run.nodes if "report" in n.outputs), None)
+        if named is None:
+            raise Terminal(
+                f"workflow promote wrote no parity report of version {candidate.model.version}",
+                hint=f"its logs: {self.settings.home / 'runs' / run.name}",
+            )
+        report: ParityReport = parity_report.load(self.settings, lake, named)
         champion = find_model(self.settings, name, CHAMPION)
         promoted = champion is not None and champion.version == candidate.model.version
         return Attempt(candidate, report, promoted)

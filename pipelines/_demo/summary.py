@@ -145,7 +145,8 @@ def _misread(skew: dict[str, Any]) -> str:
 
 
 def _parity(report: ParityReport) -> dict[str, Any]:
-    differing = {f.name: max(f.causes, key=lambda c: f.causes[c]) for f in report.features if _unexcused(f.causes)}
+    found = {feature.name: _unexcused(feature.causes) for feature in report.features}
+    differing = {name: max(causes, key=causes.__getitem__) for name, causes in found.items() if causes}
     return {
         "report": report.hash,
         "sampled": report.sample.uniform,
@@ -160,8 +161,8 @@ def _parity(report: ParityReport) -> dict[str, Any]:
     }
 
 
-def _unexcused(causes: dict[str, int]) -> bool:
-    return any(not Cause(cause).excused for cause in causes)
+def _unexcused(causes: dict[str, int]) -> dict[str, int]:
+    return {cause: rows for cause, rows in causes.items() if not Cause(cause).excused}
 
 
 def _views(settings: Settings, use_case: UseCase, lake: Lake, ledger: Ledger) -> dict[str, dict[str, Any]]:

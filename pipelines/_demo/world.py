@@ -62,6 +62,11 @@ class World:
         scenario: the use case's `demo` module.
         size: how large.
         days: how many days of it there are.
+
+    Attributes:
+        start: when its history begins.
+        compute_lag: from a tick until all views can be computed for it.
+        both_lags: from a tick until all views promise to have it online.
     """
 
     def __init__(self, lake: Lake, use_case: UseCase, scenario: ModuleType, size: int, days: int) -> None:
@@ -69,6 +74,8 @@ class World:
         self._world = scenario.make_world(size, days)
         self._delivered: datetime | None = None
         self.start: datetime = self._world.parameters.start
+        self.compute_lag = max(view.compute_lag for view in use_case.views)
+        self.both_lags = max(view.compute_lag + view.visible_lag for view in use_case.views)
 
     def deliver(self, until: datetime) -> Mapping[str, int]:
         """Append what became known since the last delivery and before `until`; return the rows a table."""

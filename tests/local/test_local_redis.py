@@ -61,13 +61,15 @@ def test_a_port_that_somebody_takes_before_the_server_listens_is_replaced(
 ) -> None:
     slow = tmp_path / "bin" / "redis-server"
     slow.parent.mkdir()
-    slow.write_text(f'#!/bin/sh\nsleep 0.3\nexec {redis_server()} "$@"\n')
+    # It comes to listen when the port is taken: however long that takes on a busy machine, and no longer.
+    taken_already = tmp_path / "taken"
+    slow.write_text(f'#!/bin/sh\nuntil [ -e "{taken_already}" ]; do sleep 0.01; done\nexec {redis_server()} "$@"\n')
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
     local = LocalRedis(tmp_path, free_port() if wanted else 0)
 
     with socket.socket() as other, ThreadPoolExecutor(1) as beside:
-        taken = beside.submit(take_port, other, local)
+        taken = beside.submit(take_port, other, local, taken_already)
         with local, redis.Redis(host=LOOPBACK, port=local.port) as client:
             assert local.port != taken.result()
             assert client.info("server")["process_id"] == local.pid
@@ -76,11 +78,14 @@ def test_a_port_that_somebody_takes_before_the_server_listens_is_replaced(
             other.accept()
 
 
-def take_port(other: socket.socket, local: LocalRedis) -> int:
+def take_port(other: socket.socket, local: LocalRedis, said: Path) -> int:
     while local.pid is None:
         time.sleep(0.001)
-    other.bind((LOOPBACK, local.port))
-    other.listen()
+    try:
+        other.bind((LOOPBACK, local.port))
+        other.listen()
+    finally:
+        said.touch()
     return other.getsockname()[1]
 
 

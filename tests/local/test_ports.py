@@ -50,6 +50,26 @@ def test_whose_port_it_is_is_known(server: socket.socket) -> None:
             listens(other, port)
 
 
+def test_who_listens_on_another_address_of_this_machine_takes_no_port_from_us() -> None:
+    with socket.socket() as elsewhere:
+        elsewhere.bind(("127.0.0.2", 0))
+        elsewhere.listen()
+        port = elsewhere.getsockname()[1]
+
+        assert usable_port(port) == port
+        assert not listens(NOBODY, port)
+
+
+def test_who_listens_on_every_address_listens_on_ours() -> None:
+    with socket.socket() as everywhere:
+        everywhere.bind(("0.0.0.0", 0))  # noqa: S104
+        everywhere.listen()
+        port = everywhere.getsockname()[1]
+
+        assert usable_port(port) != port
+        assert listens(os.getpid(), port)
+
+
 def test_a_process_that_opens_and_closes_files_all_the_time_still_listens(server: socket.socket) -> None:
     program = (
         "import os, socket\nserver = socket.socket()\nserver.bind(('127.0.0.1', 0))\nserver.listen()\n"

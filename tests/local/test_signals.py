@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.local.signals import ENDING, Ended, ending_on_signals
+from lockstep.local.signals import ENDING, Ended, ending_on_signals, raise_if_ending
 
 # However the tests are run (a shell's `&` ignores SIGINT, `nohup` SIGHUP), the program starts as in a terminal.
 BEGIN = """
@@ -279,6 +279,22 @@ with ending_on_signals(), duckdb.connect(config={"threads": 1}) as connection:
         starter.send_signal(signal.SIGTERM)
 
         assert starter.wait(10) == 143
+
+
+@pytest.mark.usefixtures("_as_in_a_terminal")
+def test_a_signal_that_was_swallowed_ends_the_block_at_its_end_and_can_be_asked_for_before() -> None:
+    def block() -> None:
+        with ending_on_signals():
+            with pytest.raises(Ended):
+                signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(Ended, match="Terminated"):
+                raise_if_ending()
+
+    with pytest.raises(SystemExit) as ended:
+        block()
+
+    assert ended.value.code == 143
+    raise_if_ending()  # the next block begins anew
 
 
 @pytest.mark.usefixtures("_as_in_a_terminal")

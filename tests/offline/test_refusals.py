@@ -1,4 +1,4 @@
-"""What retrieval refuses before any data is read, what the zone of the process does not change, and the cut."""
+"""What retrieval refuses before any data is read, and what the zone of the process does not change."""
 
 import os
 import subprocess
@@ -15,7 +15,6 @@ from lockstep.clock import to_micros
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect
-from lockstep.offline.cut import Cut, current_cut, reading
 from lockstep.offline.duckdb import retrieve
 from lockstep.offline.semantics import ViewRead, require_same_rows
 from lockstep.settings import Settings
@@ -167,26 +166,3 @@ def test_rows_lost_doubled_or_moved_are_an_error() -> None:
         with pytest.raises(VerificationFailed, match="2 rows were asked for"):
             require_same_rows("spend", 2, pa.chunked_array([pa.array(answered, pa.int64())]))
     require_same_rows("spend", 2, pa.chunked_array([pa.array([0]), pa.array([1])]))
-
-
-# The cut
-
-
-def test_a_cut_holds_inside_its_block_only() -> None:
-    cut = Cut({"spend": 7}, T)
-    with reading(cut):
-        assert current_cut() is cut
-        with reading(None):
-            assert current_cut() is None
-        assert current_cut() is cut
-    assert current_cut() is None
-    assert cut.snapshot("spend") == 7
-
-
-def test_a_cut_refuses_what_it_does_not_name_and_corrections_without_a_time() -> None:
-    with pytest.raises(BadInput, match="no snapshot of 'labels'"):
-        Cut({"spend": 7}).snapshot("labels")
-    with pytest.raises(BadInput, match="needs known_at"):
-        Cut({}, corrected=True)
-    with pytest.raises(BadInput, match="has no time zone"):
-        Cut({}, datetime(2018, 6, 1))  # noqa: DTZ001

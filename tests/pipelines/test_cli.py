@@ -1,8 +1,12 @@
 """The console command: what it prints, and what it exits with."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,6 +98,67 @@ def test_only_the_last_lines_of_a_log_are_shown(manifests: Path, capsys: pytest.
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  | ")]
     assert len(shown) <= 20
     assert shown[-1] == "  | ValueError: a bug"
+
+
+QUERYING = """
+import duckdb
+from hera.workflows.io import Input, Output
+from steps._step import step
+
+class QueryInput(Input):
+    swallow: bool
+
+class QueryOutput(Output):
+    rows: int
+
+@step()
+def query(given: QueryInput) -> QueryOutput:
+    print("querying", flush=True)
+    try:
+        with duckdb.connect(config={"threads": 1}) as connection:
+            connection.execute("SELECT sum(i * i % 7) FROM range(1000000000000) t(i)").fetchall()
+    except RuntimeError:
+        if not given.swallow:
+            raise
+    return QueryOutput(rows=0)
+"""
+QUERY_TWICE = """
+from hera.workflows import DAG, Parameter, WorkflowTemplate
+from slow_steps.query import query
+
+def build():
+    with WorkflowTemplate(name="lab-slow", entrypoint="main", arguments=[Parameter(name="swallow")]) as template:
+        with DAG(name="main", inputs=[Parameter(name="swallow")]) as main:
+            given = {"swallow": main.get_parameter("swallow")}
+            query(name="first", arguments=given)
+            query(name="second", arguments=given, depends="first.Failed || first.Succeeded")
+    return template
+
+RESOURCES = (build,)
+"""
+
+
+@pytest.mark.parametrize("swallow", ["false", "true"])
+def test_a_signal_that_a_step_s_query_makes_a_failure_of_ends_the_run(
+    tmp_path: Path, package: Callable[..., str], swallow: str
+):
+    package("slow_steps", query=QUERYING)
+    write(tmp_path / "manifests", package("slow_pipelines", slow=QUERY_TWICE))
+    command = [sys.executable, "-m", "pipelines", "run", "slow", "-p", f"swallow={swallow}"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as started:
+        try:
+            end = time.monotonic() + 60
+            while "querying" not in "".join(log.read_text() for log in tmp_path.glob("home/runs/*/001-first.log")):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            time.sleep(0.5)
+            started.send_signal(signal.SIGTERM)
+            said, _ = started.communicate(timeout=20)
+        finally:
+            started.kill()
+    assert (started.returncode, said) == (128 + signal.SIGTERM, "")
+    assert [log.name for log in tmp_path.glob("home/runs/*/*.log")] == ["001-first.log"]
 
 
 def test_run_json_is_the_whole_run(manifests: Path, capsys: pytest.CaptureFixture[str]):

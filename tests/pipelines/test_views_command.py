@@ -41,6 +41,31 @@ def test_one_view_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 h soft" in capsys.readouterr().out
 
 
+def test_the_longest_name_of_a_feature_stands_apart_from_its_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["views", "customer_spend"]) == 0
+    shown = capsys.readouterr().out.split("\nfeatures\n")
+    facts, features = shown[0].splitlines()[2:], shown[1].splitlines()
+    longest = max(features, key=lambda line: len(line.split()[0]))
+    assert longest == "  amount_cents_squared_30d  int64"
+    assert {line.index(line.split()[1]) for line in (*facts, *features)} == {len(longest) - len("int64")}
+
+
+def test_looking_at_a_home_that_is_not_there_makes_nothing_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["views", "--json"]) == 0
+    told = capsys.readouterr()
+    assert {view["freshness"] for view in json.loads(told.out)} == {"never", ""}
+    assert told.err.startswith(f"nothing has run in {tmp_path / 'home'} yet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_is_there_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "home").mkdir()
+    assert main(["views"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_view_that_is_not_there_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["views", "terminal_risks"]) == 2
     assert "there is no view 'terminal_risks'\n\nHint: did you mean 'terminal_risk'" in capsys.readouterr().err

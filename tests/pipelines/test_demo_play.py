@@ -1,0 +1,93 @@
+"""What the demo does with time, and how it tells what it found; the whole of it is played in tests/test_demo.py."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lockstep.errors import Terminal
+from lockstep.lake import Lake
+from lockstep.settings import Settings
+from lockstep.views import UseCase, load_use_case
+from pipelines._demo.play import Demo, Scale
+from pipelines._demo.summary import _parity
+from pipelines._demo.world import World
+from pipelines._progress import Lines
+from pipelines.local import Run
+
+SINCE = datetime(2018, 6, 1, tzinfo=UTC)
+VERSION: Any = SimpleNamespace(model=SimpleNamespace(version=2))
+
+
+class Told(Demo):
+    """Runs no workflow and asks no model: it writes down what would be done, and at what time of the demo."""
+
+    def _workflow(self, name: str, *, tolerate_refusal: bool = False, **parameters: str) -> Run:
+        self._note(f"{name} {parameters.get('window_end', '')[11:16]}")
+        return Run("run", succeeded=False, exit_code=3, nodes=[], outputs={}, failed=None)
+
+    def _ask(self, client: Any, candidates: Any, requests: Any) -> None:
+        self._note(f"ask {requests}")
+
+    def _note(self, what: str) -> None:
+        self.seconds[f"{self.settings.clock.now():%H:%M} {what}"] = 0.0
+
+
+@pytest.fixture
+def demo(settings: Settings) -> Told:
+    return Told(settings, Path("manifests"), Lines(lambda _: None), ModuleType("scenario"), Scale(days=1, cadence=2))
+
+
+@pytest.fixture
+def laggards() -> UseCase:
+    """The reference use case with two views that take their time: one to be computed, the other to be seen."""
+    use_case = load_use_case("feature_repo")
+    first, second, *others = use_case.views
+    slow = replace(first, compute_lag=timedelta(minutes=12)), replace(second, visible_lag=timedelta(minutes=20))
+    return replace(use_case, views=(*slow, *others))
+
+
+def test_the_demo_waits_for_the_slowest_view(demo: Told, laggards: UseCase) -> None:
+    delivered: list[datetime] = []
+    scenario: Any = SimpleNamespace(
+        make_world=lambda *_: SimpleNamespace(parameters=SimpleNamespace(start=SINCE)),
+        append_slice=lambda *given: delivered.append(given[-1]),
+    )
+    world = World(Lake.open(demo.settings, "fraud"), laggards, scenario, 1, 1)
+    requests: Any = SimpleNamespace(between=lambda start, end: f"{start:%H:%M}-{end:%H:%M}")
+    with demo.reporter.stage("live") as stage:
+        demo._live(stage, world, SINCE, requests, [], VERSION)
+    assert list(demo.seconds)[:5] == [
+        "00:11 ask 00:00-00:25",
+        "00:12 compute-and-materialize 00:00",
+        "00:59 ask 00:25-01:00",
+        "01:59 ask 01:00-02:00",
+        "02:11 ask 02:00-02:25",
+    ]
+    assert delivered[:2] == [SINCE + timedelta(minutes=12), SINCE + timedelta(hours=2, minutes=12)]
+
+
+def test_a_promotion_that_leaves_no_parity_report_is_told_in_words(demo: Told) -> None:
+    lake = Lake.open(demo.settings, "fraud")
+    with pytest.raises(Terminal, match="workflow promote wrote no parity report of version 2") as failed:
+        demo._promote(lake, "fraud", VERSION, SINCE, SINCE)
+    assert failed.value.hint == f"its logs: {demo.settings.home}/runs/run"
+
+
+def test_a_feature_is_named_with_its_most_frequent_cause_that_excuses_nothing() -> None:
+    causes = {
+        "late_and_wrong": {"late": 9, "corruption": 1, "wrong_row": 3},
+        "late": {"late": 9, "early": 2},
+        "same": {},
+    }
+    report: Any = SimpleNamespace(
+        features=[SimpleNamespace(name=name, causes=found) for name, found in causes.items()],
+        sample=SimpleNamespace(uniform=100, compared_values=900),
+        intervals={},
+        verdict=SimpleNamespace(value="fail"),
+        **dict.fromkeys(("hash", "mismatches", "excused", "upper_bound", "causes")),
+    )
+    assert _parity(report)["differing"] == {"late_and_wrong": "wrong_row"}
