@@ -13,7 +13,7 @@ from feature_repo.views.terminal_activity import terminal_activity
 from feature_repo.views.terminal_distance import terminal_distance
 from feature_repo.views.terminal_risk import terminal_risk
 from feature_repo.views.terminal_static import terminal_static
-from feature_repo.views.transaction import transaction_context
+from feature_repo.views.transaction_context import transaction_context
 from lockstep.views import UseCase
 
 use_case = UseCase(

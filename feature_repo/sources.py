@@ -31,5 +31,5 @@ labels = Source(
     event_time="tx_datetime",
     known_at="labelled_at",
     owner="risk-operations",
-    description="Which payments were fraud, known a week after the payment or, for a few, later.",
+    description="Whether a payment was fraud: one row a payment, known a week after it or, for a few, later.",
 )

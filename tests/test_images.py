@@ -22,19 +22,36 @@ Arguments = dict[str, str]
 # The build arguments of each image, and what the smoke test says of its use case.
 REFERENCE: Arguments = {}
 SECOND = {"USE_CASE": "tests/use_cases/pump_care", "USE_CASE_PACKAGE": "pump_care"}
+# What the Python image sets, as far as it is used.
+OF_THE_BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 BOTH = pytest.mark.parametrize("given", [REFERENCE, SECOND], ids=["reference", "second"])
 
 
-def instructions(given: Arguments) -> list[tuple[str, str]]:
-    """The Dockerfile's instructions with the build arguments put in, where an image is built with these."""
-    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    values: Arguments = {}
+def instructions(given: Arguments, dockerfile: str | None = None) -> list[tuple[str, str]]:
+    """The Dockerfile's instructions with the build arguments put in, where an image is built with these.
+
+    What ARG sets above the first FROM is known to the FROM lines, and to a stage that asks for it with an ARG of its own.
+    https://docs.docker.com/reference/dockerfile/#understand-how-arg-and-from-interact
+
+    Raises:
+        KeyError: an instruction takes the value of a variable that its stage does not have.
+    """
+    text = re.sub(r"^#.*\n", "", dockerfile or DOCKERFILE.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    above: Arguments = {}
+    values = above
     found: list[tuple[str, str]] = []
     for line in filter(None, text.splitlines()):
         word, _, rest = line.partition(" ")
-        rest = re.sub(r"\$\{(\w+)}", lambda name: values.get(name[1], name[0]), rest.strip())
-        if word == "ARG" and "=" in rest:
-            name, _, default = rest.partition("=")
+        if word == "FROM":
+            values = above
+        if word != "RUN":  # its variables are the shell's affair
+            rest = re.sub(r"\$\{(\w+)}", lambda name, known=values: known[name[1]], rest.strip())
+        if word == "FROM":
+            values = dict(OF_THE_BASE)
+        if word == "ARG":
+            name, given_default, default = rest.partition("=")
+            if not given_default and name in above:
+                default = above[name]
             values[name] = given.get(name, default)
         found.append((word, rest))
     return found
@@ -71,6 +88,15 @@ def app(folder: Path, given: Arguments) -> tuple[Path, dict[str, str]]:
     here = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "TMPDIR": str(scratch)}
     moved = {name: re.sub(r"^/(?=app|tmp)", f"{folder}/", value) for name, value in env.items()}
     return folder / "app", moved | here
+
+
+def test_a_stage_that_does_not_ask_for_an_argument_does_not_have_it() -> None:
+    text = DOCKERFILE.read_text()
+    asked = [match.span() for match in re.finditer(r"^ARG \w+\n", text, flags=re.MULTILINE)]
+    assert len(asked) == 3
+    for start, end in asked:
+        with pytest.raises(KeyError, match="USE_CASE"):
+            instructions(REFERENCE, text[:start] + text[end:])
 
 
 @BOTH

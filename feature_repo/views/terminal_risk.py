@@ -1,8 +1,8 @@
 """How much fraud a terminal has seen, a week ago and before. Owner: risk-operations.
 
-Whether a payment was fraud is known a week later, so the windows end seven days before the tick. The count needs no label,
-but stays here with the same delay: it is the denominator of the risk, and the published feature is defined so. How busy a
-terminal is now is in `terminal_activity`.
+Whether a payment was fraud is known a week later, so the windows end seven days before the tick. The source has one label
+row a payment, fraud or not, and the count is that of the labelled payments: the denominator of the risk, with its delay, as
+the published feature is defined. How busy a terminal is now is in `terminal_activity`.
 """
 
 from feature_repo.entities import terminal
@@ -22,6 +22,6 @@ terminal_risk = windowed_view(
     # Of all views this one costs most when it is late, so the fallback model takes over.
     freshness=hard(hours(6)),
     owner="risk-operations",
-    description="Number of a terminal's payments, of its frauds and their share, over 1, 7 and 30 days ending a week ago.",
+    description="Number of a terminal's labelled payments and frauds, and their share, over 1, 7 and 30 days ending a week ago.",
     tags={"domain": "risk", "pii": "no", "tier": "1"},
 )

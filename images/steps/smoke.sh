@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whether a pod would find what it needs: all imports succeed, the use case loads, and a step runs as Argo runs it.
+# Whether a pod would find what it needs: what the steps import is there, the use case loads, and a step runs as Argo runs it.
 # It is the image's default command and the last thing its build does; PYTHON names another interpreter.
 set -euo pipefail
 
@@ -7,7 +7,7 @@ python=${PYTHON:-python}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# What a step imports only when it runs (Feast, MLflow and the like) is imported here, too: each import statement is run.
+# What a step imports only when it runs (Feast, MLflow and the like) is imported here, too: each import in its module is run.
 "$python" - <<'PY'
 import ast
 import pkgutil

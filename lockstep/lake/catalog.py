@@ -246,7 +246,7 @@ class Lake:
                 connection.register(view, table.schema().as_arrow().empty_table().select(list(columns)))
                 return
             # In a file a column's name is spelled as Avro would allow it: `a b` is `a_x20b`.
-            wanted = dict.fromkeys([*columns, *([within.column] if within else [])])
+            wanted: dict[str, None] = dict.fromkeys([*columns, *([within.column] if within else [])])
             spelled = ", ".join(f"{quote(make_compatible_name(name))} AS {quote(name)}" for name in wanted)
             connection.execute(
                 f"CREATE OR REPLACE TEMP VIEW {quote(view)} AS SELECT {', '.join(map(quote, columns))} "

@@ -35,7 +35,7 @@ SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 @dataclass(frozen=True)
 class QualityBar:
-    """How good one model is on the held-out days; `note` says what is special about it."""
+    """How good one model is on the days that were served; `note` says what is special about it."""
 
     label: str
     average_precision: float
@@ -45,7 +45,7 @@ class QualityBar:
 
 @dataclass(frozen=True)
 class Quality:
-    """What features, and their parity, are worth on the held-out days.
+    """What features, and their parity, are worth on the days that were served.
 
     Attributes:
         days: how many.

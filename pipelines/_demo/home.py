@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from lockstep.errors import BadInput
@@ -15,7 +14,7 @@ from lockstep.local.lock import HOLDER, LOCK, hold
 from lockstep.local.redis import LocalRedis
 from lockstep.settings import Settings
 from pipelines._demo.play import Demo, Scale
-from pipelines._demo.world import load_scenario
+from pipelines._demo.world import Scenario, load_scenario
 from pipelines._progress import Reporter
 
 FOLDER = "demo"
@@ -29,7 +28,7 @@ def run_demo(
     manifests: Path,
     reporter: Reporter,
     scale: Scale = DEFAULT,
-    demo: Callable[[Settings, Path, Reporter, ModuleType, Scale], Demo] = Demo,
+    demo: Callable[[Settings, Path, Reporter, Scenario, Scale], Demo] = Demo,
 ) -> dict[str, Any]:
     """Run the demo in `home`/demo, which is emptied first, and write `report.json` there.
 

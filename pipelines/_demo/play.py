@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
@@ -28,7 +27,7 @@ from lockstep.training.spine import Span
 from lockstep.views import load_use_case
 from pipelines._demo.candidate import SECONDS, Candidate
 from pipelines._demo.summary import Attempt, make_report, write_page
-from pipelines._demo.world import Requests, World
+from pipelines._demo.world import Requests, Scenario, World
 from pipelines._progress import Reporter, Stage
 from pipelines.local import Run, load_template, run_workflow
 
@@ -71,7 +70,7 @@ class Demo:
     settings: Settings
     manifests: Path
     reporter: Reporter
-    scenario: ModuleType
+    scenario: Scenario
     scale: Scale = Scale()
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from lockstep.lake import Lake
@@ -16,7 +15,7 @@ from lockstep.parity.report import ParityReport
 from lockstep.settings import Settings
 from lockstep.views import UseCase
 from pipelines._demo.candidate import Candidate
-from pipelines._demo.world import Requests
+from pipelines._demo.world import Requests, Scenario
 
 PAGE = "parity.html"
 EVENT_PREFIX = b"_ts:"
@@ -39,7 +38,7 @@ def make_report(
     ledger: Ledger,
     candidates: Sequence[Candidate],
     attempts: Sequence[Attempt],
-    scenario: ModuleType,
+    scenario: Scenario,
     requests: Requests,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def summary(report: dict[str, Any]) -> str:
         f"{view['freshness']}"
         for name, view in report["views"].items()
     ]
-    title = f"{quality['days']} days, {quality['requests']:,} requests, {quality['positives']} positive"
+    title = f"{_days(quality['days'])}, {quality['requests']:,} requests, {quality['positives']} positive"
     lines += ["", f"{title:<58}{'average precision':>18}{'AUC':>8}"]
     for name, version, what in (
         ("before", report["baseline"]["version"], "without feature views"),
@@ -131,9 +130,14 @@ def summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _days(number: int) -> str:
+    return f"{number} day{'s' * (number != 1)}"
+
+
 def _told(version: int, parity: dict[str, Any], *, promoted: bool) -> list[str]:
-    found = f"{parity['mismatches']} mismatches in {parity['sampled']} sampled served rows"
-    lines = [f"version {version}  parity {parity['verdict']}: {found}, {parity['compared_values']:,} values"]
+    found = f"{parity['mismatches']} mismatches in {parity['sampled']} rows sampled of all that were served"
+    lines = [f"version {version}  parity {parity['verdict']}: {found}"]
+    lines.append(f"           {parity['compared_values']:,} values compared, those of the strata included")
     named = ", ".join(f"{feature} ({cause})" for feature, cause in parity["differing"].items())
     lines += [f"           differs: {named}"] if named else []
     lines.append(f"           {'promoted: it is the champion now' if promoted else 'refused by the gate'}")

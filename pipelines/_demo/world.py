@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, cast
 
 import duckdb
 import numpy as np
@@ -22,6 +21,7 @@ from lockstep.views import UseCase
 from lockstep.views.declare import EVENT_TIMESTAMP
 
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
+_EXAMPLE = "feature_repo/demo.py is an example"
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,36 @@ class Requests:
         return [{**row, REQUEST_TIME: time} for row, time in zip(rows, times, strict=True)]
 
 
+class SimulatedWorld(Protocol):
+    """What happens in a world, raw: one Arrow table an attribute, named as the tables of the model's spine are."""
+
+    @property
+    def parameters(self) -> Any:
+        """What it was made from; `start` is when its history begins."""
+
+
+class Scenario(Protocol):
+    """What a use case's `demo` module says.
+
+    Attributes:
+        BASELINE: the feature service of a model without feature views.
+        SKEW: the misread column: `view`, `column`, and the column that is `read` instead.
+        POSITIVES: what the rows with the label 1 are called: `frauds`.
+    """
+
+    BASELINE: str
+    SKEW: Mapping[str, str]
+    POSITIVES: str
+
+    def make_world(self, size: int, days: int) -> SimulatedWorld:
+        """Return a world of this size and as many days, the same one each time."""
+        ...
+
+    def append_slice(self, lake: Lake, world: Any, start: datetime | None, end: datetime) -> Mapping[str, int]:
+        """Append to the lake what became known in `[start, end)`, None being the beginning; return the rows a table."""
+        ...
+
+
 class World:
     """The world of a use case, and how much of it the lake has been told.
 
@@ -69,7 +99,7 @@ class World:
         both_lags: from a tick until all views promise to have it online.
     """
 
-    def __init__(self, lake: Lake, use_case: UseCase, scenario: ModuleType, size: int, days: int) -> None:
+    def __init__(self, lake: Lake, use_case: UseCase, scenario: Scenario, size: int, days: int) -> None:
         self._lake, self._use_case, self._scenario = lake, use_case, scenario
         self._world = scenario.make_world(size, days)
         self._delivered: datetime | None = None
@@ -97,16 +127,20 @@ class World:
         return Requests(spine, times, spine[recipe.label].cast(pa.int64()).to_numpy())
 
 
-def load_scenario(package: str) -> ModuleType:
+def load_scenario(package: str) -> Scenario:
     """Return what a use case's demo plays.
 
     Raises:
-        BadInput: it has none.
+        BadInput: it has none, or it lacks something.
     """
     try:
-        return import_module(f"{package}.demo")
+        module = import_module(f"{package}.demo")
     except ModuleNotFoundError as missing:
         raise BadInput(
             f"the use case {package!r} has nothing to demonstrate: {missing}",
-            hint="feature_repo/demo.py is an example",
+            hint=_EXAMPLE,
         ) from missing
+    needed = ("BASELINE", "SKEW", "POSITIVES", "make_world", "append_slice")
+    if lacking := [name for name in needed if not hasattr(module, name)]:
+        raise BadInput(f"{package}/demo.py lacks {', '.join(lacking)}", hint=_EXAMPLE)
+    return cast("Scenario", module)

@@ -1,8 +1,11 @@
 """On-demand functions, row by row, against plain Python, and what their source may hold."""
 
-import importlib
+import hashlib
+import importlib.util
 import inspect
+import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +23,7 @@ from feature_repo.on_demand.distance import terminal_distance
 from feature_repo.on_demand.payment import payment
 from feature_repo.on_demand.transaction import transaction_context
 from lockstep.clock import from_micros, to_micros
+from lockstep.hashing import source_hash
 from lockstep.views import OnDemandView
 
 WINDOWS = (1, 7, 30)
@@ -267,24 +271,58 @@ def test_a_function_takes_what_is_declared_and_gives_what_is_declared(view: OnDe
 
 
 @pytest.mark.parametrize("view", use_case.on_demand, ids=lambda view: view.name)
-def test_the_source_hash_is_that_of_the_function_alone(view: OnDemandView) -> None:
+def test_the_source_hash_is_that_of_the_functions_module_alone(view: OnDemandView) -> None:
     """A change of a view's declaration is in the view's own hash; it must not look like a change of the function."""
-    module = importlib.import_module(view.function.__module__)
-    source = Path(inspect.getfile(module)).read_text()
-    imported = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
-    assert imported == [
-        "from collections.abc import Mapping",
-        "import numpy as np",
-        "from numpy.typing import NDArray",
-    ]
+    assert view.source_hash == digest_of(view.function.__module__)
 
 
-def test_the_published_function_is_the_one_that_was_published() -> None:
+@pytest.mark.parametrize("view", use_case.on_demand, ids=lambda view: view.name)
+def test_a_functions_module_imports_nothing_that_could_change_unhashed_but_numpy(view: OnDemandView) -> None:
+    source = Path(inspect.getfile(view.function)).read_text()
+    imported = {name for name, _ in re.findall(r"^ *(?:import|from) ((\w|\.)+)", source, flags=re.MULTILINE)}
+    assert imported == {"collections.abc", "numpy", "numpy.typing"}
+
+
+def test_the_source_hash_covers_what_the_functions_module_imports_inside_the_use_case_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {
+        "other_case/__init__.py": "",
+        "other_case/asked.py": "import numpy as np\nfrom other_case.rates import RATE\n",
+        "other_case/rates.py": "RATE = 1\n",
+        "other_case/views.py": "from other_case import asked\n",
+    }
+    for name, text in modules.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    before = source_hash("other_case.asked")
+    assert before == digest_of("other_case.asked", "other_case.rates")
+    (tmp_path / "other_case" / "views.py").write_text("another = 1\n")
+    assert source_hash("other_case.asked") == before
+    (tmp_path / "other_case" / "rates.py").write_text("RATE = 2\n")
+    assert source_hash("other_case.asked") != before
+
+
+def digest_of(*modules: str) -> str:
+    """The SHA-256 of these modules' names and the SHA-256 of their sources, as JSON sorted by name."""
+    sources = {name: Path(importlib.util.find_spec(name).origin).read_bytes() for name in sorted(modules)}
+    hashes = {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
+    return hashlib.sha256(json.dumps(hashes, separators=(",", ":")).encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("transaction_context", "a46a20338f4f04a02ce4bdffe8477be1622124890560ca41e8e75af9e1988a4f"),
+        ("amount_deviation", "7bfe60c030ca27ee5721184c3e5e1a6b59c3d0d439eba903a9484f951857e779"),
+        ("payment", "fa356163aee945494315f2507689a5cd18be7dae443403da4d8fc5d3488659c7"),
+    ],
+)
+def test_a_published_function_is_the_one_that_was_published(name: str, published: str) -> None:
     """Models in the registry name this hash, and refuse to be served with another: a new version is a new name."""
-    assert (
-        use_case.on_demand_view("transaction_context").source_hash
-        == "a46a20338f4f04a02ce4bdffe8477be1622124890560ca41e8e75af9e1988a4f"
-    )
+    assert use_case.on_demand_view(name).source_hash == published
 
 
 def test_times_before_1970_have_a_weekday_and_an_hour_too() -> None:

@@ -295,7 +295,7 @@ def test_models_are_held_against_each_other_as_bars() -> None:
     page = Page(REFUSED, quality=QUALITY)
     (table,) = page.root.iterfind(".//section[@class='quality part']//table")
     assert said(table.find("caption")) == (
-        "Average precision on 7 held-out days: 67,240 payments, 512 frauds; a guess reaches 0.008"
+        "Average precision on 7 days served: 67,240 payments, 512 frauds; a guess reaches 0.008"
     )
     assert [said(row) for row in table.iterfind("tbody/tr")] == [
         "payment alone 0.31 0.78",
@@ -311,7 +311,7 @@ def test_models_are_held_against_each_other_as_bars() -> None:
 
 def test_one_held_out_day_is_a_day() -> None:
     quality = Quality(days=1, rows=1_468, row_name="requests", positives=22, positive_name="frauds", bars=())
-    caption = "Average precision on 1 held-out day: 1,468 requests, 22 frauds; a guess reaches 0.015"
+    caption = "Average precision on 1 day served: 1,468 requests, 22 frauds; a guess reaches 0.015"
     assert Page(PASSED, quality=quality).texts(".//section[@class='quality part']//caption") == [caption]
 
 

@@ -2,19 +2,20 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import invalidate_caches
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from lockstep.errors import Terminal
+from lockstep.errors import BadInput, Terminal
 from lockstep.lake import Lake
 from lockstep.settings import Settings
 from lockstep.views import UseCase, load_use_case
 from pipelines._demo.play import Demo, Scale
 from pipelines._demo.summary import _parity
-from pipelines._demo.world import World
+from pipelines._demo.world import Scenario, World, load_scenario
 from pipelines._progress import Lines
 from pipelines.local import Run
 
@@ -38,7 +39,7 @@ class Told(Demo):
 
 @pytest.fixture
 def demo(settings: Settings) -> Told:
-    return Told(settings, Path("manifests"), Lines(lambda _: None), ModuleType("scenario"), Scale(days=1, cadence=2))
+    return Told(settings, Path("manifests"), Lines(lambda _: None), cast("Scenario", None), Scale(days=1, cadence=2))
 
 
 @pytest.fixture
@@ -91,3 +92,17 @@ def test_a_feature_is_named_with_its_most_frequent_cause_that_excuses_nothing() 
         **dict.fromkeys(("hash", "mismatches", "excused", "upper_bound", "causes")),
     )
     assert _parity(report)["differing"] == {"late_and_wrong": "wrong_row"}
+
+
+def test_a_scenario_that_lacks_something_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "bare_case"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadInput, match="'bare_case' has nothing to demonstrate"):
+        load_scenario("bare_case")
+    (package / "demo.py").write_text("BASELINE = 'v1'\nSKEW = {}\n")
+    invalidate_caches()
+    with pytest.raises(BadInput, match=r"bare_case/demo.py lacks POSITIVES, make_world, append_slice"):
+        load_scenario("bare_case")
+    assert load_scenario("feature_repo").POSITIVES == "frauds"

@@ -60,6 +60,11 @@ def main() -> None:
     promoted = run(settings, "promote", since=NOW.isoformat(), until=clock.now().isoformat(), model=CHALLENGER)
     champion = require_model(settings, use_case.model.name, CHAMPION)
     report = parity_report.load(settings, lake, promoted["report"])
+    place = [feature.name for feature in champion.contract.features].index("repairs")
+    served = lake.table("served_log").scan().to_arrow()
+    repairs: dict[str, set[float]] = {}
+    for keys, vector in zip(served["entity_keys"].to_pylist(), served["vector"].to_pylist(), strict=True):
+        repairs.setdefault(json.loads(keys)["pump_id"], set()).add(vector[place])
     told = {
         "trained": trained,
         "no_skill": model.metrics["no_skill"],
@@ -68,6 +73,7 @@ def main() -> None:
         "contract": champion.contract.model_dump(mode="json"),
         "parity": report.model_dump(mode="json"),
         "report": report.hash,
+        "repairs": {pump: sorted(values) for pump, values in repairs.items()},
         "tables": lake.tables(),
         "imported": sorted({"feature_repo", "pump_care"} & sys.modules.keys()),
     }

@@ -1,6 +1,7 @@
 """The features of the model, in the model's order."""
 
 from lockstep.views import FeatureService
+from pump_care.views.pump_file import pump_file
 from pump_care.views.pump_vibration import pump_vibration
 from pump_care.views.reading import reading
 from pump_care.views.site_breakdowns import site_breakdowns
@@ -17,7 +18,8 @@ pump_failure_v1 = FeatureService(
         (site_breakdowns, "breakdowns_7d"),
         (site_breakdowns, "breakdown_share_7d"),
         (site_breakdowns, "breakdown_share_21d"),
+        (pump_file, "repairs"),
     ),
     owner="reliability-engineering",
-    description="A reading, its pump's last week and its site's last month.",
+    description="A reading, its pump's last week and repairs, and its site's last month.",
 )
