@@ -3,19 +3,24 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
 import pytest
+from feast.errors import FeatureViewNotFoundException
 from tiny_case import context, service, spend, use_case
 
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, UseCaseError
 from lockstep.lake import Lake
 from lockstep.offline.cut import Cut, reading
+from lockstep.offline.engine import Engine
 from lockstep.offline.history import training_features
+from lockstep.offline.reader import Reader
 from lockstep.offline.registry import apply_definitions, feature_store
 from lockstep.settings import Settings
 from lockstep.views import feast as derived
@@ -143,6 +148,72 @@ def test_entity_rows_that_cannot_be_answered_are_refused_when_the_job_is_created
     assert "would add the column 'n_1d'" in refused(SPINE.append_column("n_1d", SPINE["amount"]), ["spend:n_1d"])
     with pytest.raises(NotYetSupported, match="needs entity rows"):
         store.get_historical_features(features=["spend:n_1d"], start_date=T, end_date=T + HOUR)
+
+
+def test_each_bad_question_has_its_own_answer_and_a_hint_before_any_data_is_read(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    lake.ensure_table(spend.table, spend.schema, "event_timestamp")
+    lake.append(spend.table, rows((1, 3, 600, T)))
+    retyped = pa.schema(
+        [f.with_type(pa.int32()) if f.name == "n_1d" else f for f in spend.schema if f.name != "cents_1d"]
+    )
+    apply_definitions(settings, use_case)
+    store = feature_store(settings, use_case)
+    for file in Path(settings.warehouse.removeprefix("file://")).rglob("*.parquet"):
+        file.unlink()
+
+    def said(entity_df: Any, features: Sequence[str] = ("spend:n_1d",)) -> str:
+        with pytest.raises((BadInput, SchemaDrift)) as refusal:
+            store.get_historical_features(entity_df=entity_df, features=list(features))
+        assert refusal.value.hint
+        return str(refusal.value)
+
+    naive = SPINE["event_timestamp"].cast(pa.timestamp("us"))
+    answers = [
+        said(SPINE.set_column(2, "event_timestamp", naive)),
+        said(SPINE.drop_columns(["card_id"])),
+        said(SPINE.set_column(1, "card_id", SPINE["card_id"].cast(pa.string()))),
+        said(SPINE.append_column("n_1d", SPINE["amount"])),
+        said(SPINE.set_column(2, "event_timestamp", pa.array([None] * 5, pa.timestamp("us", "UTC")))),
+    ]
+    with reading(Cut({"spend": 1})):
+        answers.append(said(SPINE))
+    lake.drop(spend.table)
+    answers.append(said(SPINE))
+    lake.ensure_table(spend.table, retyped)
+    answers += [said(SPINE), said(SPINE, ["spend:cents_1d"])]
+    assert [answer.partition("\n")[0] for answer in answers] == [
+        "the times in the spine's event_timestamp have no zone",
+        "the spine lacks the join key 'card_id' of spend",
+        "the spine's card_id is string, the join key of spend is int64",
+        "spend would add the column 'n_1d', which the spine has already",
+        "5 of 5 rows of the spine have no event_timestamp",
+        "spend has no snapshot 1",
+        "the lake has no table 'spend'",
+        "the table spend has n_1d as int32, the view spend declares int64",
+        "the table spend has no column 'cents_1d'",
+    ]
+
+
+def test_a_feature_that_the_view_does_not_have_is_named(home) -> None:
+    store = feature_store(home, use_case)
+    with pytest.raises(FeatureViewNotFoundException, match="spent"):
+        store.get_historical_features(entity_df=SPINE, features=["spent:n_1d"])
+    with pytest.raises(KeyError, match="n_2d"):
+        store.get_historical_features(entity_df=SPINE, features=["spend:n_2d"])
+    reader = Reader(Lake.open(home, PROJECT), cast("Engine", None), PROJECT)
+    with pytest.raises(BadInput, match="spend has no feature 'n_2d'") as refused:
+        reader.read(store.get_feature_view("spend"), ["spend:n_2d"], full_feature_names=False)
+    assert "did you mean 'n_1d'" in refused.value.hint
+
+
+def test_a_source_with_other_time_columns_is_refused(home) -> None:
+    store = feature_store(home, use_case)
+    view = store.get_feature_view("spend")
+    view.batch_source.created_timestamp_column = ""
+    reader = Reader(Lake.open(home, PROJECT), cast("Engine", None), PROJECT)
+    with pytest.raises(NotYetSupported, match="spend has its times in event_timestamp and no column"):
+        reader.read(view, ["spend:n_1d"], full_feature_names=False)
 
 
 def test_names_that_the_result_would_have_twice_are_refused(home) -> None:
