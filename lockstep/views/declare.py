@@ -3,6 +3,7 @@
 Nothing here imports Feast or an engine, so that a step pays only for what it uses.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ ARROW_TYPES: Mapping[DataType, pa.DataType] = {
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
 DAY = timedelta(days=1)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def days(number: float) -> timedelta:
@@ -176,7 +178,13 @@ class StoredView(ABC):
         """The shortest ttl under which no quiet key's row expires before the one that repeats it can be read."""
 
     def __post_init__(self) -> None:
-        """Refuse ticks that do not tile a day, and a ttl that leaves holes."""
+        """Refuse ticks that do not tile a day, a ttl that leaves holes, and names that only some engines know how to spell."""
+        for name in (self.name, self.entity.join_key, *self.features):
+            if not _NAME.fullmatch(name):
+                raise UseCaseError(
+                    f"view {self.name}: {name!r} is no name for a table or a column of one",
+                    hint="take letters a-z, digits and _, the first no digit: Iceberg spells others differently in files",
+                )
         if self.every <= timedelta(0) or DAY % self.every:
             raise UseCaseError(f"view {self.name}: every={self.every} does not divide a day into whole ticks")
         if self.ttl and self.ttl < self.least_ttl:

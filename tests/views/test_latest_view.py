@@ -106,3 +106,9 @@ def test_a_ttl_that_ends_before_the_repeated_row_can_be_read_is_refused() -> Non
     assert declare(ttl=least).heartbeat == 1
     with pytest.raises(UseCaseError, match=r"shorter than 2 days, 0:20:00"):
         declare(ttl=least - timedelta(microseconds=1))
+
+
+@pytest.mark.parametrize("name", ["wert €", "1st", "a b", "", 'a"b', "名"])
+def test_a_name_that_files_spell_differently_is_refused(name: str) -> None:
+    with pytest.raises(UseCaseError, match="is no name for a table or a column of one"):
+        declare({name: "string"})
