@@ -1,4 +1,4 @@
-"""What the demo does with time, and how it tells what it found; the whole of it is played in tests/test_demo.py."""
+"""What the demo does with time, and how it tells what it found; the whole of it is played in tests/demo/."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

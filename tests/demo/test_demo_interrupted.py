@@ -1,0 +1,54 @@
+"""A demo that is asked to end leaves nothing running."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from demo_process import start_demo
+
+pytestmark = pytest.mark.filterwarnings(
+    # Feast, MLflow and KServe are imported here in one process; their own deprecations are not ours to fix.
+    "ignore::DeprecationWarning",
+    "ignore::UserWarning",
+    "ignore::FutureWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def processes_of(home: Path) -> list[str]:
+    """The command lines of running processes that name a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                environment = (entry / "environ").read_bytes().decode(errors="replace")
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if state != "Z" and (str(home) in words or str(home) in environment):
+                found.append(words)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "stage", "processes"), [(signal.SIGINT, "simulate", 1), (signal.SIGTERM, "live", 7)]
+)
+def test_an_interrupted_demo_leaves_no_process_behind(
+    tmp_path: Path, number: signal.Signals, stage: str, processes: int
+) -> None:
+    demo = start_demo(tmp_path, "--size", "100", "--days", "1", PYTHONUNBUFFERED="1")
+    assert demo.stdout is not None
+    assert any(line.startswith(f"{stage} ...") for line in demo.stdout), "the stage begins"
+    assert len(processes_of(tmp_path)) == processes, "the demo, and each model's two servers once they are served"
+    redis = Path("/proc") / (tmp_path / "demo" / "redis" / "redis.pid").read_text().strip()
+    assert redis.exists()
+
+    demo.send_signal(number)
+    said, _ = demo.communicate(timeout=60)
+
+    assert demo.returncode == 128 + number, said
+    assert processes_of(tmp_path) == []
+    assert not redis.exists()
