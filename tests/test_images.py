@@ -170,7 +170,7 @@ def test_no_file_names_a_registry() -> None:
     assert [p.name for p in sorted((ROOT / "images").rglob("*")) if p.is_file() and named.search(p.read_text())] == []
 
 
-@BOTH
+@pytest.mark.parametrize("given", [SECOND], ids=["second"])  # all imports take half a minute
 def test_the_smoke_test_passes_here_and_writes_nothing_outside_tmp(given: Arguments, tmp_path: Path) -> None:
     subprocess.run(["bash", "-n", str(SMOKE)], check=True)
     folder, environment = app(tmp_path, given)

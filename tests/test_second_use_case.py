@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
+from lockstep.errors import BadInput
 from lockstep.local import LocalRedis
 from lockstep.views import load_use_case
+from pipelines._demo import run_demo
+from pipelines._progress import Lines
 
 ROOT = Path(__file__).parents[1]
 USE_CASES = ROOT / "tests" / "use_cases"
@@ -154,15 +157,12 @@ def test_no_line_of_the_library_knows_a_use_case(package: str, monkeypatch: pyte
 
 
 def test_a_demo_of_a_use_case_that_has_none_is_refused_in_words_before_anything_is_touched(
-    environment: Environment,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = attempt(environment, "-m", "pipelines", "demo")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: the use case 'pump_care' has nothing to demonstrate: No module named 'pump_care.demo'\n\n"
-        "Hint: feature_repo/demo.py is an example\n"
-    )
-    assert not (Path(environment["LOCKSTEP_HOME"]) / "demo").exists()
+    monkeypatch.syspath_prepend(USE_CASES)
+    with pytest.raises(BadInput, match=r"'pump_care' has nothing to demonstrate: No module named 'pump_care.demo'"):
+        run_demo(tmp_path / "home", "pump_care", tmp_path, Lines(print))
+    assert not (tmp_path / "home").exists()
 
 
 def test_its_function_compares_a_reading_with_its_pumps_mean(monkeypatch: pytest.MonkeyPatch) -> None:
