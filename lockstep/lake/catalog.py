@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
+import pyiceberg.table.snapshots as iceberg
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue
@@ -16,7 +17,7 @@ from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, n
 from lockstep.lake.commit import append_rows, replace_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
 from lockstep.lake.files import AddedFile, added_files, plain_files
-from lockstep.lake.snapshots import Snapshot
+from lockstep.lake.snapshots import NO_SNAPSHOT, Snapshot
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
 
@@ -32,6 +33,7 @@ TABLE_PROPERTIES = {
 
 
 _OPENED = OpenOnce()
+_SCANNED = "lockstep_scanned"
 
 
 class Lake:
@@ -57,6 +59,11 @@ class Lake:
             return cls(load_catalog("lake", type="sql", uri=uri, warehouse=warehouse), namespace)
 
         return _OPENED.get(uri, open_it, warehouse, namespace)
+
+    @property
+    def namespace(self) -> str:
+        """The project whose tables these are."""
+        return self._namespace
 
     def tables(self) -> list[str]:
         """Return the names of all tables, sorted."""
@@ -109,9 +116,7 @@ class Lake:
             Transient: another writer committed first.
         """
         table = self.table(name)
-        current = table.current_snapshot()
-        if after is not None and after != (current.sequence_number if current else 0):
-            raise Transient(f"{name}: another writer committed first", hint="run the step again")
+        _require_newest(table, name, after)
         target = table.schema().as_arrow()
         require_schema(name, target, rows.schema)
         append_rows(table, rows.select(target.names).cast(target), properties or {})
@@ -120,19 +125,28 @@ class Lake:
             raise Transient(f"{name}: the append left no snapshot")
         return Snapshot.of(snapshot)
 
-    def fill(self, name: str, rows: pa.RecordBatchReader, properties: Mapping[str, str] | None = None) -> Snapshot:
+    def fill(
+        self,
+        name: str,
+        rows: pa.RecordBatchReader,
+        properties: Mapping[str, str] | None = None,
+        *,
+        after: int | None = None,
+    ) -> Snapshot:
         """Put rows in place of all that an unpartitioned table has, a batch at a time, in one commit; return its snapshot.
 
         Args:
             name: the table.
             rows: with the table's columns; they may be more than memory holds.
             properties: what to keep in the snapshot's summary.
+            after: only if this is still the table's newest sequence number (0: it has no snapshot); None does not ask.
 
         Raises:
             SchemaDrift: a column is missing, unknown or of another type.
             Transient: another writer committed first.
         """
         table = self.table(name)
+        _require_newest(table, name, after)
         require_schema(name, table.schema().as_arrow(), rows.schema)
         replace_rows(table, rows, properties or {})
         snapshot = table.current_snapshot()
@@ -155,11 +169,9 @@ class Lake:
         Raises:
             BadInput: it never was, or has expired.
         """
-        snapshot = self.table(name).snapshot_by_id(snapshot_id)
+        snapshot = self._snapshot(self.table(name), name, snapshot_id)
         if snapshot is None:
-            raise BadInput(
-                f"{name} has no snapshot {snapshot_id}", hint="it may have expired; a tag would have kept it"
-            )
+            raise BadInput(f"{name} has no snapshot", hint="write to it first")
         return Snapshot.of(snapshot)
 
     def tag(self, name: str, snapshot_id: int, tag: str) -> None:
@@ -222,28 +234,23 @@ class Lake:
             view: the name in the engine.
             name: the table.
             columns: what to read.
-            snapshot_id: as of which snapshot; None is the newest.
+            snapshot_id: as of which snapshot; None is the newest, `NO_SNAPSHOT` none.
             within: a range of one timestamp column; files outside are not opened.
 
         Raises:
             BadInput: no such table or snapshot.
-            SchemaDrift: the table lacks a column.
+            SchemaDrift: the table lacks a column, or has two whose names differ in case alone.
         """
         table = self.table(name)
-        missing = [c for c in columns if c not in table.schema().column_names]
-        if missing:
-            raise SchemaDrift(
-                f"{name} lacks {', '.join(missing)}", hint=f"it has {', '.join(table.schema().column_names)}"
-            )
-        if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
-            raise BadInput(
-                f"{name} has no snapshot {snapshot_id}", hint="it may have expired; a tag would have kept it"
-            )
-        snapshot = table.current_snapshot() if snapshot_id is None else table.snapshot_by_id(snapshot_id)
+        schema = self.schema(name, snapshot_id)
+        if missing := [c for c in columns if c not in schema.names]:
+            raise SchemaDrift(f"{name} lacks {', '.join(missing)}", hint=f"it has {', '.join(schema.names)}")
+        _refuse_case_twins(name, schema)
+        snapshot = self._snapshot(table, name, snapshot_id)
         paths = plain_files(table, snapshot, within)
         if paths is not None and all(path.startswith("file://") for path in paths):
             if not paths:
-                connection.register(view, table.schema().as_arrow().empty_table().select(list(columns)))
+                connection.register(view, schema.empty_table().select(list(columns)))
                 return
             # In a file a column's name is spelled as Avro would allow it: `a b` is `a_x20b`.
             wanted: dict[str, None] = dict.fromkeys([*columns, *([within.column] if within else [])])
@@ -255,12 +262,55 @@ class Lake:
             return
         row_filter = within.expression() if within else AlwaysTrue()
         scan = table.scan(row_filter=row_filter, selected_fields=tuple(columns), snapshot_id=snapshot_id)
-        connection.register(view, scan.to_arrow())
+        # Into the engine's own memory, which spills: a reader can be read once, and a query may need the rows twice.
+        connection.register(_SCANNED, scan.to_arrow_batch_reader())
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(view)} AS SELECT * FROM {_SCANNED}")
+        connection.unregister(_SCANNED)
+
+    def schema(self, name: str, snapshot_id: int | None = None) -> pa.Schema:
+        """Return a table's columns and types as they were when a snapshot was taken; None is as of now.
+
+        Raises:
+            BadInput: there is no such table or snapshot.
+        """
+        table = self.table(name)
+        snapshot = self._snapshot(table, name, snapshot_id) if snapshot_id is not None else None
+        of = table.schema() if snapshot is None or snapshot.schema_id is None else table.schemas()[snapshot.schema_id]
+        return of.as_arrow()
+
+    @staticmethod
+    def _snapshot(table: Table, name: str, snapshot_id: int | None) -> iceberg.Snapshot | None:
+        if snapshot_id is None:
+            return table.current_snapshot()
+        if snapshot_id == NO_SNAPSHOT:
+            return None
+        snapshot = table.snapshot_by_id(snapshot_id)
+        if snapshot is None:
+            raise BadInput(
+                f"{name} has no snapshot {snapshot_id}", hint="it may have expired; a tag would have kept it"
+            )
+        return snapshot
 
     def drop(self, name: str) -> None:
         """Remove the table if it exists; its files stay until they are purged."""
         if self.exists(name):
             self._catalog.drop_table((self._namespace, name))
+
+
+def _require_newest(table: Table, name: str, after: int | None) -> None:
+    current = table.current_snapshot()
+    if after is not None and after != (current.sequence_number if current else 0):
+        raise Transient(f"{name}: another writer committed first", hint="run the step again")
+
+
+def _refuse_case_twins(name: str, schema: pa.Schema) -> None:
+    """Refuse a table whose columns DuckDB cannot tell apart: it would answer one for the other."""
+    spelled: dict[str, str] = {}
+    for column in schema.names:
+        if (other := spelled.setdefault(column.casefold(), column)) != column:
+            raise SchemaDrift(
+                f"{name} has the columns {other} and {column}, which differ in case alone", hint="rename one of them"
+            )
 
 
 def require_schema(name: str, declared: pa.Schema, given: pa.Schema) -> None:

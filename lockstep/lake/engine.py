@@ -1,5 +1,6 @@
 """The embedded engine, and how a range of the lake is said to it."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,7 +52,7 @@ def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
     """
     spill = spill_folder(settings)
     # A cursor is a session of its own, with its own temporary tables and time zone.
-    session = _instance(str(spill), settings.duckdb_memory_limit).cursor()
+    session = _instance(os.getpid(), str(spill), settings.duckdb_memory_limit).cursor()
     session.execute("SET TimeZone = 'UTC'")
     return session
 
@@ -64,7 +65,7 @@ def spill_folder(settings: Settings) -> Path:
 
 
 @cache
-def _instance(spill: str, memory_limit: str) -> duckdb.DuckDBPyConnection:
+def _instance(pid: int, spill: str, memory_limit: str) -> duckdb.DuckDBPyConnection:
     """Return the process's engine for a home: starting one takes 30 ms, a session of it none."""
     return duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": spill})
 

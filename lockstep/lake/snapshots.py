@@ -8,6 +8,9 @@ import pyiceberg.table.snapshots as iceberg
 COMPUTE_ID = "lockstep.compute-id"
 TICK = "lockstep.tick"
 
+NO_SNAPSHOT = -1
+"""Where a snapshot's id is asked for: the table as it was before its first one."""
+
 
 @dataclass(frozen=True)
 class Snapshot:

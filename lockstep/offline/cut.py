@@ -19,7 +19,8 @@ class Cut:
     """The snapshots that retrievals read, and the last time they may know of.
 
     Attributes:
-        snapshots: per table the id of its Iceberg snapshot; every table a retrieval reads is named.
+        snapshots: per table the id of its Iceberg snapshot (`NO_SNAPSHOT`: as before its first); every table a retrieval reads is
+            named.
         known_at: no row asks for a later time; None does not limit it.
         corrected: False answers each row with what was known at its own time, as serving did. True answers every row with
             what was known at `known_at`, later corrections included.

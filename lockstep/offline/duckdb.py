@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from lockstep.clock import from_micros, require_zone, to_micros
@@ -78,23 +80,25 @@ class DuckDBEngine:
         """Return rows of a table; see `Engine`."""
         newest = ""
         if newest_of is not None:
+            present = " AND ".join(f"{quote(column)} IS NOT NULL" for column in (*newest_of, *newest_by))
             each = f"PARTITION BY {', '.join(map(quote, newest_of))} " if newest_of else ""
             order = ", ".join(f"{quote(column)} DESC" for column in newest_by)
-            newest = f"QUALIFY row_number() OVER ({each}ORDER BY {order}) = 1"
-        kinds = self.lake.table(table).schema().as_arrow()
+            newest = f"WHERE {present} QUALIFY row_number() OVER ({each}ORDER BY {order}) = 1"
+        kinds = self.lake.schema(table, snapshot_id)
         schema = pa.schema([kinds.field(name).with_type(plain(kinds.field(name).type)) for name in columns])
         with connect(self.settings) as connection:
             self.lake.register(connection, _FEATURES, table, columns=columns, snapshot_id=snapshot_id, within=within)
             found = connection.sql(f"SELECT {', '.join(map(quote, columns))} FROM {_FEATURES} {newest}")
             return found.to_arrow_table().cast(schema)
 
-    def query(self, sql: str, snapshot_of: Callable[[str], int | None]) -> pa.Table:
+    def query(self, sql: str, snapshot_of: Callable[[str], int]) -> pa.Table:
         """Return what SQL in DuckDB's dialect gives, from a file that only the result holds open; see `Engine`."""
         with connect(self.settings) as connection, _staging(self.settings) as path:
             try:
-                for table in sorted(connection.get_table_names(sql)):
-                    columns = self.lake.table(table).schema().column_names
-                    self.lake.register(connection, table, table, columns=columns, snapshot_id=snapshot_of(table))
+                for table in self._tables(connection, sql):
+                    snapshot_id = snapshot_of(table)
+                    columns = self.lake.schema(table, snapshot_id).names
+                    self.lake.register(connection, table, table, columns=columns, snapshot_id=snapshot_id)
                 found = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
                 # Arrow's own format: Parquet would turn DuckDB's wider integers into floats.
                 with pa.ipc.new_file(path, found.schema) as file:
@@ -103,6 +107,34 @@ class DuckDBEngine:
             except duckdb.Error as wrong:
                 raise BadInput(f"the SQL does not run: {wrong}") from wrong
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+    def _tables(self, connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+        """Return the tables that a query reads, as it names them.
+
+        What it is was decided by DuckDB's own parser, which writes down queries alone: a statement that changes the engine
+        (SET, CREATE, COPY, ATTACH) would change it for everybody in this process.
+        """
+        parsed = orjson.loads(connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()[0][0])
+        if parsed["error"] or len(parsed["statements"]) != 1:
+            said = parsed.get("error_message", "it is more than one statement")
+            raise BadInput(f"the SQL is not one query: {said}", hint="write one SELECT over the lake's tables")
+        read, made = _names(parsed)
+        return sorted(name for name in read if name not in made or self.lake.exists(name))
+
+
+def _names(tree: Any) -> tuple[set[str], set[str]]:
+    """Return the names of the tables that a parsed query reads, and of those that it makes itself (`WITH`)."""
+    read: set[str] = set()
+    made: set[str] = set()
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if node.get("type") == "BASE_TABLE":
+                read.add(node["table_name"])
+            made |= {entry["key"] for entry in (node.get("cte_map") or {}).get("map", [])}
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    return read, made
 
 
 @contextmanager
@@ -139,7 +171,7 @@ def retrieve(
         SchemaDrift: a table lacks a column.
     """
     known_us = None if known_at is None else to_micros(require_zone(known_at, "known_at"))
-    schemas = {read.table: lake.table(read.table).schema().as_arrow() for read in reads}
+    schemas = {read.table: lake.schema(read.table, read.snapshot_id) for read in reads}
     check_spine(spine, reads, schemas, time_column)
     span = span_us(spine, time_column)
     columns, fields = list(spine.columns), list(spine.schema)
@@ -237,7 +269,7 @@ class _Query:
 
     def repeated(self) -> str:
         """Tell whether rows have their key, event and visible time in common; seldom also when they do not."""
-        return f"SELECT count(*) > count(DISTINCT hash({', '.join([*self.keys, 'event', 'visible'])})) FROM ({self._rows})"
+        return f"SELECT count(*) > count(DISTINCT hash({', '.join([*self.keys, 'event', 'visible'])})) FROM ({self._asked})"
 
     def contradictory(self) -> str:
         """Return the key, event and created time of rows that have these in common and differ."""

@@ -53,14 +53,14 @@ class Engine(Protocol):
         """
         ...
 
-    def query(self, sql: str, snapshot_of: Callable[[str], int | None]) -> pa.Table:
+    def query(self, sql: str, snapshot_of: Callable[[str], int]) -> pa.Table:
         """Return what SQL over the lake's tables gives; it may be larger than memory.
 
         Args:
-            sql: in the engine's own dialect; tables have their names in the lake.
+            sql: one query in the engine's own dialect; tables have their names in the lake.
             snapshot_of: tells as of which snapshot a table is read.
 
         Raises:
-            BadInput: the SQL does not run, or names a table that the lake does not have.
+            BadInput: the SQL does not run, is no query, or names a table that the lake does not have.
         """
         ...

@@ -12,10 +12,12 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.saved_dataset import SavedDatasetStorage
 
-from lockstep.errors import NotYetSupported
+from lockstep.errors import BadInput, NotYetSupported
 from lockstep.lake import Lake
 from lockstep.offline.cut import CUT_PROPERTY, Cut
+from lockstep.offline.semantics import whole_micros
 from lockstep.offline.storage import SavedDatasetLakeStorage
+from lockstep.views.declare import EVENT_TIMESTAMP
 from lockstep.views.feast import arrow_type
 
 # pandas' own integers and truth values have no null: an integer would become a float, and lose what is beyond 2**53.
@@ -36,7 +38,7 @@ class LakeRetrievalMetadata(RetrievalMetadata):
     """What a retrieval reads.
 
     Attributes:
-        cut: the snapshot of each table that is read; `reading(cut)` reads them again. A table that never got one is not named.
+        cut: the snapshot of each table that is read; `reading(cut)` reads them again.
     """
 
     def __init__(
@@ -113,8 +115,7 @@ class LakeRetrievalJob(RetrievalJob):
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
         """Return the result as a pandas frame; integers stay integers, in pandas' nullable types."""
-        found = self.to_arrow(validation_reference=validation_reference, timeout=timeout)
-        return found.to_pandas(types_mapper=_NULLABLE.get)
+        return _frame(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         """Keep the result in a table of the lake, a part at a time, in one commit that also says what it was cut from.
@@ -125,6 +126,7 @@ class LakeRetrievalJob(RetrievalJob):
             timeout: not kept to.
 
         Raises:
+            BadInput: the storage is another project's, or the spine's times are not in `event_timestamp`.
             SavedDatasetLocationAlreadyExists: the table holds rows already.
             SchemaDrift: it has other columns.
             Transient: another writer committed first.
@@ -135,17 +137,35 @@ class LakeRetrievalJob(RetrievalJob):
                 hint="keep it in the lake: SavedDatasetLakeStorage of lockstep.offline.storage",
             )
         lake, table = self._lake, storage.table
-        if not allow_overwrite and lake.exists(table) and lake.current(table) is not None:
+        if storage.project != lake.namespace:
+            raise BadInput(f"the result is of the project {lake.namespace}, its storage of {storage.project}")
+        newest = lake.current(table) if lake.exists(table) else None
+        if newest is not None and not allow_overwrite:
             raise SavedDatasetLocationAlreadyExists(table)
-        parts = self.parts()
+        parts = map(whole_micros, self.parts())
         first = next(parts)
+        if EVENT_TIMESTAMP not in first.column_names:
+            raise BadInput(
+                f"a saved dataset needs its times in {EVENT_TIMESTAMP}, where Feast looks for them",
+                hint="name the spine's column of times so",
+            )
         lake.ensure_table(table, first.schema)
         batches = (batch for part in chain([first], parts) for batch in part.to_batches())
         reader = pa.RecordBatchReader.from_batches(first.schema, batches)
-        lake.fill(table, reader, {CUT_PROPERTY: self._metadata.cut.to_json()})
+        properties = {CUT_PROPERTY: self._metadata.cut.to_json()}
+        lake.fill(table, reader, properties, after=newest.sequence if newest else 0)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return pa.concat_tables(self._run())
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas(types_mapper=_NULLABLE.get)
+        return _frame(self._to_arrow_internal(timeout))
+
+
+def _frame(found: pa.Table) -> pd.DataFrame:
+    """Return a table as a pandas frame whose integers are integers, also inside lists, where pandas would make floats of them."""
+    frame = found.to_pandas(types_mapper=_NULLABLE.get)
+    for field in found.schema:
+        if pa.types.is_list(field.type):
+            frame[field.name] = pd.Series(found[field.name].to_pylist(), index=frame.index, dtype=object)
+    return frame

@@ -28,7 +28,7 @@ from lockstep.lake.engine import TimeRange
 from lockstep.offline.engine import Engine
 from lockstep.offline.job import LakeRetrievalJob, LakeRetrievalMetadata
 from lockstep.offline.reader import Reader, lake_source, time_column_of
-from lockstep.offline.semantics import TIME, check_spine, span_us
+from lockstep.offline.semantics import check_spine, span_us, whole_micros
 from lockstep.offline.storage import LakeLoggingDestination
 from lockstep.settings import Settings
 
@@ -79,9 +79,10 @@ class LakeOfflineStore(OfflineStore):
         reads = [reader.read(view, feature_refs, full_feature_names=full_feature_names) for view in feature_views]
         spine = reader.spine(entity_df)
         time_column = time_column_of(spine)
-        schemas = {read.table: reader.lake.table(read.table).schema().as_arrow() for read in reads}
+        schemas = {read.table: reader.lake.schema(read.table, read.snapshot_id) for read in reads}
         check_spine(spine, reads, schemas, time_column)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        _refuse_ownerless(feature_refs, feature_views, on_demand)
         outputs = [name for read in reads for name in read.columns.values()]
         _check_on_demand(on_demand, feature_refs, spine, outputs, full_feature_names=full_feature_names)
         span = span_us(spine, time_column)
@@ -144,7 +145,7 @@ class LakeOfflineStore(OfflineStore):
             SchemaDrift: the rows are not the table's.
         """
         source = lake_source(feature_view.batch_source)
-        _lake(config, source.namespace).append(source.iceberg_table, _micros(table))
+        _lake(config, source.namespace).append(source.iceberg_table, whole_micros(table))
         if progress:
             progress(table.num_rows)
 
@@ -177,8 +178,7 @@ class LakeOfflineStore(OfflineStore):
                 hint="log to the lake: LakeLoggingDestination of lockstep.offline.storage",
             )
         lake = _lake(config, destination.project)
-        # Feast's schema says naive seconds for timestamps of features; the rows know better.
-        rows = _micros(pq.read_table(data) if isinstance(data, Path) else data)
+        rows = _zoned(pq.read_table(data) if isinstance(data, Path) else data)
         missing = [name for name in source.get_schema(registry).names if name not in rows.column_names]
         if missing:
             raise BadInput(f"the log lacks {', '.join(missing)}", hint="write what Feast's feature logging gives")
@@ -259,15 +259,24 @@ def _check_on_demand(
         taken.update(columns)
 
 
-def _micros(rows: pa.Table) -> pa.Table:
-    """Return rows with their zoned times in whole microseconds of UTC, as the lake has them."""
-    fields = [f.with_type(TIME) if pa.types.is_timestamp(f.type) and f.type.tz else f for f in rows.schema]
-    try:
-        return rows.cast(pa.schema(fields))
-    except pa.ArrowInvalid as inexact:
-        raise BadInput(
-            f"a time does not fit whole microseconds: {inexact}", hint="round it to microseconds, downwards"
-        ) from inexact
+def _refuse_ownerless(
+    feature_refs: Sequence[str], views: Sequence[feast.FeatureView], on_demand: Sequence[OnDemandFeatureView]
+) -> None:
+    """Refuse features that nobody would answer: Feast does not find an on-demand view under another name than its own."""
+    owners = {view.projection.name_to_use() for view in (*views, *on_demand)}
+    if lost := sorted({ref for ref in feature_refs if ref.partition(":")[0] not in owners}):
+        raise NotYetSupported(
+            f"nothing answers {', '.join(lost)}",
+            hint="an on-demand view is asked for by its own name, not by an alias",
+        )
+
+
+def _zoned(rows: pa.Table) -> pa.Table:
+    """Return a log with its times in whole microseconds of UTC: the times of Feast's features are UTC and do not say so."""
+    fields = [
+        f.with_type(pa.timestamp(f.type.unit, "UTC")) if pa.types.is_timestamp(f.type) else f for f in rows.schema
+    ]
+    return whole_micros(rows.cast(pa.schema(fields)))
 
 
 def _reader(config: RepoConfig, project: str) -> Reader:

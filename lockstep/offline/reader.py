@@ -13,6 +13,7 @@ from feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source import Iceb
 from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, nearest
 from lockstep.lake import Lake
+from lockstep.lake.snapshots import NO_SNAPSHOT
 from lockstep.offline.cut import Cut, current_cut
 from lockstep.offline.engine import Engine
 from lockstep.offline.semantics import ViewRead, plain
@@ -28,26 +29,28 @@ class Reader:
         self.engine = engine
         self._project = project
         self._cut: Cut | None = current_cut()
-        self._snapshots: dict[str, int | None] = {}
+        self._snapshots: dict[str, int] = {}
 
     @property
     def used(self) -> Cut:
         """The cut that names the tables read so far: reading at it gives the same rows again."""
-        snapshots = {table: snapshot for table, snapshot in self._snapshots.items() if snapshot is not None}
-        return Cut(snapshots, self._cut and self._cut.known_at, corrected=bool(self._cut and self._cut.corrected))
+        return Cut(
+            dict(self._snapshots), self._cut and self._cut.known_at, corrected=bool(self._cut and self._cut.corrected)
+        )
 
-    def snapshot(self, table: str) -> int | None:
-        """Return the snapshot of a table that this retrieval reads, the same one each time.
+    def snapshot(self, table: str) -> int:
+        """Return the snapshot of a table that this retrieval reads, the same one each time; `NO_SNAPSHOT` before its first.
 
         Raises:
             BadInput: the cut names none, or it has expired.
         """
         if table not in self._snapshots:
             if self._cut:
-                self._snapshots[table] = self.lake.snapshot(table, self._cut.snapshot(table)).id
+                named = self._cut.snapshot(table)
+                self._snapshots[table] = named if named == NO_SNAPSHOT else self.lake.snapshot(table, named).id
             else:
                 newest = self.lake.current(table)
-                self._snapshots[table] = newest and newest.id
+                self._snapshots[table] = newest.id if newest else NO_SNAPSHOT
         return self._snapshots[table]
 
     def read(self, view: feast.FeatureView, feature_refs: Sequence[str], *, full_feature_names: bool) -> ViewRead:
@@ -83,9 +86,14 @@ class Reader:
             return self.engine.query(entity_df, self.snapshot)
         if isinstance(entity_df, pa.Table):
             return entity_df
+        if not isinstance(entity_df, pd.DataFrame):
+            raise BadInput(
+                f"entity rows are given as {type(entity_df).__name__}",
+                hint="give SQL, an Arrow table or a pandas frame",
+            )
         try:
             return pa.Table.from_pandas(entity_df, preserve_index=False).replace_schema_metadata(None)
-        except pa.ArrowException as mixed:
+        except (pa.ArrowException, ValueError) as mixed:
             raise BadInput(f"the spine is no table of plain columns: {mixed}") from mixed
 
     def require_within_cut(self, last: datetime | None) -> None:
@@ -100,7 +108,7 @@ class Reader:
     def _check_types(self, view: feast.FeatureView, table: str, wanted: Sequence[str]) -> None:
         """Refuse features that the view does not have, or whose column is of another type."""
         declared = {field.name: field.dtype for field in view.features}
-        schema = self.lake.table(table).schema().as_arrow()
+        schema = self.lake.schema(table, self.snapshot(table))
         for feature in wanted:
             if feature not in declared:
                 raise BadInput(f"{view.name} has no feature {feature!r}", hint=nearest(feature, declared))

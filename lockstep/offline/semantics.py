@@ -26,6 +26,7 @@ TIME = ARROW_TYPES["timestamp"]
 _FIRST_US = to_micros(datetime.min.replace(tzinfo=UTC))
 _LAST_US = to_micros(datetime.max.replace(tzinfo=UTC))
 _PART_ROWS = 1_000_000
+_EXACT = {*ARROW_TYPES.values(), pa.date32()}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def check_spine(
     Raises:
         BadInput: the spine lacks a column, has one twice, has one of the wrong type, or has one named like a feature.
         SchemaDrift: a table lacks a column.
-        NotYetSupported: a view has no join key.
+        NotYetSupported: a view has no join key, or a feature is of a type that engines do not agree on.
     """
     if twice := sorted({name for name in spine.column_names if spine.column_names.count(name) > 1}):
         raise BadInput(f"the spine has the column {', '.join(twice)} twice", hint="rename one of them")
@@ -140,6 +141,12 @@ def _check_table(read: ViewRead, schema: pa.Schema) -> None:
     for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP):
         if plain(schema.field(name).type) != TIME:
             raise SchemaDrift(f"the table {read.table} has {name} as {schema.field(name).type}, not {TIME}")
+    for name in read.columns:
+        if not _exact(schema.field(name).type):
+            raise NotYetSupported(
+                f"the table {read.table} has {name} as {schema.field(name).type}, which engines give back each in its own way",
+                hint="store numbers, text, bytes, times, decimals, or lists of them",
+            )
 
 
 def _check_keys(spine: pa.Table, read: ViewRead, schema: pa.Schema) -> None:
@@ -207,6 +214,30 @@ def require_same_rows(table: str, asked: int, answered: pa.ChunkedArray) -> None
             f"{table}: {asked} rows were asked for, {len(answered)} came back, or in another order",
             hint="this is a bug in the engine; the result must not be used",
         )
+
+
+def whole_micros(rows: pa.Table) -> pa.Table:
+    """Return rows with their zoned times in whole microseconds of UTC, as the lake has them.
+
+    Raises:
+        BadInput: a time is finer than a microsecond.
+    """
+    fields = [f.with_type(TIME) if pa.types.is_timestamp(f.type) and f.type.tz else f for f in rows.schema]
+    try:
+        return rows.cast(pa.schema(fields))
+    except pa.ArrowInvalid as inexact:
+        raise BadInput(
+            f"a time does not fit whole microseconds: {inexact}", hint="round it to microseconds, downwards"
+        ) from inexact
+
+
+def _exact(data_type: pa.DataType) -> bool:
+    """Tell whether every engine gives values of a type back as they are."""
+    kind = plain(data_type)
+    if pa.types.is_list(kind):
+        return _exact(kind.value_type)
+    timestamp = pa.types.is_timestamp(kind) and kind.unit == "us"
+    return timestamp or pa.types.is_decimal(kind) or kind in _EXACT
 
 
 def plain(data_type: pa.DataType) -> pa.DataType:

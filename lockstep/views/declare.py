@@ -185,6 +185,12 @@ class StoredView(ABC):
                     f"view {self.name}: {name!r} is no name for a table or a column of one",
                     hint="take letters a-z, digits and _, the first no digit: Iceberg spells others differently in files",
                 )
+        names = [name.lower() for name in self.features]
+        if twins := sorted({name for name in names if names.count(name) > 1}):
+            raise UseCaseError(
+                f"view {self.name}: features named {', '.join(twins)} differ in case alone",
+                hint="engines do not tell them apart",
+            )
         if self.every <= timedelta(0) or DAY % self.every:
             raise UseCaseError(f"view {self.name}: every={self.every} does not divide a day into whole ticks")
         if self.ttl and self.ttl < self.least_ttl:

@@ -108,8 +108,9 @@ def test_a_ttl_longer_than_the_calendar_is_no_limit(answers, write) -> None:
 def test_the_first_and_the_last_time_of_the_calendar_are_times_like_others(answers, write) -> None:
     first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
     write((1, 5, first, first), (1, 6, last, last))
-    for read in (READ, replace(READ, ttl_us=1)):
-        assert answers((1, first), (1, last), (1, last - 2 * US), read=read)[:2] == [5, 6]
+    asked = ((1, first), (1, last), (1, last - 2 * US))
+    assert answers(*asked) == [5, 6, 5]
+    assert answers(*asked, read=replace(READ, ttl_us=1)) == [5, 6, None]
 
 
 def test_of_one_event_time_the_newer_created_answers_once_it_is_known(answers, write) -> None:

@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import feast
 import pandas as pd
 import pyarrow as pa
 import pytest
 from feast.errors import FeatureViewNotFoundException
+from pyiceberg.types import LongType
 from tiny_case import context, service, spend, use_case
 
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, UseCaseError
@@ -20,8 +22,10 @@ from lockstep.lake import Lake
 from lockstep.offline.cut import Cut, reading
 from lockstep.offline.engine import Engine
 from lockstep.offline.history import training_features
+from lockstep.offline.job import LakeRetrievalJob, LakeRetrievalMetadata
 from lockstep.offline.reader import Reader
 from lockstep.offline.registry import apply_definitions, feature_store
+from lockstep.offline.semantics import ViewRead, check_spine
 from lockstep.settings import Settings
 from lockstep.views import feast as derived
 
@@ -141,7 +145,8 @@ def test_entity_rows_that_cannot_be_answered_are_refused_when_the_job_is_created
 
     frame = SPINE.to_pandas()
     assert "have no zone" in refused(frame.assign(event_timestamp=frame.event_timestamp.dt.tz_localize(None)))
-    assert "does not run" in refused("SELECT * FRO spend")
+    assert "is not one query" in refused("SELECT * FRO spend")
+    assert "does not run" in refused("SELECT nobody FROM spend")
     assert "did you mean 'spend'" in refused("SELECT * FROM spent")
     assert "lacks amount, which context takes" in refused(SPINE.drop_columns(["amount"]), ["context:mean"])
     assert "would add the column mean" in refused(SPINE.append_column("mean", SPINE["amount"]), ["context:mean"])
@@ -376,3 +381,129 @@ def test_rows_are_written_through_feast_in_the_tables_own_types(settings) -> Non
     assert lake.table("spend").scan().to_arrow()["cents_1d"].to_pylist() == [600]
     with pytest.raises(SchemaDrift, match="lacks n_1d"):
         offline.offline_write_batch(store.config, store.get_feature_view("spend"), given.drop_columns(["n_1d"]), None)
+
+
+QUERIES = {
+    "SELECT card_id, s.event_timestamp + INTERVAL 1 HOUR AS event_timestamp FROM spend s JOIN spend USING (card_id)": 5,
+    "WITH spend AS (SELECT * FROM spend WHERE card_id = 2) SELECT card_id, event_timestamp FROM spend": 1,
+    "WITH own AS (SELECT DISTINCT card_id FROM spend) SELECT card_id, now() AS event_timestamp FROM own NATURAL JOIN spend": 3,
+    """SELECT "card_id", "event_timestamp" FROM "spend" WHERE card_id IN (SELECT max(card_id) FROM spend)""": 1,
+    "SELECT card_id, event_timestamp FROM spend UNION ALL FROM spend SELECT card_id, event_timestamp": 6,
+}
+
+
+@pytest.mark.parametrize("sql", QUERIES)
+def test_any_one_query_gives_entity_rows(sql, home) -> None:
+    job = feature_store(home, use_case).get_historical_features(entity_df=sql, features=["spend:n_1d"])
+    assert job.to_arrow().num_rows == QUERIES[sql]
+    assert job.metadata.cut == Cut({"spend": snapshots(home)[-1]})
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE MACRO greatest(a, b) AS a",
+        "SET GLOBAL default_collation = 'NOCASE'",
+        "COPY (SELECT 1) TO '{folder}/out.csv'",
+        "ATTACH '{folder}/other.db'",
+        "DROP TABLE spend",
+        "SELECT 1; SELECT 2",
+        "",
+    ],
+)
+def test_what_is_not_one_query_is_refused_and_not_run(sql, home, tmp_path) -> None:
+    store = feature_store(home, use_case)
+    with pytest.raises(BadInput, match="the SQL is not one query") as refused:
+        store.get_historical_features(entity_df=sql.format(folder=tmp_path), features=["spend:n_1d"])
+    assert "write one SELECT" in refused.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_had_no_row_when_the_job_was_made_has_none_in_its_result_and_in_its_cut(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    lake.ensure_table(spend.table, spend.schema)
+    apply_definitions(settings, use_case)
+    store = feature_store(settings, use_case)
+    job = store.get_historical_features(entity_df=SPINE, features=["spend:cents_1d"])
+    lake.append(spend.table, rows((1, 3, 600, T)))
+    assert job.to_arrow()["cents_1d"].to_pylist() == [None] * 5
+    with reading(job.metadata.cut):
+        again = store.get_historical_features(entity_df=SPINE, features=["spend:cents_1d"])
+    assert again.to_arrow()["cents_1d"].to_pylist() == [None] * 5
+
+
+def test_a_cut_is_read_with_the_columns_of_its_time(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    lake.ensure_table(spend.table, spend.schema, "event_timestamp")
+    apply_definitions(settings, use_case)
+    store = feature_store(settings, use_case)
+    old = Cut({"spend": lake.append(spend.table, rows((1, 3, 600, T))).id})
+    with lake.table(spend.table).update_schema() as change:
+        change.rename_column("cents_1d", "cents")
+        change.add_column("later", LongType())
+    question = {"entity_df": SPINE, "features": ["spend:cents_1d", "spend:n_1d"]}
+    with reading(old):
+        job = store.get_historical_features(**question)
+        asked = store.get_historical_features(entity_df="SELECT * EXCLUDE (n_1d) FROM spend", features=["spend:n_1d"])
+    assert job.to_arrow()["cents_1d"].to_pylist() == [None, 600, None, 600, None]
+    assert asked.to_arrow().column_names == ["card_id", "cents_1d", "event_timestamp", "created_timestamp", "n_1d"]
+    schema = lake.schema(spend.table)
+    lake.append(spend.table, pa.table([[2], [1], [7], [T], [T], [8]], schema=schema))
+    with pytest.raises(SchemaDrift, match="no column 'cents_1d'"):
+        store.get_historical_features(**question)
+
+
+def test_columns_that_differ_in_case_alone_are_refused(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    schema = pa.schema([*spend.schema, pa.field("N_1D", pa.int64())])
+    lake.ensure_table(spend.table, schema)
+    lake.append(spend.table, rows((1, 3, 600, T)).append_column("N_1D", pa.array([77])))
+    apply_definitions(settings, use_case)
+    job = feature_store(settings, use_case).get_historical_features(entity_df=SPINE, features=["spend:n_1d"])
+    with pytest.raises(SchemaDrift, match="spend has the columns n_1d and N_1D, which differ in case alone"):
+        job.to_arrow()
+
+
+def test_an_on_demand_view_under_another_name_is_refused_instead_of_left_out(home) -> None:
+    store = feature_store(home, use_case)
+    service = feast.FeatureService(
+        name="renamed", features=[store.get_on_demand_feature_view("context").with_name("ctx")[["mean"]]]
+    )
+    store.apply(service)
+    with pytest.raises(NotYetSupported, match="nothing answers ctx:mean"):
+        store.get_historical_features(entity_df=SPINE, features=service)
+
+
+def test_a_type_that_engines_give_back_each_in_its_own_way_is_refused(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    kinds = {"n_1d": pa.map_(pa.string(), pa.int64()), "cents_1d": pa.int64()}
+    lake.ensure_table(spend.table, pa.schema([f.with_type(kinds.get(f.name, f.type)) for f in spend.schema]))
+    read = ViewRead(spend.table, {"card_id": "card_id"}, {"n_1d": "n_1d"})
+    with pytest.raises(NotYetSupported, match="spend has n_1d as map"):
+        check_spine(SPINE, [read], {spend.table: lake.schema(spend.table)}, "event_timestamp")
+
+
+def test_integers_in_lists_stay_integers_in_a_data_frame(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    big = 2**53 + 1
+    table = pa.table({"k": [1, 2], "v": pa.array([[big, None], [big]], pa.list_(pa.int64()))})
+    job = LakeRetrievalJob(
+        lake, lambda: iter([table]), LakeRetrievalMetadata(features=[], keys=[], first=None, last=None, cut=Cut({}))
+    )
+    assert job.to_df()["v"].tolist() == [[big, None], [big]]
+
+
+def test_rows_without_a_key_or_a_time_are_not_pulled_as_newest(settings) -> None:
+    lake = Lake.open(settings, PROJECT)
+    lake.ensure_table(spend.table, pa.schema([f.with_nullable(True) for f in spend.schema]))
+    times = [T, T + HOUR, T]
+    given = [[1, 1, None], [3, 4, 5], [600, 700, 800], times, [T, None, T]]
+    lake.append(spend.table, pa.table(given, schema=pa.schema([f.with_nullable(True) for f in spend.schema])))
+    apply_definitions(settings, use_case)
+    store = feature_store(settings, use_case)
+    view = store.get_feature_view("spend")
+    columns = (["card_id"], ["cents_1d"], "event_timestamp", "created_timestamp")
+    pulled = store._get_provider().offline_store.pull_latest_from_table_or_query(
+        store.config, view.batch_source, *columns, T, T + HOUR
+    )
+    assert pulled.to_arrow()["cents_1d"].to_pylist() == [600]

@@ -12,7 +12,7 @@ from feast.feature_logging import FeatureServiceLoggingSource, LoggingConfig
 from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
 from tiny_case import spend, use_case
 
-from lockstep.errors import BadInput, NotYetSupported, SchemaDrift
+from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient
 from lockstep.lake import Lake
 from lockstep.offline.cut import CUT_PROPERTY, Cut
 from lockstep.offline.registry import apply_definitions, feature_store
@@ -165,3 +165,36 @@ def test_times_that_the_lake_cannot_hold_are_refused_when_they_are_written(store
     finer = rows.set_column(3, "event_timestamp", pa.array([1], pa.timestamp("ns", "UTC")))
     with pytest.raises(BadInput, match="does not fit whole microseconds"):
         store._get_provider().offline_store.offline_write_batch(store.config, view, finer, None)
+
+
+def test_a_dataset_of_another_project_or_without_feast_s_name_for_its_times_is_refused(store, lake) -> None:
+    with pytest.raises(BadInput, match="of the project tiny, its storage of elsewhere"):
+        retrieval(store, 1).persist(SavedDatasetLakeStorage("elsewhere", "kept"))
+    spine = spine_of(1).rename_columns(["card_id", "at", "amount"])
+    job = store.get_historical_features(spine, features=["spend:cents_1d"])
+    with pytest.raises(BadInput, match="needs its times in event_timestamp"):
+        job.persist(SavedDatasetLakeStorage(PROJECT, "kept"))
+    assert not lake.exists("kept")
+
+
+def test_times_in_other_units_are_kept_in_microseconds(store, lake) -> None:
+    spine = spine_of(1, 2)
+    times = spine["event_timestamp"].cast(pa.timestamp("ns", "America/New_York"))
+    job = store.get_historical_features(spine.set_column(1, "event_timestamp", times), features=["spend:cents_1d"])
+    job.persist(SavedDatasetLakeStorage(PROJECT, "kept"))
+    assert lake.table("kept").scan().to_arrow()["event_timestamp"].to_pylist() == [T + HOUR] * 2
+
+
+def test_rows_that_another_writer_brought_meanwhile_are_not_replaced(store, lake) -> None:
+    retrieval(store, 1).persist(SavedDatasetLakeStorage(PROJECT, "other"))
+    job = retrieval(store, 1, 2, 3)
+    parts = job.parts
+
+    def interrupted():
+        yield from parts()
+        retrieval(store, 2).persist(SavedDatasetLakeStorage(PROJECT, "kept"))
+
+    job.parts = interrupted
+    with pytest.raises(Transient, match="another writer committed first"):
+        job.persist(SavedDatasetLakeStorage(PROJECT, "kept"))
+    assert lake.table("kept").scan().to_arrow()["card_id"].to_pylist() == [2]
