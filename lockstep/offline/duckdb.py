@@ -41,6 +41,7 @@ from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 # Names that no table of the lake has, so that none is hidden by a part of the query.
 _SPINE = "lockstep_spine"
 _FEATURES = "lockstep_features"
+_KNOWN = "lockstep_known"
 
 _BATCH_ROWS = 100_000
 # By so many rows of a table it is judged how long after its event a row usually becomes available.
@@ -209,6 +210,7 @@ def _answers(
             snapshot_id=read.snapshot_id,
             within=_range(span, read.ttl_us),
         )
+        engine.execute(f"CREATE TEMP TABLE {_KNOWN} AS {query.known()}")
         _refuse_contradictions(engine, query)
         usual = next((lag for (lag,) in engine.sql(query.usual_lag()).fetchall()), 0)
         found = engine.sql(query.answers(usual)).to_arrow_table()
@@ -261,22 +263,21 @@ class _Query:
             ) WHERE event IS NOT NULL AND {known}
         """
 
-    @property
-    def _asked(self) -> str:
-        """Of these rows those of the keys that are asked for."""
+    def known(self) -> str:
+        """Return, of these rows, those of the keys that are asked for: a table that each of the other queries reads."""
         keys = ", ".join(self.keys)
         return f"SELECT * FROM ({self._rows}) SEMI JOIN (SELECT DISTINCT {keys} FROM {_SPINE}) USING ({keys})"
 
     def repeated(self) -> str:
         """Tell whether rows have their key, event and visible time in common; seldom also when they do not."""
-        return f"SELECT count(*) > count(DISTINCT hash({', '.join([*self.keys, 'event', 'visible'])})) FROM ({self._asked})"
+        return f"SELECT count(*) > count(DISTINCT hash({', '.join([*self.keys, 'event', 'visible'])})) FROM {_KNOWN}"
 
     def contradictory(self) -> str:
         """Return the key, event and created time of rows that have these in common and differ."""
         keys = ", ".join(self.keys)
         columns = ", ".join([keys, "event", "visible", *self.features])
         return f"""
-            SELECT {keys}, event, visible - {self.read.visible_lag_us} FROM (SELECT DISTINCT {columns} FROM ({self._asked}))
+            SELECT {keys}, event, visible - {self.read.visible_lag_us} FROM (SELECT DISTINCT {columns} FROM {_KNOWN})
             GROUP BY {keys}, event, visible HAVING count(*) > 1 LIMIT 1
         """
 
@@ -289,7 +290,7 @@ class _Query:
         """Return the least of the usual lags: the usual ones are in `[usual, usual + grid)`."""
         return f"""
             SELECT lag - (lag % {self._grid} + {self._grid}) % {self._grid} AS usual
-            FROM (SELECT lag FROM ({self._rows}) LIMIT {_JUDGED_ROWS}) GROUP BY usual ORDER BY count(*) DESC, usual LIMIT 1
+            FROM (SELECT lag FROM {_KNOWN} LIMIT {_JUDGED_ROWS}) GROUP BY usual ORDER BY count(*) DESC, usual LIMIT 1
         """
 
     def answers(self, usual: int) -> str:
@@ -317,7 +318,7 @@ class _Query:
             WITH available AS (
                 SELECT *, {available} AS available,
                        lag >= {usual} AND lag < {usual + grid} AND {on_grid} AS prompt
-                FROM ({self._asked})
+                FROM {_KNOWN}
             ), prompt AS (
                 SELECT * FROM available WHERE prompt
             ), late AS (
