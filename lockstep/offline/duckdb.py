@@ -5,7 +5,7 @@ greatest (event, created) so far answers, and a row that arrives after a newer o
 become available equally long after their event, so that they arrive in order of it: each of these *prompt* rows is a step, and
 an ASOF join finds the last one. What is left, the *late* rows, are few; one window finds the steps among them, a second ASOF
 join the last of those, and the greater of the two rows answers. That is sorting, never a product of the two sides (the
-inequality join that Feast's own DuckDB store runs takes 60 times as long on a dense table: `python -m
+inequality join that Feast's own DuckDB store runs takes dozens of times as long on a dense table: `python -m
 benchmarks.point_in_time`). Both sorts spill to disk. https://duckdb.org/docs/guides/sql_features/asof_join
 """
 
