@@ -120,10 +120,7 @@ class Lake:
         target = table.schema().as_arrow()
         require_schema(name, target, rows.schema)
         append_rows(table, rows.select(target.names).cast(target), properties or {})
-        snapshot = table.current_snapshot()
-        if snapshot is None:
-            raise Transient(f"{name}: the append left no snapshot")
-        return Snapshot.of(snapshot)
+        return _committed(table, name)
 
     def fill(
         self,
@@ -149,10 +146,7 @@ class Lake:
         _require_newest(table, name, after)
         require_schema(name, table.schema().as_arrow(), rows.schema)
         replace_rows(table, rows, properties or {})
-        snapshot = table.current_snapshot()
-        if snapshot is None:
-            raise Transient(f"{name}: the commit left no snapshot")
-        return Snapshot.of(snapshot)
+        return _committed(table, name)
 
     def current(self, name: str) -> Snapshot | None:
         """Return the newest snapshot, or None for a table without one."""
@@ -242,11 +236,11 @@ class Lake:
             SchemaDrift: the table lacks a column, or has two whose names differ in case alone.
         """
         table = self.table(name)
-        schema = self.schema(name, snapshot_id)
+        snapshot = self._snapshot(table, name, snapshot_id)
+        schema = _schema_of(table, snapshot if snapshot_id is not None else None)
         if missing := [c for c in columns if c not in schema.names]:
             raise SchemaDrift(f"{name} lacks {', '.join(missing)}", hint=f"it has {', '.join(schema.names)}")
         _refuse_case_twins(name, schema)
-        snapshot = self._snapshot(table, name, snapshot_id)
         paths = plain_files(table, snapshot, within)
         if paths is not None and all(path.startswith("file://") for path in paths):
             if not paths:
@@ -274,9 +268,7 @@ class Lake:
             BadInput: there is no such table or snapshot.
         """
         table = self.table(name)
-        snapshot = self._snapshot(table, name, snapshot_id) if snapshot_id is not None else None
-        of = table.schema() if snapshot is None or snapshot.schema_id is None else table.schemas()[snapshot.schema_id]
-        return of.as_arrow()
+        return _schema_of(table, self._snapshot(table, name, snapshot_id) if snapshot_id is not None else None)
 
     @staticmethod
     def _snapshot(table: Table, name: str, snapshot_id: int | None) -> iceberg.Snapshot | None:
@@ -295,6 +287,19 @@ class Lake:
         """Remove the table if it exists; its files stay until they are purged."""
         if self.exists(name):
             self._catalog.drop_table((self._namespace, name))
+
+
+def _schema_of(table: Table, snapshot: iceberg.Snapshot | None) -> pa.Schema:
+    of = table.schema() if snapshot is None or snapshot.schema_id is None else table.schemas()[snapshot.schema_id]
+    return of.as_arrow()
+
+
+def _committed(table: Table, name: str) -> Snapshot:
+    """Return the snapshot that a commit just made."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        raise Transient(f"{name}: the commit left no snapshot")
+    return Snapshot.of(snapshot)
 
 
 def _require_newest(table: Table, name: str, after: int | None) -> None:

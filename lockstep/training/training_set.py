@@ -13,6 +13,7 @@ from lockstep.errors import BadInput, SchemaDrift, Terminal
 from lockstep.lake import Lake
 from lockstep.offline.cut import Cut
 from lockstep.offline.history import training_features
+from lockstep.offline.semantics import plain
 from lockstep.settings import Settings
 from lockstep.training.contract import compile_contract
 from lockstep.training.spine import SPLIT, Span, entity_rows, sort_rows, table_digest
@@ -106,9 +107,9 @@ def read_training_set(lake: Lake, table: str) -> tuple[pa.Table, FeatureContract
         )
     contract = FeatureContract.from_json(text)
     found = lake.table(table).scan(snapshot_id=snapshots[0].id).to_arrow()
-    plain = pa.schema([pa.field(f.name, _plain(f.type)) for f in found.schema])
+    schema = pa.schema([pa.field(f.name, plain(f.type)) for f in found.schema])
     features = {f.name for f in contract.features}
-    return sort_rows(found.cast(plain), [c for c in plain.names if c not in features]), contract
+    return sort_rows(found.cast(schema), [c for c in schema.names if c not in features]), contract
 
 
 def _newest(lake: Lake, tables: Iterable[str]) -> dict[str, int]:
@@ -155,8 +156,3 @@ def _with_features(
             )
         columns[feature.name] = values
     return pa.table({**columns, SPLIT: spine[SPLIT]})
-
-
-def _plain(data_type: pa.DataType) -> pa.DataType:
-    large = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
-    return large.get(data_type, data_type)

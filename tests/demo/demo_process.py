@@ -6,8 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
+
+OTHERS_WARNINGS = pytest.mark.filterwarnings(
+    # Feast, MLflow and KServe are imported here in one process; their own deprecations are not ours to fix.
+    "ignore::DeprecationWarning",
+    "ignore::UserWarning",
+    "ignore::FutureWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 
 
 def _heed_interrupts() -> None:

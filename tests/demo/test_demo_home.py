@@ -8,21 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_process import MANIFESTS, ROOT
+from demo_process import MANIFESTS, OTHERS_WARNINGS, ROOT
 
 from lockstep.errors import BadInput
 from lockstep.local.lock import hold
 from pipelines._demo import Demo, Scale, run_demo
 from pipelines._progress import Lines
 
-pytestmark = pytest.mark.filterwarnings(
-    # Feast, MLflow and KServe are imported here in one process; their own deprecations are not ours to fix.
-    "ignore::DeprecationWarning",
-    "ignore::UserWarning",
-    "ignore::FutureWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = OTHERS_WARNINGS
 
 
 def test_a_second_run_in_one_home_is_told_who_holds_it_and_touches_nothing(tmp_path: Path) -> None:

@@ -5,16 +5,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from demo_process import start_demo
+from demo_process import OTHERS_WARNINGS, start_demo
 
-pytestmark = pytest.mark.filterwarnings(
-    # Feast, MLflow and KServe are imported here in one process; their own deprecations are not ours to fix.
-    "ignore::DeprecationWarning",
-    "ignore::UserWarning",
-    "ignore::FutureWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = OTHERS_WARNINGS
 
 
 def processes_of(home: Path) -> list[str]:

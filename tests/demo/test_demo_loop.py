@@ -5,19 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-from demo_process import ROOT, start_demo
+from demo_process import OTHERS_WARNINGS, ROOT, start_demo
 
 GOLDEN = ROOT / "tests" / "golden" / "demo_report.json"
 
-pytestmark = pytest.mark.filterwarnings(
-    # Feast, MLflow and KServe are imported here in one process; their own deprecations are not ours to fix.
-    "ignore::DeprecationWarning",
-    "ignore::UserWarning",
-    "ignore::FutureWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = OTHERS_WARNINGS
 
 
 BY_NAME = {"causes", "differing"}

@@ -4,8 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-from demo_process import MANIFESTS
+from demo_process import MANIFESTS, OTHERS_WARNINGS
 
 from lockstep.lake import Lake
 from lockstep.online import store
@@ -15,14 +14,7 @@ from lockstep.settings import Settings
 from pipelines._demo import Demo, Scale, run_demo
 from pipelines._progress import Lines
 
-pytestmark = pytest.mark.filterwarnings(
-    # Feast, MLflow and KServe are imported here in one process; their own deprecations are not ours to fix.
-    "ignore::DeprecationWarning",
-    "ignore::UserWarning",
-    "ignore::FutureWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = OTHERS_WARNINGS
 
 
 class TamperedDemo(Demo):
