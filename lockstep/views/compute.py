@@ -237,9 +237,12 @@ def _register_answers(
     within = TimeRange(EVENT_TIMESTAMP, None if oldest is None else tick - oldest, tick + MICROSECOND)
     lake.register(connection, "written", view.table, columns=columns, within=within)
     key = quote(view.entity.join_key)
+    compared = ", ".join(f"{quote(name)} := {quote(column)}" for name, column in query.answer_columns.items())
+    # An aggregate, not a window: it keeps one row a key instead of sorting them all.
     connection.execute(
-        f"CREATE TEMP VIEW {ticks.ANSWERED} AS SELECT {key} AS {ticks.KEY}{_renamed(query.answer_columns)} FROM written "
-        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {EVENT_TIMESTAMP} DESC, {CREATED_TIMESTAMP} DESC) = 1"
+        f"CREATE TEMP VIEW {ticks.ANSWERED} AS SELECT key AS {ticks.KEY}, unnest(newest) FROM ("
+        f"SELECT {key} AS key, max_by(struct_pack({compared}), ({EVENT_TIMESTAMP}, {CREATED_TIMESTAMP})) AS newest "
+        f"FROM written GROUP BY ALL)"
     )
 
 

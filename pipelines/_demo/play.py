@@ -44,7 +44,8 @@ class Scale:
         size: of the world, as the use case counts it (cards, for the reference one).
         history: what is there before the live days.
         days: how many days are lived through, hour by hour.
-        cadence: hours from one run of `compute-and-materialize` to the next; each computes all ticks since the last one.
+        cadence: hours from one run of `compute-and-materialize` to the next. Each is about the views that would else pass
+            their freshness objective before the next one, and computes all of their ticks since their last one.
         replayed: rows that the shadow replay sends at the end of each day.
     """
 
@@ -73,6 +74,7 @@ class Demo:
     scenario: Scenario
     scale: Scale = Scale()
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    _computed: dict[str, datetime] = field(default_factory=dict[str, datetime])
 
     def run(self) -> dict[str, Any]:
         """Run the loop; return what `report.json` holds.
@@ -156,7 +158,8 @@ class Demo:
                 if runs:
                     clock.advance_to(tick + world.compute_lag - MINUTE)
                     self._ask(client, candidates, requests.between(tick, tick + world.both_lags))
-                    self._compute(world, tick)
+                    next_run = tick + self.scale.cadence * HOUR + world.both_lags
+                    self._compute(world, tick, self._due(world, next_run))
                 clock.advance_to(tick + HOUR - MINUTE)
                 online = tick + world.both_lags if runs else tick
                 self._ask(client, candidates, requests.between(online, tick + HOUR))
@@ -164,12 +167,22 @@ class Demo:
                     model = str(replayed.model.version)
                     self._workflow("shadow-replay", model=model, rows=str(self.scale.replayed))
                 stage.advance()
-        self._compute(world, end)
+        self._compute(world, end, [view.name for view in world.views])
 
-    def _compute(self, world: World, tick: datetime) -> None:
+    def _due(self, world: World, next_run: datetime) -> list[str]:
+        """Return the views that would be older than their objective when the next run is online."""
+        return [
+            view.name
+            for view in world.views
+            if (last := self._computed.get(view.name)) is None or next_run - last > view.freshness.objective
+        ]
+
+    def _compute(self, world: World, tick: datetime, views: list[str]) -> None:
         self.settings.clock.advance_to(tick + world.compute_lag)
         world.deliver(tick + world.compute_lag)
-        self._workflow("compute-and-materialize", window_end=tick.isoformat())
+        if views:
+            self._workflow("compute-and-materialize", window_end=tick.isoformat(), views=",".join(views))
+            self._computed.update(dict.fromkeys(views, tick))
 
     @staticmethod
     def _ask(client: httpx.Client, candidates: list[Candidate], requests: Requests) -> None:

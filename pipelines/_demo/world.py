@@ -18,7 +18,7 @@ from lockstep.lake import Lake
 from lockstep.serving.features import REQUEST_TIME_US
 from lockstep.serving.request import REQUEST_TIME
 from lockstep.views import UseCase
-from lockstep.views.declare import EVENT_TIMESTAMP
+from lockstep.views.declare import EVENT_TIMESTAMP, StoredView
 
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 _EXAMPLE = "feature_repo/demo.py is an example"
@@ -95,6 +95,7 @@ class World:
 
     Attributes:
         start: when its history begins.
+        views: the use case's stored ones.
         compute_lag: from a tick until all views can be computed for it.
         both_lags: from a tick until all views promise to have it online.
     """
@@ -104,6 +105,7 @@ class World:
         self._world = scenario.make_world(size, days)
         self._delivered: datetime | None = None
         self.start: datetime = self._world.parameters.start
+        self.views: tuple[StoredView, ...] = use_case.views
         self.compute_lag = max(view.compute_lag for view in use_case.views)
         self.both_lags = max(view.compute_lag + view.visible_lag for view in use_case.views)
 

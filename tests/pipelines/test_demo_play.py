@@ -12,7 +12,7 @@ import pytest
 from lockstep.errors import BadInput, Terminal
 from lockstep.lake import Lake
 from lockstep.settings import Settings
-from lockstep.views import UseCase, load_use_case
+from lockstep.views import UseCase, hard, load_use_case, soft
 from pipelines._demo.play import Demo, Scale
 from pipelines._demo.summary import _parity
 from pipelines._demo.world import Scenario, World, load_scenario
@@ -27,7 +27,7 @@ class Told(Demo):
     """Runs no workflow and asks no model: it writes down what would be done, and at what time of the demo."""
 
     def _workflow(self, name: str, *, tolerate_refusal: bool = False, **parameters: str) -> Run:
-        self._note(f"{name} {parameters.get('window_end', '')[11:16]}")
+        self._note(f"{name} {parameters.get('window_end', '')[11:16]} {parameters.get('views', '')}".rstrip())
         return Run("run", succeeded=False, exit_code=3, nodes=[], outputs={}, failed=None)
 
     def _ask(self, client: Any, candidates: Any, requests: Any) -> None:
@@ -61,14 +61,33 @@ def test_the_demo_waits_for_the_slowest_view(demo: Told, laggards: UseCase) -> N
     requests: Any = SimpleNamespace(between=lambda start, end: f"{start:%H:%M}-{end:%H:%M}")
     with demo.reporter.stage("live") as stage:
         demo._live(stage, world, SINCE, requests, [], VERSION)
+    everything = ",".join(view.name for view in laggards.views)
     assert list(demo.seconds)[:5] == [
         "00:11 ask 00:00-00:25",
-        "00:12 compute-and-materialize 00:00",
+        f"00:12 compute-and-materialize 00:00 {everything}",
         "00:59 ask 00:25-01:00",
         "01:59 ask 01:00-02:00",
         "02:11 ask 02:00-02:25",
     ]
     assert delivered[:2] == [SINCE + timedelta(minutes=12), SINCE + timedelta(hours=2, minutes=12)]
+
+
+def test_the_demo_runs_each_view_as_often_as_its_objective_asks(demo: Told) -> None:
+    use_case = load_use_case("feature_repo")
+    spend, risk = use_case.view("customer_spend"), use_case.view("terminal_risk")
+    quick = replace(spend, freshness=soft(timedelta(hours=3))), replace(risk, freshness=hard(timedelta(hours=7)))
+    scenario: Any = SimpleNamespace(
+        make_world=lambda *_: SimpleNamespace(parameters=SimpleNamespace(start=SINCE)), append_slice=lambda *_: {}
+    )
+    world = World(Lake.open(demo.settings, "fraud"), replace(use_case, views=quick), scenario, 1, 1)
+    requests: Any = SimpleNamespace(between=lambda *_: "")
+    with demo.reporter.stage("live") as stage:
+        demo._live(stage, world, SINCE, requests, [], VERSION)
+    runs = [what.split()[-2:] for what in demo.seconds if "compute" in what]
+    assert runs == [
+        [f"{hour:02}:00", "customer_spend,terminal_risk" if hour % 6 == 0 else "customer_spend"]
+        for hour in range(0, 24, 2)
+    ]
 
 
 def test_a_promotion_that_leaves_no_parity_report_is_told_in_words(demo: Told) -> None:
