@@ -125,7 +125,7 @@ def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
 
 
 @cli.command()
-@click.option("--size", type=click.IntRange(100), default=3_000, show_default=True, help="Of the world: cards.")
+@click.option("--size", type=click.IntRange(100), default=2_700, show_default=True, help="Of the world: cards.")
 @click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Days that are lived through.")
 @_as_json
 def demo(*, size: int, days: int, as_json: bool) -> None:

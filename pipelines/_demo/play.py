@@ -49,7 +49,7 @@ class Scale:
         replayed: rows that the shadow replay sends at the end of each day.
     """
 
-    size: int = 3_000
+    size: int = 2_700
     history: timedelta = timedelta(days=90)
     days: int = 7
     cadence: int = 3
