@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test faults check format bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,10 @@ demo: $(READY) ## The whole loop on this machine: raw events to a gated promotio
 	$(BIN)/lockstep demo
 
 test: $(READY) ## All tests that need no server but the bundled ones
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/faults
+
+faults: $(READY) ## Kills, flushes, restarts: minutes, not in CI
+	$(BIN)/pytest tests/faults
 
 check: $(READY) ## Format, lint, types, and that the committed manifests are what the code renders
 	$(BIN)/ruff format --check .

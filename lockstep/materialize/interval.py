@@ -8,9 +8,13 @@ any point harmless:
     write    chunks, each an atomic compare-and-set per key; they never touch the epoch hash
     verify   counts and a read-back sample; the ledger says `verified`
     commit   the ledger says `committed`, then the epoch hash does
+
+The epoch hash is lost with the rows beside it: a store that was flushed, or came back from an older copy, says less than the
+ledger. Then the next interval, or with nothing new a repair, writes all that came after what the store still says.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,16 +23,18 @@ import redis
 
 from lockstep.clock import from_micros, to_micros
 from lockstep.contract import stored_view
-from lockstep.errors import BadInput, LostStore, VerificationFailed
+from lockstep.errors import BadInput, LostStore, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
+from lockstep.online.store import server_run
 from lockstep.online.writer import check_store, read_back, write_rows
 from lockstep.settings import Settings
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
 
 SAMPLE = 1_000
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -83,26 +89,37 @@ class Materializer:
     def plan(self, chunks: int = 1) -> Plan:
         """Claim what is new in the view's table, or an interval that an earlier run left unfinished.
 
-        Also a run with nothing new first brings the epoch hash to the ledger's state.
+        Also a run with nothing new first brings the epoch hash to the ledger's state. Where the store has lost writes, the
+        interval begins with the first of them.
 
         Raises:
-            LostStore: the online store is another one than the ledger's, or older than it.
+            LostStore: the online store is another ledger's, or this ledger is older than it.
             BadInput: the view was never computed, or `chunks` is not positive.
             NotYetSupported: a new snapshot is not an append; nothing was claimed.
         """
         if chunks < 1:
             raise BadInput(f"an interval has at least one chunk, not {chunks}")
         check_store(self._store)
-        self._require_same_store()
+        self._require_own_store()
+        server = server_run(self._store)
         rows = self._ledger.materializations(self._view.name)
         committed = [r for r in rows if r.state is State.COMMITTED]
         last = committed[-1] if committed else None
-        self._restore_epoch(last)
-        row = next((r for r in rows if r.state is not State.COMMITTED), None) or self._claim(last)
+        lost_after = self._lost_after(last, server) if last else None
+        row = next((r for r in rows if r.state is not State.COMMITTED), None) or self._claim(committed)
+        if lost_after is not None:
+            furthest = max(committed, key=lambda r: r.sequence_to)
+            if row is None or row.sequence_to < furthest.sequence_to:
+                row = self._ledger.plan_repair(furthest, lost_after, self._settings.clock.now())
+            logging.getLogger(__name__).warning(
+                "the online store has lost writes of %s: interval %d writes all after snapshot sequence %d again",
+                *(self._view.name, row.id, lost_after),
+            )
         if row is None:
             return Plan(None, ())
         self._epochs.set_writing(self._view.name, _mark(row))
-        self._ledger.start_writing(row)
+        writes_from = row.writes_from if lost_after is None else min(row.writes_from, lost_after)
+        self._ledger.start_writing(row, server, writes_from)
         return Plan(row.id, tuple(Chunk(index, chunks) for index in range(chunks)))
 
     def write(self, interval: int, chunk: Chunk) -> ChunkWritten:
@@ -144,15 +161,24 @@ class Materializer:
     def commit(self, interval: int) -> MaterializeRow:
         """Say that the interval is online: first in the ledger, then in the epoch hash.
 
+        If the server was restarted, failed over or flushed since the interval was planned, it is written again first.
+
         Raises:
             VerificationFailed: it was not verified.
+            Transient: the store loses what is written to it, again and again.
         """
-        row = self._ledger.materialization(interval)
-        if row.state not in {State.VERIFIED, State.COMMITTED}:
-            raise VerificationFailed(f"{self._view.name}: interval {interval} is {row.state}, not verified")
-        if row.state is State.VERIFIED:
-            self._ledger.commit_materialize(row, self._settings.clock.now())
-        self._epochs.set_committed(self._view.name, _mark(row))
+        for _ in range(_TRIES):
+            row = self._ledger.materialization(interval)
+            if row.state not in {State.VERIFIED, State.COMMITTED}:
+                raise VerificationFailed(f"{self._view.name}: interval {interval} is {row.state}, not verified")
+            if row.state is State.COMMITTED or self._is_whole(row):
+                break
+            self._write_again(interval)
+        else:
+            raise self._losing(interval)
+        self._ledger.commit_materialize(row, self._settings.clock.now())
+        if not self._epochs.set_committed(self._view.name, _mark(row)):
+            raise self._losing(interval)
         return self._ledger.materialization(interval)
 
     def run(self) -> MaterializeRow | None:
@@ -160,54 +186,88 @@ class Materializer:
         plan = self.plan()
         if plan.interval is None:
             return None
-        written = [self.write(plan.interval, chunk) for chunk in plan.chunks]
-        self.verify(plan.interval, written)
+        self._write_and_verify(plan.interval, plan.chunks)
         return self.commit(plan.interval)
 
-    def _require_same_store(self) -> None:
+    def _write_and_verify(self, interval: int, chunks: Sequence[Chunk]) -> None:
+        self.verify(interval, [self.write(interval, chunk) for chunk in chunks])
+
+    def _write_again(self, interval: int) -> None:
+        plan = self.plan()
+        if plan.interval != interval:
+            raise self._losing(interval)
+        self._write_and_verify(interval, plan.chunks)
+
+    def _losing(self, interval: int) -> Transient:
+        return Transient(
+            f"the online store lost what interval {interval} of {self._view.name} wrote",
+            hint="run the view's materialization again, once the store is steady: what was lost is written again",
+        )
+
+    def _is_whole(self, row: MaterializeRow) -> bool:
+        """Tell whether the store cannot have lost what was written since the interval was planned.
+
+        A server that does not tell its run is taken at the word of its epoch hash.
+        """
         epochs = self._epochs.read()
-        known, here = self._ledger.incarnation(), epochs.incarnation
+        epoch = epochs.views.get(self._view.name, ViewEpoch())
+        says_so = any(mark is not None and mark.interval >= row.id for mark in (epoch.writing, epoch.committed))
+        same = epochs.incarnation == self._ledger.incarnation() and server_run(self._store) == row.server
+        return says_so and same
+
+    def _require_own_store(self) -> None:
+        """Give the store a name where it has none, as a new or flushed one, and remember it in the ledger."""
+        known, epochs = self._ledger.incarnation(), self._epochs.read()
         if known is None and epochs.views:
             raise LostStore(
                 f"the online store already holds {', '.join(sorted(epochs.views))} of {self._project}, this ledger wrote none",
                 hint="another ledger writes to this store, or this one was lost: start with an empty store",
             )
+        if known is not None and known == epochs.incarnation:
+            return
+        # The name is given before the ledger knows it, so a run that ends in between leaves a name and no view.
+        now, here = self._settings.clock.now(), self._epochs.ensure_incarnation()
         if known is None:
-            fresh = self._epochs.ensure_incarnation()
-            self._ledger.adopt_incarnation(fresh, self._settings.clock.now())
-            known, here = self._ledger.incarnation(), fresh
-        if known != here:
+            self._ledger.adopt_incarnation(here, now)
+        elif not epochs.views or epochs.incarnation is None:
+            self._ledger.replace_incarnation(known, here, now)
+        # Read anew: another run may have come first.
+        if (known := self._ledger.incarnation()) != here:
             raise LostStore(
-                f"the online store is not the one that was written to (incarnation {here or 'none'}, ledger {known})",
-                hint="it was flushed, replaced or restored; recovery is not supported yet: start from an empty home",
+                f"the online store is not the one that was written to (incarnation {here}, ledger {known})",
+                hint="it is another ledger's, or an old copy of this one: empty it, and run again to have all written anew",
             )
 
-    def _restore_epoch(self, last: MaterializeRow | None) -> None:
-        """Bring the epoch hash to the ledger's state, unless it shows that writes were lost."""
-        if last is None:
-            return
-        epoch = self._epochs.read().views.get(self._view.name, ViewEpoch(committed=None, writing=None))
-        shown = epoch.committed.interval if epoch.committed else 0
-        crashed_before_saying_so = epoch.writing is not None and epoch.writing.interval == last.id
-        if shown < last.id and not crashed_before_saying_so:
-            raise LostStore(
-                f"the online store shows interval {shown or 'none'} of {self._view.name}, the ledger committed {last.id}",
-                hint="the store lost writes; recovery is not supported yet: start from an empty home",
-            )
+    def _lost_after(self, last: MaterializeRow, server: str | None) -> int | None:
+        """Return the snapshot sequence up to which the store has what the ledger committed; None where it has all of it.
+
+        What it lacks is perhaps only the word for it: when a run ended between the ledger's commit and the epoch hash's. It
+        has the rows if it is still the same run of the server; then it is told.
+        """
+        epoch = self._epochs.read().views.get(self._view.name, ViewEpoch())
+        shown, reached = (epoch.committed.interval, epoch.committed.sequence) if epoch.committed else (0, 0)
         if shown > last.id:
             raise LostStore(
                 f"the online store shows interval {shown} of {self._view.name}, the ledger only committed {last.id}",
                 hint="another ledger writes to this store, or this one was restored from an older copy",
             )
-        if shown < last.id:
+        if shown == last.id:
+            return None
+        untold = epoch.writing is not None and epoch.writing.interval == last.id
+        if untold and server is not None and server == last.server:
             self._epochs.set_committed(self._view.name, _mark(last))
+            return None
+        if reached < last.sequence_to:
+            return reached
+        self._epochs.restore(self._view.name, ViewEpoch(_mark(last), epoch.writing))
+        return None
 
-    def _claim(self, last: MaterializeRow | None) -> MaterializeRow | None:
-        """Plan the snapshots after the last committed interval; None when there are none."""
+    def _claim(self, committed: Sequence[MaterializeRow]) -> MaterializeRow | None:
+        """Plan the snapshots after the committed intervals; None when there are none."""
         current = self._lake.current(self._view.table)
         if current is None or current.tick is None:
             raise BadInput(f"{self._view.name} was never computed", hint=f"run backfill for {self._view.name} first")
-        after = last.sequence_to if last else 0
+        after = max((row.sequence_to for row in committed), default=0)
         if current.sequence == after:
             return None
         self._lake.require_appends(self._view.table, after, current.sequence)
@@ -221,8 +281,8 @@ class Materializer:
         )
 
     def _newest_rows(self, row: MaterializeRow, chunk: Chunk) -> pa.Table:
-        """Return the newest row per key among the files that the interval's snapshots added."""
-        files = self._lake.files_added(self._view.table, row.sequence_from, row.sequence_to)
+        """Return the newest row per key among the files that the interval writes."""
+        files = self._lake.files_added(self._view.table, row.writes_from, row.sequence_to)
         schema = self._view.schema
         if not files:
             return schema.empty_table()

@@ -2,7 +2,8 @@
 
 Two kinds of row. A *compute* row is a range of ticks of one view; a *materialize* row is a range of its table's snapshots.
 Each starts where the last of its kind ended, which a unique index holds against two planners at once: the second one is
-handed the first one's row. The index covers the modes that tile; a mode that does not (a correction, a repair) would be exempt.
+handed the first one's row. The index covers the modes that tile. A *repair* does not: it writes again what is committed, where
+the online store has lost it.
 """
 
 import enum
@@ -31,6 +32,7 @@ class Mode(enum.StrEnum):
     BOOTSTRAP = "bootstrap"
     LIVE = "live"
     INTERVAL = "interval"
+    REPAIR = "repair"
 
 
 class State(enum.StrEnum):
@@ -70,11 +72,13 @@ MATERIALIZE = sa.Table(
     sa.Column("mode", sa.String, nullable=False),
     sa.Column("sequence_from", sa.BigInteger, nullable=False),
     sa.Column("sequence_to", sa.BigInteger, nullable=False),
+    sa.Column("writes_from", sa.BigInteger, nullable=False),
     sa.Column("snapshot_id", sa.BigInteger, nullable=False),
     sa.Column("watermark", sa.BigInteger, nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("planned_at", sa.BigInteger, nullable=False),
     sa.Column("planned_by", sa.String, nullable=False),
+    sa.Column("server", sa.String),
     sa.Column("rows_accepted", sa.BigInteger),
     sa.Column("rows_rejected", sa.BigInteger),
     sa.Column("digest", sa.String),
@@ -125,17 +129,26 @@ class ComputeRow:
 
 @dataclass(frozen=True)
 class MaterializeRow:
-    """The snapshots `sequence_from < s <= sequence_to` of a view's table; `watermark` is the last tick in them."""
+    """The snapshots `sequence_from < s <= sequence_to` of a view's table.
+
+    Attributes:
+        writes_from: what is written are the rows of the snapshots `writes_from < s <= sequence_to`: where the online store lost
+            some of what came before the interval, that too.
+        watermark: the last tick in them.
+        server: the run of the online store's server that it was last planned on; None before that, and where it does not tell.
+    """
 
     id: int
     view: str
     mode: Mode
     sequence_from: int
     sequence_to: int
+    writes_from: int
     snapshot_id: int
     watermark: datetime
     state: State
     planned_at: datetime
+    server: str | None
     rows_accepted: int | None
     rows_rejected: int | None
     committed_at: datetime | None
@@ -224,18 +237,7 @@ class Ledger:
         planned_at: datetime,
     ) -> MaterializeRow:
         """Claim a range of snapshots; if somebody claimed one from the same start, return theirs."""
-        values = {
-            "project": self._project,
-            "view": view,
-            "mode": Mode.INTERVAL.value,
-            "sequence_from": sequence_from,
-            "sequence_to": sequence_to,
-            "snapshot_id": snapshot_id,
-            "watermark": to_micros(watermark),
-            "state": State.PLANNED.value,
-            "planned_at": to_micros(planned_at),
-            "planned_by": _who(),
-        }
+        values = self._interval(view, Mode.INTERVAL, sequence_from, sequence_to, snapshot_id, watermark, planned_at)
         self._claim(MATERIALIZE, values)
         same = (MATERIALIZE.c.sequence_from == sequence_from) & _FOLLOWS
         row = self._one(self._of(MATERIALIZE, view).where(same))
@@ -243,9 +245,19 @@ class Ledger:
             raise Terminal(f"the ledger did not keep the materialize row of {view} from {sequence_from}")
         return _materialize_row(row)
 
-    def start_writing(self, row: MaterializeRow) -> None:
-        """Note that chunks are about to be written."""
-        self._update(MATERIALIZE, row.id, {"state": State.WRITING.value}, unless=State.COMMITTED)
+    def plan_repair(self, last: MaterializeRow, lost_after: int, planned_at: datetime) -> MaterializeRow:
+        """Plan to write again, up to where `last` reached, what the snapshots after `lost_after` brought."""
+        values = self._interval(
+            last.view, Mode.REPAIR, lost_after, last.sequence_to, last.snapshot_id, last.watermark, planned_at
+        )
+        with self._engine.begin() as connection:
+            query = MATERIALIZE.insert().values(values).returning(*MATERIALIZE.c)
+            return _materialize_row(connection.execute(query).mappings().one())
+
+    def start_writing(self, row: MaterializeRow, server: str | None, writes_from: int) -> None:
+        """Note that chunks are about to be written, to which run of the server, and from which snapshot on."""
+        values = {"state": State.WRITING.value, "server": server, "writes_from": writes_from}
+        self._update(MATERIALIZE, row.id, values, unless=State.COMMITTED)
 
     def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> None:
         """Note that what was written was read back."""
@@ -271,8 +283,8 @@ class Ledger:
         )
 
     def materializations(self, view: str) -> list[MaterializeRow]:
-        """Return the view's materialize rows in order of sequence number."""
-        query = self._of(MATERIALIZE, view).order_by(MATERIALIZE.c.sequence_from)
+        """Return the view's materialize rows in the order in which they were planned."""
+        query = self._of(MATERIALIZE, view).order_by(MATERIALIZE.c.id)
         return [_materialize_row(r) for r in self._all(query)]
 
     def materialization(self, row_id: int) -> MaterializeRow:
@@ -296,6 +308,36 @@ class Ledger:
     def adopt_incarnation(self, incarnation: str, at: datetime) -> None:
         """Remember the online store before the first write to it."""
         self._claim(STORE, {"project": self._project, "incarnation": incarnation, "since": to_micros(at)})
+
+    def replace_incarnation(self, known: str, incarnation: str, at: datetime) -> None:
+        """Remember another store in place of the one that was lost, unless somebody else did so meanwhile."""
+        lost = (STORE.c.project == self._project) & (STORE.c.incarnation == known)
+        with self._engine.begin() as connection:
+            connection.execute(STORE.update().where(lost).values(incarnation=incarnation, since=to_micros(at)))
+
+    def _interval(
+        self,
+        view: str,
+        mode: Mode,
+        sequence_from: int,
+        sequence_to: int,
+        snapshot_id: int,
+        watermark: datetime,
+        planned_at: datetime,
+    ) -> dict[str, object]:
+        return {
+            "project": self._project,
+            "view": view,
+            "mode": mode.value,
+            "sequence_from": sequence_from,
+            "sequence_to": sequence_to,
+            "writes_from": sequence_from,
+            "snapshot_id": snapshot_id,
+            "watermark": to_micros(watermark),
+            "state": State.PLANNED.value,
+            "planned_at": to_micros(planned_at),
+            "planned_by": _who(),
+        }
 
     def _of(self, table: sa.Table, view: str) -> sa.Select[tuple[object, ...]]:
         return sa.select(table).where(table.c.project == self._project, table.c.view == view)
@@ -348,10 +390,12 @@ def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
         mode=Mode(row["mode"]),
         sequence_from=row["sequence_from"],
         sequence_to=row["sequence_to"],
+        writes_from=row["writes_from"],
         snapshot_id=row["snapshot_id"],
         watermark=from_micros(row["watermark"]),
         state=State(row["state"]),
         planned_at=from_micros(row["planned_at"]),
+        server=row["server"],
         rows_accepted=row["rows_accepted"],
         rows_rejected=row["rows_rejected"],
         committed_at=None if row["committed_at"] is None else from_micros(row["committed_at"]),

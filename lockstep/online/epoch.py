@@ -17,6 +17,14 @@ from lockstep.online.store import answering
 
 _INCARNATION = "incarnation"
 _VIEW = "view:"
+# What a store without a name says of views was said after it was flushed, by a commit that did not know.
+_NAME = """
+local known = redis.call('HGET', KEYS[1], ARGV[1])
+if known then return known end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return ARGV[2]
+"""
 _TRIES = 32
 # Snapshot ids need all 64 bits, which Redis's own JSON (doubles) does not have: the comparison is of the stored bytes.
 _REPLACE = """
@@ -106,10 +114,9 @@ class EpochStore:
         self._key = epoch_key(project)
 
     def ensure_incarnation(self) -> str:
-        """Return the store's incarnation, which it gets now if it has none."""
+        """Return the store's incarnation, which it gets now if it has none; then nothing is known of any view."""
         with answering():
-            self._redis.hsetnx(self._key, _INCARNATION, secrets.token_hex(16))
-            return cast("bytes", self._redis.hget(self._key, _INCARNATION)).decode()
+            return cast("bytes", self._redis.eval(_NAME, 1, self._key, _INCARNATION, secrets.token_hex(16))).decode()
 
     def read(self) -> Epochs:
         """Return the hash as it is."""
@@ -120,26 +127,29 @@ class EpochStore:
         """Say that chunks of an interval may be online from now on; nothing changes when it is committed already."""
         self._update(view, lambda epoch: epoch if _covers(epoch.committed, mark) else ViewEpoch(epoch.committed, mark))
 
-    def set_committed(self, view: str, mark: Mark) -> None:
-        """Say that all of an interval is online.
+    def set_committed(self, view: str, mark: Mark) -> bool:
+        """Say that all of an interval is online; return whether it is, or a newer one.
 
-        A commit that comes late, after that of a newer interval, changes nothing, nor does it end a newer interval's writing.
+        It is not, and nothing is said, where the store does not know that the interval was being written: it has lost that, and
+        so perhaps the rows. A commit that comes late, after that of a newer interval, changes nothing, nor does it end a newer
+        interval's writing.
         """
-        self._update(view, lambda epoch: _committed(epoch, mark))
+        return _covers(self._update(view, lambda epoch: _committed(epoch, mark)).committed, mark)
 
     def restore(self, view: str, epoch: ViewEpoch) -> None:
         """Set a view's state, whatever it was."""
         with answering():  # redis-py takes bytes as well as the text its annotations ask for
             self._redis.hset(self._key, _field(view), cast("str", _json(epoch)))
 
-    def _update(self, view: str, change: Callable[[ViewEpoch], ViewEpoch]) -> None:
+    def _update(self, view: str, change: Callable[[ViewEpoch], ViewEpoch]) -> ViewEpoch:
         field = _field(view)
         with answering():
             for _ in range(_TRIES):
                 stored = cast("bytes | None", self._redis.hget(self._key, field))
-                new = _json(change(_parse_view(field, stored)))
-                if new == stored or self._redis.eval(_REPLACE, 1, self._key, field, stored or b"", new):
-                    return
+                before = _parse_view(field, stored)
+                after = change(before)
+                if after == before or self._redis.eval(_REPLACE, 1, self._key, field, stored or b"", _json(after)):
+                    return after
         raise Transient(f"the epoch of {view} changed {_TRIES} times while it was to be set")
 
 
@@ -148,7 +158,7 @@ def _covers(committed: Mark | None, mark: Mark) -> bool:
 
 
 def _committed(epoch: ViewEpoch, mark: Mark) -> ViewEpoch:
-    if _covers(epoch.committed, mark) and epoch.committed != mark:
+    if not _covers(epoch.writing, mark) or (_covers(epoch.committed, mark) and epoch.committed != mark):
         return epoch
     return ViewEpoch(mark, None if _covers(mark, epoch.writing or mark) else epoch.writing)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import redis
 import redis.asyncio
@@ -29,7 +30,7 @@ _TRANSIENT = {
 }
 _TERMINAL = {
     "OOM": "the store is full: give it more memory (maxmemory); what was written stays, a rerun goes on from there",
-    "NOPERM": "the user needs HGET, HGETALL, HMGET, HSET, HSETNX, INFO, EVAL, EVALSHA and SCRIPT LOAD on the project's keys",
+    "NOPERM": "the user needs DEL, HGET, HGETALL, HMGET, HSET, INFO, EVAL, EVALSHA and SCRIPT LOAD on the project's keys",
     "NOAUTH": "the server wants a password",
     "WRONGPASS": "user or password is wrong",
     "MISCONF": "the server cannot save to disk and refuses writes: look at its log",
@@ -64,6 +65,21 @@ def connect_async(settings: Settings) -> "redis.asyncio.Redis":
         retry=RetryAsync(NoBackoff(), 0),
         decode_responses=False,
     )
+
+
+def server_run(redis: "redis.Redis") -> str | None:
+    """Return what names this run of the server and its line of replication; None where it does not tell.
+
+    It is another one after a restart and after a failover: then writes may be lost.
+    """
+    try:
+        with answering():
+            server = cast("dict[str, Any]", redis.info("server"))
+            replication = cast("dict[str, Any]", redis.info("replication"))
+    except Terminal:  # INFO is not permitted
+        return None
+    parts = server.get("run_id"), replication.get("master_replid")
+    return f"{parts[0]}/{parts[1]}" if all(parts) else None
 
 
 @contextmanager

@@ -9,13 +9,13 @@ import redis
 
 from lockstep.clock import parse_time, to_micros
 from lockstep.contract import FeatureContract, TrainingCut, stored_view
-from lockstep.errors import BadInput, LostStore, VerificationFailed
+from lockstep.errors import BadInput, LostStore, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
 from lockstep.materialize.interval import Chunk, ChunkWritten, Materializer
-from lockstep.materialize.ledger import Ledger, State
-from lockstep.online.epoch import EpochStore
+from lockstep.materialize.ledger import Ledger, Mode, State
+from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.reader import read_online
 from lockstep.online.store import connect
 from lockstep.settings import Settings
@@ -134,8 +134,7 @@ def test_a_run_killed_after_writing_is_finished_by_the_next(lake, spend, online,
     tick(lake, 0, c1=1)
     plan = spend.plan()
     spend.write(plan.interval, Chunk(0, 1))
-    epoch = EpochStore(store, "test").read().views["spend"]
-    assert (epoch.committed, epoch.writing.interval) == (None, plan.interval)
+    assert (epoch(store).committed, epoch(store).writing.interval) == (None, plan.interval)
     tick(lake, 1, c1=2)
     assert spend.run().id == plan.interval
     assert served(online, 1) == [1], "the unfinished interval first, as it was planned"
@@ -179,27 +178,135 @@ def test_a_value_overwritten_in_the_store_before_verification_is_found(lake, spe
         spend.verify(plan.interval, [written])
 
 
-@pytest.mark.parametrize("loss", ["flushed", "replaced"])
-def test_a_store_that_was_flushed_or_replaced_is_refused(lake, spend, store, loss: str) -> None:
-    tick(lake, 0, c1=1)
-    spend.run()
+def contents(store: "redis.Redis") -> dict[bytes, dict[bytes, bytes]]:
+    """Return every row of the store."""
+    return {key: store.hgetall(key) for key in store.scan_iter() if not key.startswith(b"lockstep:")}
+
+
+def epoch(store: "redis.Redis") -> ViewEpoch:
+    return EpochStore(store, "test").read().views.get("spend", ViewEpoch())
+
+
+@pytest.fixture
+def rows(lake, spend, store) -> dict[bytes, dict[bytes, bytes]]:
+    """Three ticks are online, each by an interval of its own; this is what the store holds then."""
+    for hour, counts in enumerate([{"c1": 1, "c2": 2}, {"c1": 5}, {"c3": 3}]):
+        tick(lake, hour, **counts)
+        spend.run()
+    return contents(store)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["flushed", "flushed and named"])
+def test_a_flushed_store_is_filled_again_by_a_run_with_nothing_new(spend, store, rows, caplog, named: bool) -> None:
     store.flushall()
-    if loss == "replaced":
+    if named:  # the run that found out ended before it told the ledger
         EpochStore(store, "test").ensure_incarnation()
+    done = spend.run()
+    assert (done.mode, done.writes_from, done.rows_accepted) == (Mode.REPAIR, 0, 3)
+    assert contents(store) == rows
+    assert "lost writes of spend: interval 4 writes all after snapshot sequence 0 again" in caplog.text
+    assert spend.run() is None
+
+
+def test_a_flushed_store_is_filled_again_by_the_next_interval(lake, spend, store, rows, online) -> None:
+    store.flushall()
+    tick(lake, 3, c2=7)
+    done = spend.run()
+    assert (done.mode, done.sequence_from, done.writes_from) == (Mode.INTERVAL, 3, 0)
+    assert served(online, 1, 2, 3) == [5, 7, 3]
+    assert epoch(store).committed.interval == done.id
+
+
+@pytest.mark.parametrize("moment", ["planned", "written", "verified", "committed"])
+def test_a_store_flushed_while_an_interval_is_written_has_it_all_in_the_end(
+    lake, spend, store, rows, online, monkeypatch, moment: str
+) -> None:
+    tick(lake, 3, c2=7)
+    plan = spend.plan()
+    if moment == "planned":
+        store.flushall()
+    written = spend.write(plan.interval, plan.chunks[0])
+    if moment == "written":
+        store.flushall()
+        with pytest.raises(VerificationFailed, match="read back differ"):
+            spend.verify(plan.interval, [written])
+        spend.run()
+    else:
+        spend.verify(plan.interval, [written])
+        if moment == "verified":
+            store.flushall()
+        if moment == "committed":
+            said = Ledger.commit_materialize
+            monkeypatch.setattr(Ledger, "commit_materialize", lambda *given: (said(*given), store.flushall()))
+            with pytest.raises(Transient, match="lost what interval 4 of spend wrote"):
+                spend.commit(plan.interval)
+            assert epoch(store) == ViewEpoch()
+            monkeypatch.undo()
+            assert spend.run().mode is Mode.REPAIR
+        else:
+            spend.commit(plan.interval)
+    assert served(online, 1, 2, 3) == [5, 7, 3]
+    assert spend.run() is None
+
+
+def test_what_came_after_an_older_copy_of_the_store_is_written_again(lake, spend, store, rows, online) -> None:
+    older = {key: store.dump(key) for key in store.scan_iter()}
+    for hour, counts in ((3, {"c1": 8}), (4, {"c2": 9})):
+        tick(lake, hour, **counts)
+        spend.run()
+    newer = contents(store)
+    store.flushall()
+    for key, value in older.items():
+        store.restore(key, 0, value)
+    done = spend.run()
+    assert (done.mode, done.writes_from, done.rows_accepted) == (Mode.REPAIR, 3, 2)
+    assert contents(store) == newer
+    assert epoch(store).committed.interval == done.id
+
+
+def test_a_server_that_was_restarted_while_an_interval_was_written_gets_it_again(
+    lake, spend, store, monkeypatch
+) -> None:
+    tick(lake, 0, c1=1)
+    plan = spend.plan()
+    written = spend.write(plan.interval, plan.chunks[0])
+    spend.verify(plan.interval, [written])
+    held = {key: store.dump(key) for key in store.scan_iter(b"lockstep:*")}
+    store.flushall()
+    for key, value in held.items():  # the epoch hash reached the disk, the row did not
+        store.restore(key, 0, value)
+    monkeypatch.setattr("lockstep.materialize.interval.server_run", lambda _: "another/run")
+    spend.commit(plan.interval)
+    assert len(contents(store)) == 1
+
+
+def test_a_commit_that_was_not_told_is_not_believed_of_another_run_of_the_server(
+    lake, spend, store, monkeypatch
+) -> None:
+    tick(lake, 0, c1=1)
+    with monkeypatch.context() as crash:
+        crash.setattr(EpochStore, "set_committed", lambda *_: False)
+        with pytest.raises(Transient):
+            spend.run()
+    monkeypatch.setattr("lockstep.materialize.interval.server_run", lambda _: "another/run")
+    done = spend.run()
+    assert (done.mode, done.writes_from) == (Mode.REPAIR, 0)
+
+
+def test_a_store_of_another_ledger_is_refused(lake, spend, store, rows) -> None:
+    store.hset("lockstep:epoch:test", "incarnation", "f" * 32)
     with pytest.raises(LostStore, match="not the one that was written to"):
         spend.run()
 
 
-def test_a_store_restored_from_an_older_copy_is_refused(lake, spend, store) -> None:
+def test_a_store_that_loses_every_write_is_given_up(lake, spend, store, monkeypatch) -> None:
     tick(lake, 0, c1=1)
-    spend.run()
-    (key,) = store.keys(b"lockstep:epoch:*")
-    older = store.hgetall(key)
-    tick(lake, 1, c1=2)
-    spend.run()
-    store.hset(key, mapping=older)
-    with pytest.raises(LostStore, match="lost writes"):
-        spend.run()
+    plan = spend.plan()
+    spend.verify(plan.interval, [spend.write(plan.interval, plan.chunks[0])])
+    runs = iter(range(100))
+    monkeypatch.setattr("lockstep.materialize.interval.server_run", lambda _: f"run {next(runs)}")
+    with pytest.raises(Transient, match="lost what interval 1 of spend wrote"):
+        spend.commit(plan.interval)
 
 
 def test_a_fresh_ledger_does_not_adopt_a_used_store(online, lake, spend, store) -> None:

@@ -37,7 +37,7 @@ def test_views_and_projects_do_not_get_in_each_others_way(settings, ledger) -> N
 def test_an_interval_moves_through_its_states(ledger) -> None:
     row = ledger.plan_materialize("spend", 0, 4, snapshot_id=77, watermark=T, planned_at=T)
     assert row.state is State.PLANNED
-    ledger.start_writing(row)
+    ledger.start_writing(row, "run", 0)
     ledger.verify(row, 8, 2, "abc")
     ledger.commit_materialize(row, T + HOUR)
     done = ledger.materialization(row.id)

@@ -48,7 +48,7 @@ def test_an_interval_goes_from_writing_to_committed(epochs: EpochStore) -> None:
 
 
 def test_a_commit_that_comes_late_does_not_turn_back(epochs: EpochStore) -> None:
-    epochs.set_committed("spend", mark(2))
+    epochs.restore("spend", ViewEpoch(mark(2)))
     epochs.set_writing("spend", mark(3))
     epochs.set_committed("spend", mark(1))
     epochs.set_committed("spend", mark(2))
@@ -57,7 +57,7 @@ def test_a_commit_that_comes_late_does_not_turn_back(epochs: EpochStore) -> None
 
 
 def test_a_planner_that_comes_late_does_not_leave_writing_behind(epochs: EpochStore) -> None:
-    epochs.set_committed("spend", mark(2))
+    epochs.restore("spend", ViewEpoch(mark(2)))
     epochs.set_writing("spend", mark(2))
 
     assert epochs.read().views["spend"] == ViewEpoch(mark(2), None)
@@ -65,10 +65,28 @@ def test_a_planner_that_comes_late_does_not_leave_writing_behind(epochs: EpochSt
 
 def test_every_order_of_commits_ends_at_the_last_interval(epochs: EpochStore) -> None:
     for number, order in enumerate(permutations([1, 2, 3])):
+        epochs.set_writing(f"v{number}", mark(3))
         for interval in order:
-            epochs.set_committed(f"v{number}", mark(interval))
+            assert epochs.set_committed(f"v{number}", mark(interval))
 
     assert set(epochs.read().views.values()) == {ViewEpoch(mark(3), None)}
+
+
+def test_a_store_that_does_not_know_of_the_writing_is_told_of_no_commit(
+    epochs: EpochStore, store: redis.Redis
+) -> None:
+    epochs.restore("spend", ViewEpoch(mark(1), mark(2)))
+    assert not epochs.set_committed("spend", mark(3))
+    assert epochs.read().views == {"spend": ViewEpoch(mark(1), mark(2))}
+    store.flushall()
+    assert not epochs.set_committed("spend", mark(2))
+    assert epochs.read() == Epochs(None, {})
+
+
+def test_what_was_said_of_a_view_before_the_store_had_a_name_is_forgotten(epochs: EpochStore) -> None:
+    epochs.restore("spend", ViewEpoch(mark(1)))
+    epochs.ensure_incarnation()
+    assert epochs.read().views == {}
 
 
 def test_committing_again_what_is_committed_ends_its_writing(epochs: EpochStore) -> None:
@@ -91,7 +109,7 @@ def test_restoring_sets_a_view_back_even_from_what_cannot_be_read(epochs: EpochS
 def test_a_change_in_between_is_seen_and_kept(
     epochs: EpochStore, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epochs.set_committed("spend", mark(1))
+    epochs.restore("spend", ViewEpoch(mark(1), mark(2)))
     read: Callable[..., bytes | None] = store.hget
     interventions = [mark(5)]
 

@@ -154,7 +154,7 @@ def test_a_commit_between_the_two_epoch_readings_shows_in_their_difference(
 ) -> None:
     epochs = EpochStore(store, PROJECT)
     epochs.ensure_incarnation()
-    epochs.set_committed("spend", Mark(1, 11, 1, NOON_US))
+    epochs.restore("spend", ViewEpoch(Mark(1, 11, 1, NOON_US)))
     epochs.set_writing("spend", Mark(2, 12, 2, NOON_US + HOUR_US))
     before = epochs.read()
     epochs.set_committed("spend", Mark(2, 12, 2, NOON_US + HOUR_US))
