@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     request_time_limit: timedelta = timedelta(minutes=5)
     duckdb_memory_limit: str = "2GB"
     retrieval_rows: int = Field(default=1_000_000, gt=0)
+    materialize_rows: int = Field(default=2_000_000, gt=0)
     parity_limit: float = Field(default=0.01, gt=0, lt=1)
     parity_confidence: float = Field(default=0.95, gt=0, lt=1)
     parity_max_age: timedelta = timedelta(hours=24)

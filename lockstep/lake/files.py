@@ -19,17 +19,18 @@ _TIMESTAMP = struct.Struct("<q")  # https://iceberg.apache.org/spec/#binary-sing
 
 @dataclass(frozen=True)
 class AddedFile:
-    """A data file and the sequence number of the snapshot that added it."""
+    """A data file, the sequence number of the snapshot that added it, and how many rows it has."""
 
     path: str
     sequence: int
+    rows: int
 
 
 def added_files(table: Table, last: Snapshot, after: int) -> list[AddedFile]:
     """Return the data files that snapshots with a sequence number `after < sequence <= last`'s added, oldest first."""
     up_to = last.sequence_number or 0
     files = [
-        AddedFile(entry.data_file.file_path, entry.sequence_number or 0)
+        AddedFile(entry.data_file.file_path, entry.sequence_number or 0, entry.data_file.record_count)
         for manifest in last.manifests(table.io)
         if (manifest.sequence_number or 0) > after
         for entry in _entries(table.io, manifest)

@@ -13,11 +13,12 @@ The epoch hash is lost with the rows beside it: a store that was flushed, or cam
 ledger. Then the next interval, or with nothing new a repair, writes all that came after what the store still says.
 """
 
-import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import duckdb
 import pyarrow as pa
 import redis
 
@@ -29,12 +30,13 @@ from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.store import server_run
-from lockstep.online.writer import check_store, read_back, write_rows
+from lockstep.online.writer import add_digests, check_store, read_back, write_rows
 from lockstep.settings import Settings
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
 
 SAMPLE = 1_000
 _TRIES = 3
+_PART_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Materializer:
     def plan(self, chunks: int = 1) -> Plan:
         """Claim what is new in the view's table, or an interval that an earlier run left unfinished.
 
+        There are at least `chunks` chunks, and so many that none is of more than `materialize_rows` rows of the lake.
+
         Also a run with nothing new first brings the epoch hash to the ledger's state. Where the store has lost writes, the
         interval begins with the first of them.
 
@@ -120,16 +124,23 @@ class Materializer:
         self._epochs.set_writing(self._view.name, _mark(row))
         writes_from = row.writes_from if lost_after is None else min(row.writes_from, lost_after)
         self._ledger.start_writing(row, server, writes_from)
-        return Plan(row.id, tuple(Chunk(index, chunks) for index in range(chunks)))
+        rows_added = sum(file.rows for file in self._lake.files_added(self._view.table, writes_from, row.sequence_to))
+        of = max(chunks, -(-rows_added // self._settings.materialize_rows))
+        return Plan(row.id, tuple(Chunk(index, of) for index in range(of)))
 
     def write(self, interval: int, chunk: Chunk) -> ChunkWritten:
         """Write the newest row per key of a chunk; writing it again changes nothing."""
-        rows = self._newest_rows(self._ledger.materialization(interval), chunk)
-        written = write_rows(self._store, self._project, self._stored, rows)
-        return ChunkWritten(written.accepted, written.rejected, written.digest)
+        row = self._ledger.materialization(interval)
+        share = f"hash({quote(self._view.entity.join_key)}) % {chunk.of} = {chunk.index}"
+        written = [
+            write_rows(self._store, self._project, self._stored, rows) for rows in self._newest_rows(row, share)
+        ]
+        return ChunkWritten(
+            sum(w.accepted for w in written), sum(w.rejected for w in written), add_digests(w.digest for w in written)
+        )
 
     def verify(self, interval: int, written: Sequence[ChunkWritten]) -> None:
-        """Compare what was written with the lake: every key counted, a sample read back byte for byte.
+        """Compare what was written with the lake: every key counted, about `SAMPLE` rows read back byte for byte.
 
         Raises:
             VerificationFailed: keys are missing, or a value is not what was sent.
@@ -137,26 +148,32 @@ class Materializer:
         row = self._ledger.materialization(interval)
         if row.state is State.COMMITTED:
             return
-        rows = self._newest_rows(row, Chunk(0, 1))
+        keys = self._count_keys(row)
         accepted, rejected = sum(w.accepted for w in written), sum(w.rejected for w in written)
-        if accepted + rejected != rows.num_rows:
+        if accepted + rejected != keys:
             raise VerificationFailed(
-                f"{self._view.name}, interval {interval}: {rows.num_rows} keys in the lake, "
+                f"{self._view.name}, interval {interval}: {keys} keys in the lake, "
                 f"{accepted} accepted + {rejected} rejected online",
                 hint="run the view's materialization again: it finishes this very interval",
             )
-        stride = max(1, rows.num_rows // SAMPLE)
-        sample = rows.take(pa.array(range(0, rows.num_rows, stride), pa.int64()))
-        differing = read_back(self._store, self._project, self._stored, sample)
+        self._read_back(row, one_of=max(1, keys // SAMPLE))
+        self._ledger.verify(row, accepted, rejected, add_digests(w.digest for w in written))
+
+    def _read_back(self, row: MaterializeRow, one_of: int) -> None:
+        key = self._view.entity.join_key
+        read = differing = 0
+        first = None
+        # Other bits of the hash than those a chunk is chosen by.
+        for rows in self._newest_rows(row, f"(hash({quote(key)}) >> 40) % {one_of} = 0"):
+            wrong = read_back(self._store, self._project, self._stored, rows)
+            if wrong and first is None:
+                first = rows[key][wrong[0]].as_py()
+            read, differing = read + rows.num_rows, differing + len(wrong)
         if differing:
-            key = sample[self._view.entity.join_key][differing[0]].as_py()
             raise VerificationFailed(
-                f"{self._view.name}, interval {interval}: {len(differing)} of {sample.num_rows} rows read back differ, "
-                f"first {self._view.entity.join_key}={key}",
+                f"{self._view.name}, interval {row.id}: {differing} of {read} rows read back differ, first {key}={first}",
                 hint="another writer may be using this store; run the materialization again",
             )
-        digest = hashlib.sha256("".join(w.digest for w in written).encode()).hexdigest()
-        self._ledger.verify(row, accepted, rejected, digest)
 
     def commit(self, interval: int) -> MaterializeRow:
         """Say that the interval is online: first in the ledger, then in the epoch hash.
@@ -280,21 +297,34 @@ class Materializer:
             planned_at=self._settings.clock.now(),
         )
 
-    def _newest_rows(self, row: MaterializeRow, chunk: Chunk) -> pa.Table:
-        """Return the newest row per key among the files that the interval writes."""
+    def _newest_rows(self, row: MaterializeRow, share: str) -> Iterator[pa.Table]:
+        """Yield, in parts, the newest row per key among the files that the interval writes; `share` says of which keys."""
+        schema, key = self._view.schema, quote(self._view.entity.join_key)
+        others = ", ".join(quote(name) for name in schema.names if name != self._view.entity.join_key)
+        with self._files(row) as (connection, files):
+            if not files:
+                return
+            # An aggregate, not a window: it keeps one row a key instead of sorting them all.
+            found = connection.sql(
+                f"SELECT key AS {key}, unnest(newest) FROM ("
+                f"SELECT {key} AS key, max_by(struct_pack({others}), ({EVENT_TIMESTAMP}, {CREATED_TIMESTAMP})) AS newest "
+                f"FROM {files} WHERE {share} GROUP BY ALL)"
+            )
+            for batch in found.to_arrow_reader(_PART_ROWS):
+                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+
+    def _count_keys(self, row: MaterializeRow) -> int:
+        with self._files(row) as (connection, files):
+            key = quote(self._view.entity.join_key)
+            query = f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {files})"
+            return connection.sql(query).fetchall()[0][0] if files else 0
+
+    @contextmanager
+    def _files(self, row: MaterializeRow) -> Generator[tuple[duckdb.DuckDBPyConnection, str]]:
+        """Give an engine, and what reads the files that the interval writes: "" if there are none."""
         files = self._lake.files_added(self._view.table, row.writes_from, row.sequence_to)
-        schema = self._view.schema
-        if not files:
-            return schema.empty_table()
-        key = quote(self._view.entity.join_key)
-        columns = ", ".join(quote(name) for name in schema.names)
         with connect(self._settings) as connection:
-            rows: pa.Table = connection.sql(
-                f"SELECT {columns} FROM {read_parquet(f.path for f in files)} WHERE hash({key}) % {chunk.of} = {chunk.index} "
-                f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {EVENT_TIMESTAMP} DESC, {CREATED_TIMESTAMP} DESC) = 1 "
-                f"ORDER BY {key}"
-            ).to_arrow_table()
-        return rows.cast(schema)
+            yield connection, read_parquet(f.path for f in files) if files else ""
 
 
 def _mark(row: MaterializeRow) -> Mark:

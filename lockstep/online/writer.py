@@ -6,7 +6,7 @@ changes nothing, and a chunk needs no lock.
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -66,7 +66,8 @@ class Written:
     Attributes:
         accepted: rows that are stored now.
         rejected: rows that were older than what was stored.
-        digest: SHA-256 over the sorted SHA-256 of each row's key and fields; the same for the same rows in any order.
+        digest: the sum of the SHA-256 of each row's key and fields, modulo 2^256, as 64 hexadecimal digits: the same for the
+            same rows in any order and in any parts, see `add_digests`.
     """
 
     accepted: int
@@ -128,15 +129,23 @@ def write_rows(
     layout = RowLayout(project, view)
     layout.require(rows)
     accepted = 0
-    digests: list[bytes] = []
+    total = 0
     for start in range(0, rows.num_rows, batch_rows):
         encoded = layout.encode(rows.slice(start, batch_rows))
         accepted += _send(redis, encoded)
-        digests.extend(_row_digests(encoded))
+        total += sum(_row_digests(encoded))
         if progress is not None:
             progress(len(encoded.keys))
-    digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
-    return Written(accepted, rows.num_rows - accepted, digest)
+    return Written(accepted, rows.num_rows - accepted, _digest(total))
+
+
+def add_digests(digests: Iterable[str]) -> str:
+    """Return the digest of all rows that these are the digests of."""
+    return _digest(sum(int(digest, 16) for digest in digests))
+
+
+def _digest(total: int) -> str:
+    return f"{total % (1 << 256):064x}"
 
 
 def read_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) -> list[int]:
@@ -194,9 +203,9 @@ def _answers(pipeline: Any) -> list[Any]:
     return answers
 
 
-def _row_digests(rows: EncodedRows) -> Iterator[bytes]:
+def _row_digests(rows: EncodedRows) -> Iterator[int]:
     """Yield the SHA-256 of each row's key and fields, with their lengths before them."""
     lengths = struct.Struct(f"<{1 + 2 * len(rows.fields)}I").pack
     for key, arguments in zip(rows.keys, rows.arguments(), strict=True):
         parts = (key, *arguments)
-        yield hashlib.sha256(lengths(*map(len, parts)) + b"".join(parts)).digest()
+        yield int.from_bytes(hashlib.sha256(lengths(*map(len, parts)) + b"".join(parts)).digest())

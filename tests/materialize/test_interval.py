@@ -13,11 +13,13 @@ from lockstep.errors import BadInput, LostStore, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
+from lockstep.materialize import interval
 from lockstep.materialize.interval import Chunk, ChunkWritten, Materializer
 from lockstep.materialize.ledger import Ledger, Mode, State
 from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.reader import read_online
 from lockstep.online.store import connect
+from lockstep.online.writer import add_digests
 from lockstep.settings import Settings
 from lockstep.views import Entity, Source, count, days, hours, soft, windowed_view
 
@@ -128,6 +130,28 @@ def test_chunks_cover_every_key_once(lake, spend, online, store) -> None:
     spend.verify(plan.interval, written)
     spend.commit(plan.interval)
     assert served(online, *range(200)) == list(range(200))
+
+
+def test_a_large_interval_is_divided_and_says_the_same(lake, spend, online, store) -> None:
+    tick(lake, 0, **{f"c{n}": n for n in range(200)})
+    plan = spend.plan()
+    (whole,) = [spend.write(plan.interval, chunk) for chunk in plan.chunks]
+    small = online.model_copy(update={"materialize_rows": 60})
+    divided = Materializer(small, lake, Ledger.open(small, "test"), store, "test", SPEND)
+    chunks = divided.plan().chunks
+    assert [(c.index, c.of) for c in chunks] == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    written = [divided.write(plan.interval, chunk) for chunk in chunks]
+    assert add_digests(w.digest for w in written) == whole.digest
+    divided.verify(plan.interval, written)
+
+
+def test_a_sample_of_a_large_interval_is_read_back(lake, spend, store, monkeypatch) -> None:
+    tick(lake, 0, **{f"c{n}": n for n in range(30_000)})
+    asked: list[int] = []
+    read = interval.read_back
+    monkeypatch.setattr(interval, "read_back", lambda *given: (asked.append(given[-1].num_rows), read(*given))[1])
+    spend.run()
+    assert 700 < sum(asked) < 1_300
 
 
 def test_a_run_killed_after_writing_is_finished_by_the_next(lake, spend, online, store) -> None:
