@@ -182,27 +182,28 @@ class Lake:
         except CommitFailedException as lost:
             raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
 
-    def require_appends(self, name: str, after: int, up_to: int) -> None:
-        """Refuse a range of snapshots, `after < sequence <= up_to`, that is not all appends.
+    def refuse_deletions(self, name: str, after: int, up_to: int) -> None:
+        """Refuse a range of snapshots, `after < sequence <= up_to`, of which one may have taken rows away.
 
         Raises:
-            NotYetSupported: one of them is not.
+            NotYetSupported: one is neither an append nor a compaction.
         """
         for snapshot in self.snapshots(name):
-            if after < snapshot.sequence <= up_to and snapshot.operation != "append":
+            if after < snapshot.sequence <= up_to and snapshot.operation not in {"append", "replace"}:
                 raise NotYetSupported(
-                    f"{name}: snapshot {snapshot.id} is {snapshot.operation!r}; only appends can be brought online so far"
+                    f"{name}: snapshot {snapshot.id} is {snapshot.operation!r}; "
+                    "only appends and compactions can be brought online so far"
                 )
 
     def files_added(self, name: str, after: int, up_to: int) -> list[AddedFile]:
-        """Return the data files that snapshots with `after < sequence <= up_to` added, oldest first.
+        """Return the data files with the rows that `after < sequence <= up_to` added, oldest first; see `added_files`.
 
         Raises:
-            NotYetSupported: one of these snapshots is not an append.
+            NotYetSupported: one of these snapshots is neither an append nor a compaction.
             BadInput: no snapshot has the sequence number `up_to`.
         """
         table = self.table(name)
-        self.require_appends(name, after, up_to)
+        self.refuse_deletions(name, after, up_to)
         last = next((s for s in table.snapshots() if s.sequence_number == up_to), None)
         if last is None:
             raise BadInput(f"{name} has no snapshot with sequence number {up_to}", hint="it may have expired")

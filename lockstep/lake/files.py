@@ -9,7 +9,7 @@ from typing import Any
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestFile
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from lockstep.clock import to_micros
 from lockstep.lake.engine import TimeRange
@@ -27,15 +27,26 @@ class AddedFile:
 
 
 def added_files(table: Table, last: Snapshot, after: int) -> list[AddedFile]:
-    """Return the data files that snapshots with a sequence number `after < sequence <= last`'s added, oldest first."""
+    """Return the data files that appends with a sequence number `after < sequence <= last`'s added, oldest first.
+
+    A compaction (`replace`) adds no row, so its files are none of them; those it replaced are, as their append wrote them. Where
+    an append that a compaction may have replaced has expired, what the compaction wrote stands for it: these rows, and older
+    ones.
+    """
     up_to = last.sequence_number or 0
-    files = [
+    within = [s for s in table.snapshots() if after < (s.sequence_number or 0) <= up_to]
+    appends = [s for s in within if s.summary is None or s.summary.operation is Operation.APPEND]
+    # Each commit has the next number, so a gap is an expired snapshot. Of appends alone the last one lists all files.
+    each_by_itself = len(appends) < len(within) == up_to - after
+    files = {
         AddedFile(entry.data_file.file_path, entry.sequence_number or 0, entry.data_file.record_count)
-        for manifest in last.manifests(table.io)
+        for source in (appends if each_by_itself else [last])
+        for manifest in source.manifests(table.io)
         if (manifest.sequence_number or 0) > after
         for entry in _entries(table.io, manifest)
         if after < (entry.sequence_number or 0) <= up_to
-    ]
+        and (not each_by_itself or entry.sequence_number == source.sequence_number)
+    }
     return sorted(files, key=lambda f: (f.sequence, f.path))
 
 

@@ -99,7 +99,7 @@ class Materializer:
         Raises:
             LostStore: the online store is another ledger's, or this ledger is older than it.
             BadInput: the view was never computed, or `chunks` is not positive.
-            NotYetSupported: a new snapshot is not an append; nothing was claimed.
+            NotYetSupported: a new snapshot took rows away; nothing was claimed.
         """
         if chunks < 1:
             raise BadInput(f"an interval has at least one chunk, not {chunks}")
@@ -281,19 +281,22 @@ class Materializer:
 
     def _claim(self, committed: Sequence[MaterializeRow]) -> MaterializeRow | None:
         """Plan the snapshots after the committed intervals; None when there are none."""
-        current = self._lake.current(self._view.table)
-        if current is None or current.tick is None:
+        snapshots = self._lake.snapshots(self._view.table)
+        # A compaction says no tick, and may have outlived the snapshots that did.
+        ticks = [from_micros(s.tick) for s in snapshots if s.tick is not None] or [row.watermark for row in committed]
+        if not snapshots or not ticks:
             raise BadInput(f"{self._view.name} was never computed", hint=f"run backfill for {self._view.name} first")
+        current = snapshots[-1]
         after = max((row.sequence_to for row in committed), default=0)
         if current.sequence == after:
             return None
-        self._lake.require_appends(self._view.table, after, current.sequence)
+        self._lake.refuse_deletions(self._view.table, after, current.sequence)
         return self._ledger.plan_materialize(
             self._view.name,
             after,
             current.sequence,
             snapshot_id=current.id,
-            watermark=from_micros(current.tick),
+            watermark=max(ticks),
             planned_at=self._settings.clock.now(),
         )
 

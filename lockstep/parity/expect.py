@@ -92,7 +92,7 @@ def history(settings: Settings, lake: Lake, view: View, sample: Sequence[ServedR
     be an answer: what a stale or missing row should have been.
 
     Raises:
-        NotYetSupported: a snapshot of the table is not an append.
+        NotYetSupported: a snapshot of the table took rows away.
     """
     snapshots = lake.snapshots(view.table)
     sequences = tuple(s.sequence for s in snapshots)

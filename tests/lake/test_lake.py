@@ -9,6 +9,7 @@ from lockstep.clock import parse_time
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
+from tests.lake.compaction import compact
 
 SCHEMA = pa.schema([pa.field("at", pa.timestamp("us", tz="UTC")), pa.field("n", pa.int64())])
 T = parse_time("2018-06-01T12:00:00Z")
@@ -57,6 +58,27 @@ def test_files_are_told_by_the_snapshots_that_added_them_also_after_manifests_me
     assert [f.sequence for f in lake.files_added("events", 10, 13)] == [11, 12, 13]
     assert len(lake.files_added("events", 0, 30)) == 30
     assert len(lake.table("events").current_snapshot().manifests(lake.table("events").io)) < 30
+
+
+def test_a_compaction_adds_no_row_and_takes_none(settings, lake) -> None:
+    for n in range(3):
+        lake.append("events", rows(n))
+    before = lake.files_added("events", 0, 3)
+    compact(lake.table("events"))
+    lake.append("events", rows(7))
+    assert [s.operation for s in lake.snapshots("events")] == ["append", "append", "append", "replace", "append"]
+    assert [(f.sequence, f.rows) for f in lake.files_added("events", 0, 5)] == [(1, 1), (2, 1), (3, 1), (5, 1)]
+    assert lake.files_added("events", 0, 5)[:3] == before
+    assert lake.files_added("events", 3, 4) == []
+    assert read(settings, lake) == [0, 1, 2, 7]
+
+
+def test_where_a_compacted_append_has_expired_the_compaction_stands_for_it(lake) -> None:
+    first = lake.append("events", rows(0))
+    lake.append("events", rows(1))
+    compact(lake.table("events"))
+    lake.table("events").maintenance.expire_snapshots().by_id(first.id).commit()
+    assert [(f.sequence, f.rows) for f in lake.files_added("events", 0, 3)] == [(3, 2)]
 
 
 def test_a_deletion_between_snapshots_is_refused_not_skipped(lake) -> None:

@@ -22,6 +22,7 @@ from lockstep.online.store import connect
 from lockstep.online.writer import add_digests
 from lockstep.settings import Settings
 from lockstep.views import Entity, Source, count, days, hours, soft, windowed_view
+from tests.lake.compaction import compact
 
 T = parse_time("2018-06-01T12:00:00Z")
 SPEND = windowed_view(
@@ -218,6 +219,19 @@ def rows(lake, spend, store) -> dict[bytes, dict[bytes, bytes]]:
         tick(lake, hour, **counts)
         spend.run()
     return contents(store)
+
+
+def test_a_compaction_in_between_changes_nothing_online(lake, spend, store, rows, online) -> None:
+    compact(lake.table("spend"))
+    alone = spend.run()
+    assert (alone.rows_accepted, alone.rows_rejected, alone.watermark) == (0, 0, T + timedelta(hours=2))
+    assert contents(store) == rows
+    tick(lake, 3, c1=8)
+    compact(lake.table("spend"))
+    tick(lake, 4, c2=9)
+    done = spend.run()
+    assert (done.rows_accepted, done.rows_rejected, done.watermark) == (2, 0, T + timedelta(hours=4))
+    assert served(online, 1, 2, 3) == [8, 9, 3]
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["flushed", "flushed and named"])
