@@ -244,10 +244,8 @@ class Materializer:
             return
         # The name is given before the ledger knows it, so a run that ends in between leaves a name and no view.
         now, here = self._settings.clock.now(), self._epochs.ensure_incarnation()
-        if known is None:
-            self._ledger.adopt_incarnation(here, now)
-        elif not epochs.views or epochs.incarnation is None:
-            self._ledger.replace_incarnation(known, here, now)
+        if known is None or not epochs.views or epochs.incarnation is None:
+            self._ledger.adopt_incarnation(here, now, follows=known)
         # Read anew: another run may have come first.
         if (known := self._ledger.incarnation()) != here:
             raise LostStore(

@@ -90,8 +90,10 @@ STORE = sa.Table(
     "store",
     METADATA,
     sa.Column("project", sa.String, primary_key=True),
-    sa.Column("incarnation", sa.String, nullable=False),
+    sa.Column("incarnation", sa.String, primary_key=True),
+    sa.Column("follows", sa.String, nullable=False),
     sa.Column("since", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("project", "follows", name="store_has_one_successor"),
 )
 _TILES = COMPUTE.c.mode.in_([Mode.BOOTSTRAP.value, Mode.LIVE.value])
 sa.Index(
@@ -300,20 +302,31 @@ class Ledger:
             raise Terminal(f"the ledger has no interval {row_id}", hint="plan the materialization again")
         return _materialize_row(row)
 
+    def incarnations(self) -> list[str]:
+        """Return the incarnations of the online store that this ledger wrote to, each after the one that was lost before it."""
+        rows = self._all(sa.select(STORE).where(STORE.c.project == self._project))
+        next_of = {row["follows"]: row["incarnation"] for row in rows}
+        found: list[str] = []
+        while (following := next_of.get(found[-1] if found else "")) is not None:
+            found.append(following)
+        return found
+
     def incarnation(self) -> str | None:
-        """Return the incarnation of the online store this ledger wrote to, or None before the first write."""
-        row = self._one(sa.select(STORE).where(STORE.c.project == self._project))
-        return None if row is None else str(row["incarnation"])
+        """Return the incarnation of the online store this ledger writes to, or None before the first write."""
+        return next(reversed(self.incarnations()), None)
 
-    def adopt_incarnation(self, incarnation: str, at: datetime) -> None:
-        """Remember the online store before the first write to it."""
-        self._claim(STORE, {"project": self._project, "incarnation": incarnation, "since": to_micros(at)})
+    def adopt_incarnation(self, incarnation: str, at: datetime, *, follows: str | None = None) -> None:
+        """Remember the online store before the first write to it, as the first or in place of a lost one.
 
-    def replace_incarnation(self, known: str, incarnation: str, at: datetime) -> None:
-        """Remember another store in place of the one that was lost, unless somebody else did so meanwhile."""
-        lost = (STORE.c.project == self._project) & (STORE.c.incarnation == known)
-        with self._engine.begin() as connection:
-            connection.execute(STORE.update().where(lost).values(incarnation=incarnation, since=to_micros(at)))
+        If somebody did so meanwhile, theirs stays.
+        """
+        values = {
+            "project": self._project,
+            "incarnation": incarnation,
+            "follows": follows or "",
+            "since": to_micros(at),
+        }
+        self._claim(STORE, values)
 
     def _interval(
         self,

@@ -94,7 +94,7 @@ class Comparison:
         contract: what lists the views and features, with their tolerances.
         histories: what the lake ever held, by view.
         recompute: gives the vector that the logged inputs and stored values make.
-        incarnation: of the online store that the ledger writes to.
+        incarnations: of the online store that the ledger writes to, the last one and those that were lost.
         misread: the columns that a process read from another column, from `misread_columns`.
     """
 
@@ -103,11 +103,11 @@ class Comparison:
         contract: FeatureContract,
         histories: Mapping[str, History],
         recompute: Recompute,
-        incarnation: str | None,
+        incarnations: Sequence[str],
         misread: Misread | None = None,
     ) -> None:
         self._contract = contract
-        self._incarnation = incarnation
+        self._incarnations = incarnations
         self._histories = histories
         self._recompute = recompute
         self._misread = misread or {}
@@ -123,9 +123,11 @@ class Comparison:
         served = row.views.get(view.name)
         if served is None:
             return _difference(row, view.name, None, "not logged", Cause.UNEXPLAINED, "the log names no reading of it")
-        if {row.before.incarnation, row.after.incarnation} != {self._incarnation}:
-            evidence = "read from another incarnation of the online store than the one that is written to"
-            return _difference(row, view.name, row.before.incarnation, self._incarnation, Cause.UNEXPLAINED, evidence)
+        read_from = row.before.incarnation
+        if read_from != row.after.incarnation or read_from not in self._incarnations:
+            evidence = "read from an online store that was not written to, or that was lost meanwhile"
+            known = ", ".join(self._incarnations)
+            return _difference(row, view.name, read_from, known, Cause.UNEXPLAINED, evidence)
         history = self._histories[view.name]
         held = history.held(row, served)
         if served.status != "missing" and (foreign := self._foreign_values(row, view, served, held)):

@@ -163,7 +163,7 @@ def _compare(
 
     histories = {view.name: history(settings, lake, view, rows) for view in contract.views}
     misread = misread_columns(rows, histories)
-    comparison = Comparison(contract, histories, recompute, ledger.incarnation(), misread)
+    comparison = Comparison(contract, histories, recompute, ledger.incarnations(), misread)
     vectors = training_vectors(settings, use_case, contract, rows)
     training = {row.name: vector for row, vector in zip(rows, vectors, strict=True)}
     return Compared({row.name: comparison.row(row, training[row.name]) for row in rows}, training)

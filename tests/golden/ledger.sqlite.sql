@@ -39,6 +39,8 @@ CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, "view",
 CREATE TABLE store (
 	project VARCHAR NOT NULL,
 	incarnation VARCHAR NOT NULL,
+	follows VARCHAR NOT NULL,
 	since BIGINT NOT NULL,
-	PRIMARY KEY (project)
+	PRIMARY KEY (project, incarnation),
+	CONSTRAINT store_has_one_successor UNIQUE (project, follows)
 )

@@ -60,3 +60,12 @@ def test_the_first_incarnation_stays(settings, ledger) -> None:
     ledger.adopt_incarnation("aa", T)
     ledger.adopt_incarnation("bb", T)
     assert Ledger.open(settings, "test").incarnation() == "aa"
+
+
+def test_a_store_is_followed_by_one_other_and_none_is_forgotten(ledger) -> None:
+    ledger.adopt_incarnation("aa", T)
+    ledger.adopt_incarnation("bb", T, follows="aa")
+    ledger.adopt_incarnation("cc", T, follows="aa")
+    ledger.adopt_incarnation("aa", T, follows="bb")
+    assert ledger.incarnations() == ["aa", "bb"]
+    assert ledger.incarnation() == "bb"

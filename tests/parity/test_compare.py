@@ -89,7 +89,7 @@ def served(row: LakeRow | None, **changes: object) -> ServedRow:
 
 def compare(row: ServedRow, training: float | None, rows: tuple[LakeRow, ...] = ROWS) -> list[Difference]:
     history = History(VIEW, {(1,): rows}, tuple(range(1, 10)))
-    return Comparison(CONTRACT, {"spend": history}, lambda r: r.vector, "i").row(row, (training,))
+    return Comparison(CONTRACT, {"spend": history}, lambda r: r.vector, ["h", "i"]).row(row, (training,))
 
 
 def causes(found: list[Difference]) -> set[tuple[str, Cause]]:
@@ -176,7 +176,7 @@ def test_a_row_past_its_ttl_must_be_served_as_stale() -> None:
 
 def test_a_vector_that_its_own_parts_do_not_make_is_found_though_training_agrees() -> None:
     history = History(VIEW, {(1,): ROWS}, tuple(range(1, 10)))
-    comparison = Comparison(CONTRACT, {"spend": history}, lambda _: (21.0,), "i")
+    comparison = Comparison(CONTRACT, {"spend": history}, lambda _: (21.0,), ["i"])
     assert causes(comparison.row(served(ROWS[1]), (20.0,))) == {("consistency", Cause.UNEXPLAINED)}
 
 
@@ -185,6 +185,13 @@ def test_a_store_that_was_flushed_or_replaced_under_the_reader_is_not_consistent
     """Without this, a flushed store's empty epoch hash would make `missing` look right."""
     gone = Epochs(incarnation=incarnation, views={})
     assert ("consistency", Cause.UNEXPLAINED) in causes(compare(served(None, before=gone, after=gone), 20.0))
+    assert ("consistency", Cause.UNEXPLAINED) in causes(compare(served(ROWS[1], after=gone), 20.0))
+
+
+def test_a_row_read_before_the_store_was_lost_and_filled_again_is_consistent() -> None:
+    row = served(ROWS[1])
+    before, after = (replace(epochs, incarnation="h") for epochs in (row.before, row.after))
+    assert causes(compare(replace(row, before=before, after=after), 20.0)) == set()
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_one_damaged_row_that_is_asked_for_again_and_again_is_no_misread_column(
     rows = [replace(served(1, misread(LAKE[1])), counter=n) for n in range(2 * LEAST_TELLING)]
     named = misread_columns(rows, {"risk": HISTORY})
     assert named == {}
-    found = Comparison(CONTRACT, {"risk": HISTORY}, lambda row: row.vector, "i", named).row(rows[0], (0.0, 0.5, 2.0))
+    found = Comparison(CONTRACT, {"risk": HISTORY}, lambda row: row.vector, ["i"], named).row(rows[0], (0.0, 0.5, 2.0))
     assert found[0].cause is Cause.CORRUPTION
 
 
@@ -137,7 +137,7 @@ def test_a_column_that_the_log_does_not_name_was_not_read_from_one_that_is_null(
 def test_the_comparison_names_the_cause_the_feature_and_the_column_that_was_read() -> None:
     rows = [served(n, misread(values)) for n, values in enumerate(LAKE)]
     named = misread_columns(rows, {"risk": HISTORY})
-    comparison = Comparison(CONTRACT, {"risk": HISTORY}, lambda row: row.vector, "i", named)
+    comparison = Comparison(CONTRACT, {"risk": HISTORY}, lambda row: row.vector, ["i"], named)
 
     found = comparison.row(rows[1], (0.0, 0.5, 2.0))
 
@@ -156,7 +156,7 @@ def test_damage_beside_a_misread_column_stays_corruption() -> None:
     rows = [served(n, misread(values)) for n, values in enumerate(LAKE)]
     named = misread_columns(rows, {"risk": HISTORY})
     damaged = served(1, misread(LAKE[1]) | {"nb_7d": 99})
-    found = Comparison(CONTRACT, {"risk": HISTORY}, lambda row: row.vector, "i", named).row(damaged, (0.0, 0.5, 2.0))
+    found = Comparison(CONTRACT, {"risk": HISTORY}, lambda row: row.vector, ["i"], named).row(damaged, (0.0, 0.5, 2.0))
     assert found[0].cause is Cause.CORRUPTION
     assert found[0].evidence.endswith("with another risk_7d, nb_7d")
 
