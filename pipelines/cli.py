@@ -165,6 +165,43 @@ def views(name: str | None, *, as_json: bool) -> None:
     show_views(Settings.load(), name, as_json=as_json)
 
 
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[VIEW]...")
+@_as_json
+def materialize(names: tuple[str, ...], *, as_json: bool) -> None:
+    """Bring online what is new in each VIEW's table, or finish what was begun; all views if none is named.
+
+    It is safe at any time, also beside the workflow that does the same.
+    """
+    from pipelines._online_store import bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+
+    bring_online(names, as_json=as_json, everything=False)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, required=True, metavar="VIEW...")
+@_as_json
+def repair(names: tuple[str, ...], *, as_json: bool) -> None:
+    """Write the newest row of every key of each VIEW again, whatever the store holds; a row newer than the lake's stays."""
+    from pipelines._online_store import bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+
+    bring_online(names, as_json=as_json, everything=True)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[VIEW]...")
+@click.option("--one-of", type=click.IntRange(1), default=1, show_default=True, help="Compare one key of so many.")
+@_as_json
+def doctor(names: tuple[str, ...], *, one_of: int, as_json: bool) -> None:
+    """Compare the online store with the lake and the ledger, key by key, and say what is wrong and what mends it.
+
+    It changes nothing, and ends with 3 if something is wrong.
+    """
+    from pipelines._online_store import diagnose  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+
+    diagnose(names, one_of, as_json=as_json)
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:

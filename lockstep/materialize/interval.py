@@ -16,7 +16,7 @@ ledger. Then the next interval, or with nothing new a repair, writes all that ca
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import pyarrow as pa
@@ -64,6 +64,23 @@ class ChunkWritten:
     digest: str
 
 
+@dataclass(frozen=True)
+class Diagnosis:
+    """How the online store stands to the lake, for one view.
+
+    Attributes:
+        view: which one.
+        keys: how many were compared: every key that the committed intervals brought, or a share of them.
+        differing: those whose stored row is neither the lake's, byte for byte, nor newer.
+        problems: what is wrong, in words, with what to do about it; nothing if the store is as it should be.
+    """
+
+    view: str
+    keys: int
+    differing: int
+    problems: tuple[str, ...]
+
+
 class Materializer:
     """Brings one view online.
 
@@ -88,13 +105,13 @@ class Materializer:
         self._stored = stored_view(view)
         self._epochs = EpochStore(store, project)
 
-    def plan(self, chunks: int = 1) -> Plan:
+    def plan(self, chunks: int = 1, *, everything: bool = False) -> Plan:
         """Claim what is new in the view's table, or an interval that an earlier run left unfinished.
 
         There are at least `chunks` chunks, and so many that none is of more than `materialize_rows` rows of the lake.
 
         Also a run with nothing new first brings the epoch hash to the ledger's state. Where the store has lost writes, the
-        interval begins with the first of them.
+        interval begins with the first of them; with `everything`, as if it had lost them all.
 
         Raises:
             LostStore: the online store is another ledger's, or this ledger is older than it.
@@ -110,15 +127,18 @@ class Materializer:
         committed = [r for r in rows if r.state is State.COMMITTED]
         last = committed[-1] if committed else None
         lost_after = self._lost_after(last, server) if last else None
+        if lost_after is not None:
+            logging.getLogger(__name__).warning(
+                "the online store has lost writes of %s: all after snapshot sequence %d is written again",
+                *(self._view.name, lost_after),
+            )
+        if last and everything:
+            lost_after = 0
         row = next((r for r in rows if r.state is not State.COMMITTED), None) or self._claim(committed)
         if lost_after is not None:
             furthest = max(committed, key=lambda r: r.sequence_to)
             if row is None or row.sequence_to < furthest.sequence_to:
                 row = self._ledger.plan_repair(furthest, lost_after, self._settings.clock.now())
-            logging.getLogger(__name__).warning(
-                "the online store has lost writes of %s: interval %d writes all after snapshot sequence %d again",
-                *(self._view.name, row.id, lost_after),
-            )
         if row is None:
             return Plan(None, ())
         self._epochs.set_writing(self._view.name, _mark(row))
@@ -156,24 +176,26 @@ class Materializer:
                 f"{accepted} accepted + {rejected} rejected online",
                 hint="run the view's materialization again: it finishes this very interval",
             )
-        self._read_back(row, one_of=max(1, keys // SAMPLE))
+        read, differing, first = self._read_back(row, one_of=max(1, keys // SAMPLE))
+        if differing:
+            raise VerificationFailed(
+                f"{self._view.name}, interval {interval}: {differing} of {read} rows read back differ, first {first}",
+                hint="another writer may be using this store; run the materialization again",
+            )
         self._ledger.verify(row, accepted, rejected, add_digests(w.digest for w in written))
 
-    def _read_back(self, row: MaterializeRow, one_of: int) -> None:
+    def _read_back(self, row: MaterializeRow, one_of: int) -> tuple[int, int, str]:
+        """Compare one key of so many with the store; return how many were read, how many differ, and one that does."""
         key = self._view.entity.join_key
         read = differing = 0
-        first = None
+        first = ""
         # Other bits of the hash than those a chunk is chosen by.
         for rows in self._newest_rows(row, f"(hash({quote(key)}) >> 40) % {one_of} = 0"):
             wrong = read_back(self._store, self._project, self._stored, rows)
-            if wrong and first is None:
-                first = rows[key][wrong[0]].as_py()
+            if wrong and not first:
+                first = f"{key}={rows[key][wrong[0]].as_py()}"
             read, differing = read + rows.num_rows, differing + len(wrong)
-        if differing:
-            raise VerificationFailed(
-                f"{self._view.name}, interval {row.id}: {differing} of {read} rows read back differ, first {key}={first}",
-                hint="another writer may be using this store; run the materialization again",
-            )
+        return read, differing, first
 
     def commit(self, interval: int) -> MaterializeRow:
         """Say that the interval is online: first in the ledger, then in the epoch hash.
@@ -198,13 +220,62 @@ class Materializer:
             raise self._losing(interval)
         return self._ledger.materialization(interval)
 
-    def run(self) -> MaterializeRow | None:
-        """Plan, write, verify and commit in one go; None when nothing is new."""
-        plan = self.plan()
+    def run(self, *, everything: bool = False) -> MaterializeRow | None:
+        """Plan, write, verify and commit in one go; None when nothing is new.
+
+        With `everything` the newest row of each key is written again, whatever the store holds; one that is newer than the
+        lake's stays.
+        """
+        plan = self.plan(everything=everything)
         if plan.interval is None:
             return None
         self._write_and_verify(plan.interval, plan.chunks)
         return self.commit(plan.interval)
+
+    def diagnose(self, one_of: int = 1) -> Diagnosis:
+        """Compare the store with the lake and the ledger; nothing is changed.
+
+        Args:
+            one_of: compare one key of so many.
+
+        Raises:
+            Transient: the store does not answer.
+        """
+        problems: list[str] = []
+        try:
+            check_store(self._store)
+        except BadInput as evicting:
+            problems.append(str(evicting))
+        rows = self._ledger.materializations(self._view.name)
+        committed = [r for r in rows if r.state is State.COMMITTED]
+        again = f"`lockstep materialize {self._view.name}`"
+        problems += [
+            f"interval {r.id} is {r.state.value} since {r.planned_at.isoformat(timespec='seconds')}: {again} finishes it"
+            for r in rows
+            if r.state is not State.COMMITTED
+        ]
+        if not committed:
+            return Diagnosis(self._view.name, 0, 0, (*problems, f"nothing is online: {again}"))
+        epochs, known = self._epochs.read(), self._ledger.incarnation()
+        epoch = epochs.views.get(self._view.name, ViewEpoch())
+        shown = epoch.committed.interval if epoch.committed else None
+        if epochs.incarnation is None:
+            problems.append(f"the store is empty, or was flushed: {again} writes all of it again")
+        elif epochs.incarnation != known:
+            problems.append(
+                f"it is another store than the ledger's (incarnation {epochs.incarnation}, ledger {known})"
+            )
+        elif shown != committed[-1].id:
+            problems.append(
+                f"the store shows interval {shown or 'none'}, the ledger committed {committed[-1].id}: {again} makes them agree"
+            )
+        furthest = max(committed, key=lambda r: r.sequence_to)
+        read, differing, first = self._read_back(replace(furthest, writes_from=0), one_of)
+        if differing:
+            problems.append(
+                f"{differing} of {read} keys are not as in the lake, first {first}: `lockstep repair {self._view.name}`"
+            )
+        return Diagnosis(self._view.name, read, differing, tuple(problems))
 
     def _write_and_verify(self, interval: int, chunks: Sequence[Chunk]) -> None:
         self.verify(interval, [self.write(interval, chunk) for chunk in chunks])

@@ -5,9 +5,9 @@ this layout does too, since it is the same bytes: a NaN is stored as null, a tim
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +29,9 @@ _TAGS: Mapping[DataType, int] = {
     "bool": 7 << 3,
     "timestamp": 8 << 3,
 }
-_DOUBLE = struct.Struct("<d")
-_FLOAT = struct.Struct("<f")
+# A tag and a number; they refuse bytes of another length.
+_TAG_DOUBLE = struct.Struct("<Bd")
+_TAG_FLOAT = struct.Struct("<Bf")
 _SHIFTS = np.arange(0, 70, 7, dtype=np.uint64)
 # The least number that needs one more byte, for each of the nine steps from one byte to ten.
 _STEPS = np.array([1 << (7 * n) for n in range(1, 10)], np.uint64)
@@ -69,17 +70,22 @@ def decode_value(data: bytes | None, dtype: DataType) -> Any:
     return decode_column((data,), dtype)[0]
 
 
-def decode_column(cells: Iterable[bytes | None], dtype: DataType) -> list[Any]:
+def decode_column(cells: Sequence[bytes | None], dtype: DataType) -> list[Any]:
     """Decode many values of one type; see `decode_value`."""
     decode = _DECODERS.get(dtype)
     if decode is None:
         raise NotYetSupported(f"the online store cannot hold a {dtype}")
+    stored = [data for data in cells if data]
     try:
-        return [decode(data) if data else None for data in cells]
+        values = decode(stored, _TAGS[dtype])
     except (ValueError, IndexError, struct.error, OverflowError) as broken:
         raise SchemaDrift(
             f"the online store holds bytes that are no {dtype}", hint="the view's types changed, or they were damaged"
         ) from broken
+    if len(stored) == len(cells):
+        return values
+    following = iter(values)
+    return [next(following) if data else None for data in cells]
 
 
 def encode_varints(values: NDArray[np.int64], tag: bytes) -> list[bytes]:
@@ -163,72 +169,79 @@ _ENCODERS: Mapping[DataType, Callable[[pa.Array, bytes], list[bytes]]] = {
 }
 
 
-def _require_tag(data: bytes, dtype: DataType) -> None:
-    if data[0] != _TAGS[dtype]:
-        raise ValueError(f"tag {data[0]}")
+# Each takes the cells of a column that are not null. What a loop finds in its usual place it takes from there, for a call costs
+# more than all of that; anything else, and what is no value at all, is left to the function that it calls.
 
 
-def _decode_float64(data: bytes) -> float:
-    _require_tag(data, "float64")
-    return _DOUBLE.unpack(data[1:])[0]
+def _decode_float64s(cells: Sequence[bytes], tag: int) -> list[float]:
+    return [value if found == tag else _refuse(found) for found, value in map(_TAG_DOUBLE.unpack, cells)]
 
 
-def _decode_float32(data: bytes) -> float:
-    _require_tag(data, "float32")
-    return _FLOAT.unpack(data[1:])[0]
+def _decode_float32s(cells: Sequence[bytes], tag: int) -> list[float]:
+    return [value if found == tag else _refuse(found) for found, value in map(_TAG_FLOAT.unpack, cells)]
 
 
-def _decode_integer(data: bytes, dtype: DataType) -> int:
-    _require_tag(data, dtype)
-    value, end = (data[1], 2) if data[1] < 0x80 else decode_varint(data, 1)
+def _decode_integers(cells: Sequence[bytes], tag: int) -> list[int]:
+    return [data[1] if len(data) == 2 and data[1] < 0x80 and data[0] == tag else _integer(data, tag) for data in cells]
+
+
+def _integer(data: bytes, tag: int) -> int:
+    if data[0] != tag:
+        _refuse(data[0])
+    value, end = decode_varint(data, 1)
     if end != len(data):
         raise ValueError("bytes behind the integer")
     return value
 
 
-def _decode_int64(data: bytes) -> int:
-    return _decode_integer(data, "int64")
+def _decode_int32s(cells: Sequence[bytes], tag: int) -> list[int]:
+    values = _decode_integers(cells, tag)
+    for value in values:
+        if not -(1 << 31) <= value < 1 << 31:
+            raise ValueError(f"{value} has more than 32 bits")
+    return values
 
 
-def _decode_int32(data: bytes) -> int:
-    value = _decode_integer(data, "int32")
-    if not -(1 << 31) <= value < 1 << 31:
-        raise ValueError(f"{value} has more than 32 bits")
-    return value
+def _decode_bools(cells: Sequence[bytes], tag: int) -> list[bool]:
+    return [bool(value) for value in _decode_integers(cells, tag)]
 
 
-def _decode_bool(data: bytes) -> bool:
-    return bool(_decode_integer(data, "bool"))
+def _decode_timestamps(cells: Sequence[bytes], tag: int) -> list[datetime | None]:
+    seconds = _decode_integers(cells, tag)
+    return [None if second == _NAT else from_micros(second * _SECOND) for second in seconds]
 
 
-def _decode_timestamp(data: bytes) -> datetime | None:
-    seconds = _decode_integer(data, "timestamp")
-    return None if seconds == _NAT else from_micros(seconds * _SECOND)
+def _decode_bytes(cells: Sequence[bytes], tag: int) -> list[bytes]:
+    return [
+        data[2:] if data[1] == len(data) - 2 and data[1] < 0x80 and data[0] == tag else _payload(data, tag)
+        for data in cells
+    ]
 
 
-def _decode_bytes(data: bytes) -> bytes:
-    return _payload(data, "bytes")
-
-
-def _decode_string(data: bytes) -> str:
-    return _payload(data, "string").decode()
-
-
-def _payload(data: bytes, dtype: DataType) -> bytes:
-    _require_tag(data, dtype)
+def _payload(data: bytes, tag: int) -> bytes:
+    if data[0] != tag:
+        _refuse(data[0])
     length, start = decode_varint(data, 1)
     if len(data) - start != length:
         raise ValueError(f"{len(data) - start} bytes instead of {length}")
     return data[start:]
 
 
-_DECODERS: Mapping[DataType, Callable[[bytes], Any]] = {
-    "bool": _decode_bool,
-    "int32": _decode_int32,
-    "int64": _decode_int64,
-    "float32": _decode_float32,
-    "float64": _decode_float64,
-    "string": _decode_string,
+def _decode_strings(cells: Sequence[bytes], tag: int) -> list[str]:
+    return [data.decode() for data in _decode_bytes(cells, tag)]
+
+
+def _refuse(tag: int) -> NoReturn:
+    raise ValueError(f"tag {tag}")
+
+
+_DECODERS: Mapping[DataType, Callable[[Sequence[bytes], int], list[Any]]] = {
+    "bool": _decode_bools,
+    "int32": _decode_int32s,
+    "int64": _decode_integers,
+    "float32": _decode_float32s,
+    "float64": _decode_float64s,
+    "string": _decode_strings,
     "bytes": _decode_bytes,
-    "timestamp": _decode_timestamp,
+    "timestamp": _decode_timestamps,
 }

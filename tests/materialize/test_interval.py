@@ -1,5 +1,6 @@
 """Bringing a view online with a real Redis: reruns, crashes, lost stores."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -14,7 +15,7 @@ from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
 from lockstep.materialize import interval
-from lockstep.materialize.interval import Chunk, ChunkWritten, Materializer
+from lockstep.materialize.interval import Chunk, ChunkWritten, Diagnosis, Materializer
 from lockstep.materialize.ledger import Ledger, Mode, State
 from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.reader import read_online
@@ -242,7 +243,7 @@ def test_a_flushed_store_is_filled_again_by_a_run_with_nothing_new(spend, store,
     done = spend.run()
     assert (done.mode, done.writes_from, done.rows_accepted) == (Mode.REPAIR, 0, 3)
     assert contents(store) == rows
-    assert "lost writes of spend: interval 4 writes all after snapshot sequence 0 again" in caplog.text
+    assert "lost writes of spend: all after snapshot sequence 0 is written again" in caplog.text
     assert spend.run() is None
 
 
@@ -329,6 +330,46 @@ def test_a_commit_that_was_not_told_is_not_believed_of_another_run_of_the_server
     monkeypatch.setattr("lockstep.materialize.interval.server_run", lambda _: "another/run")
     done = spend.run()
     assert (done.mode, done.writes_from) == (Mode.REPAIR, 0)
+
+
+def test_a_repair_mends_what_nobody_noticed(lake, spend, store, rows) -> None:
+    first, second, _ = sorted(rows)
+    store.delete(first)
+    store.hset(second, next(f for f in rows[second] if not f.startswith(b"_")), b"\x20\x07")
+    found = spend.diagnose()
+    assert (found.keys, found.differing) == (3, 2)
+    (problem,) = found.problems
+    assert re.fullmatch(r"2 of 3 keys are not as in the lake, first card=\d: `lockstep repair spend`", problem)
+    assert spend.run() is None
+    done = spend.run(everything=True)
+    assert (done.mode, done.rows_accepted, done.rows_rejected) == (Mode.REPAIR, 3, 0)
+    assert contents(store) == rows
+    assert spend.diagnose() == Diagnosis("spend", 3, 0, ())
+
+
+def test_a_diagnosis_names_what_is_unfinished_lost_or_foreign(lake, spend, store) -> None:
+    assert spend.diagnose().problems == ("nothing is online: `lockstep materialize spend`",)
+    tick(lake, 0, c1=1)
+    spend.run()
+    tick(lake, 1, c1=2)
+    spend.plan()
+    (unfinished,) = spend.diagnose().problems
+    assert unfinished.startswith("interval 2 is writing since ")
+    spend.run()
+    store.hset("lockstep:epoch:test", "incarnation", "f" * 32)
+    (foreign,) = spend.diagnose().problems
+    assert foreign.startswith("it is another store than the ledger's")
+    store.flushall()
+    assert [p.partition(":")[0] for p in spend.diagnose().problems] == [
+        "the store is empty, or was flushed",
+        "1 of 1 keys are not as in the lake, first card=1",
+    ]
+    EpochStore(store, "test").ensure_incarnation()
+    spend.run()
+    assert spend.diagnose().problems == ()
+    EpochStore(store, "test").restore("spend", ViewEpoch())
+    (behind,) = spend.diagnose().problems
+    assert behind.startswith("the store shows interval none, the ledger committed 3")
 
 
 def test_a_store_of_another_ledger_is_refused(lake, spend, store, rows) -> None:

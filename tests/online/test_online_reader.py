@@ -120,33 +120,38 @@ def test_a_request_without_rows_reads_the_epoch_alone(store: redis.Redis, store_
     assert reading.views["spend"].values == {"n": [], "mean": []}
 
 
-class ChangingPipeline:
-    """A pipeline between whose commands, on the server, somebody else's command is carried out."""
+class ChangingConnection:
+    """A connection that lets somebody else's command be carried out between the first of a message and the next."""
 
-    def __init__(self, pipeline: Any, intruder: tuple[Any, ...]) -> None:
-        self._pipeline, self._intruder, self._sent = pipeline, intruder, 0
+    socket_timeout = None
 
-    def hgetall(self, key: str) -> None:
-        self._pipeline.hgetall(key)
-        self._sent += 1
+    def __init__(self, connection: Any, intruder: tuple[bytes, ...]) -> None:
+        self._connection, self._intruder, self._read = connection, intruder, 0
 
-    def execute_command(self, *command: Any) -> None:
-        if self._sent == 1:
-            self._pipeline.execute_command(*self._intruder)
-        self._pipeline.execute_command(*command)
-        self._sent += 1
+    async def send_packed_command(self, message: bytes) -> None:
+        first, hmget, rest = message.partition(b"*5\r\n$5\r\nHMGET")
+        intruder = b"".join(self._connection.pack_command(*self._intruder))
+        await self._connection.send_packed_command(first + intruder + hmget + rest)
 
-    async def execute(self, *, raise_on_error: bool) -> list[Any]:
-        answers = await self._pipeline.execute(raise_on_error=raise_on_error)
-        return [answers[0], *answers[2:]]
+    async def read_response(self) -> Any:
+        self._read += 1
+        if self._read == 2:
+            await self._connection.read_response()
+        return await self._connection.read_response()
 
 
 class ChangingStore:
-    def __init__(self, client: redis.asyncio.Redis, *intruder: Any) -> None:
-        self._client, self._intruder = client, intruder
+    """A client, and its pool of such connections."""
 
-    def pipeline(self, *, transaction: bool) -> ChangingPipeline:
-        return ChangingPipeline(self._client.pipeline(transaction=transaction), self._intruder)
+    def __init__(self, client: redis.asyncio.Redis, *intruder: Any) -> None:
+        self._pool, self._intruder = client.connection_pool, intruder
+        self.connection_pool = self
+
+    async def get_connection(self) -> ChangingConnection:
+        return ChangingConnection(await self._pool.get_connection(), self._intruder)
+
+    async def release(self, changing: ChangingConnection) -> None:
+        await self._pool.release(changing._connection)
 
 
 def test_a_commit_between_the_two_epoch_readings_shows_in_their_difference(
