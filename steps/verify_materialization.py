@@ -26,6 +26,6 @@ class VerifyMaterializationOutput(Output):
 def verify_materialization(given: VerifyMaterializationInput) -> VerifyMaterializationOutput:
     """Count every key and read a sample back."""
     if given.interval:
-        written = [ChunkWritten(w.accepted, w.rejected, w.digest) for w in given.written]
+        written = [ChunkWritten(**w.model_dump()) for w in given.written]
         Wiring().materializer(given.view).verify(given.interval, written)
     return VerifyMaterializationOutput(keys=sum(w.accepted + w.rejected for w in given.written))

@@ -1,5 +1,7 @@
 """Write one chunk of an interval to the online store; writing it again changes nothing."""
 
+from dataclasses import asdict
+
 from hera.workflows.io import Input, Output
 from pydantic import BaseModel
 
@@ -9,11 +11,12 @@ from steps._wiring import Wiring
 
 
 class Written(BaseModel):
-    """What the compare-and-set did with the chunk's keys."""
+    """What the compare-and-set did with the chunk's keys, and where."""
 
     accepted: int
     rejected: int
     digest: str
+    place: str
 
 
 class WriteChunkInput(Input):
@@ -35,4 +38,4 @@ class WriteChunkOutput(Output):
 def write_chunk(given: WriteChunkInput) -> WriteChunkOutput:
     """Write the newest row per key of the chunk."""
     done = Wiring().materializer(given.view).write(given.interval, Chunk(given.index, given.of))
-    return WriteChunkOutput(written=Written(accepted=done.accepted, rejected=done.rejected, digest=done.digest))
+    return WriteChunkOutput(written=Written(**asdict(done)))

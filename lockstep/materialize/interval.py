@@ -17,6 +17,7 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -29,7 +30,7 @@ from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
-from lockstep.online.store import server_run
+from lockstep.online.store import Place, place_of
 from lockstep.online.writer import add_digests, check_store, read_back, write_rows
 from lockstep.settings import Settings
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
@@ -57,11 +58,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class ChunkWritten:
-    """What the compare-and-set did with a chunk's keys."""
+    """What the compare-and-set did with a chunk's keys, and at which place of the store (`online.store.Place`)."""
 
     accepted: int
     rejected: int
     digest: str
+    place: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Materializer:
     def plan(self, chunks: int = 1, *, everything: bool = False) -> Plan:
         """Claim what is new in the view's table, or an interval that an earlier run left unfinished.
 
-        There are at least `chunks` chunks, and so many that none is of more than `materialize_rows` rows of the lake.
+        There are at least `chunks` chunks, and so many that none is of much more than `materialize_rows` rows of the lake.
 
         Also a run with nothing new first brings the epoch hash to the ledger's state. Where the store has lost writes, the
         interval begins with the first of them; with `everything`, as if it had lost them all.
@@ -121,12 +123,20 @@ class Materializer:
         if chunks < 1:
             raise BadInput(f"an interval has at least one chunk, not {chunks}")
         check_store(self._store)
-        self._require_own_store()
-        server = server_run(self._store)
+        for _ in range(_TRIES):
+            if (planned := self._plan(everything=everything)) is not None:
+                return self._divided(planned, chunks)
+        raise Transient(f"others plan {self._view.name} at the same time, again and again", hint="try again")
+
+    def _plan(self, *, everything: bool) -> "MaterializeRow | Literal[False] | None":
+        """Return the row to write, False where nothing is new, None where another run came between."""
+        # In this order: whatever is lost, said or planned from here on is found out by whoever comes later.
+        place = place_of(self._store, self._own_store())
+        epoch = self._epochs.read().views.get(self._view.name, ViewEpoch())
         rows = self._ledger.materializations(self._view.name)
         committed = [r for r in rows if r.state is State.COMMITTED]
         last = committed[-1] if committed else None
-        lost_after = self._lost_after(last, server) if last else None
+        lost_after = self._lost_after(last, place, epoch) if last else None
         if lost_after is not None:
             logging.getLogger(__name__).warning(
                 "the online store has lost writes of %s: all after snapshot sequence %d is written again",
@@ -134,29 +144,44 @@ class Materializer:
             )
         if last and everything:
             lost_after = 0
-        row = next((r for r in rows if r.state is not State.COMMITTED), None) or self._claim(committed)
-        if lost_after is not None:
+        reached = max((r.sequence_to for r in committed), default=0)
+        # An interval that was overtaken by others heals nothing.
+        row = next((r for r in rows if r.state is not State.COMMITTED and r.sequence_to >= reached), None)
+        row = row or self._claim(reached, committed)
+        if row is None and lost_after is not None:
             furthest = max(committed, key=lambda r: r.sequence_to)
-            if row is None or row.sequence_to < furthest.sequence_to:
-                row = self._ledger.plan_repair(furthest, lost_after, self._settings.clock.now())
+            now = self._settings.clock.now()
+            row = self._ledger.plan_repair(furthest, lost_after, now, newest=rows[-1].id)
+            if row is None:
+                return None
         if row is None:
-            return Plan(None, ())
-        self._epochs.set_writing(self._view.name, _mark(row))
+            return False
         writes_from = row.writes_from if lost_after is None else min(row.writes_from, lost_after)
-        self._ledger.start_writing(row, server, writes_from)
-        rows_added = sum(file.rows for file in self._lake.files_added(self._view.table, writes_from, row.sequence_to))
-        of = max(chunks, -(-rows_added // self._settings.materialize_rows))
+        if not self._ledger.start_writing(row, str(place), writes_from):
+            return None
+        self._epochs.set_writing(self._view.name, _mark(row), place)
+        return self._ledger.materialization(row.id)
+
+    def _divided(self, row: "MaterializeRow | Literal[False]", chunks: int) -> Plan:
+        if row is False:
+            return Plan(None, ())
+        files = self._lake.files_added(self._view.table, row.writes_from, row.sequence_to)
+        of = max(chunks, -(-sum(file.rows for file in files) // self._settings.materialize_rows))
         return Plan(row.id, tuple(Chunk(index, of) for index in range(of)))
 
     def write(self, interval: int, chunk: Chunk) -> ChunkWritten:
         """Write the newest row per key of a chunk; writing it again changes nothing."""
         row = self._ledger.materialization(interval)
+        place = self._place()  # before the first row: what is lost from now on was written somewhere else
         share = f"hash({quote(self._view.entity.join_key)}) % {chunk.of} = {chunk.index}"
         written = [
             write_rows(self._store, self._project, self._stored, rows) for rows in self._newest_rows(row, share)
         ]
         return ChunkWritten(
-            sum(w.accepted for w in written), sum(w.rejected for w in written), add_digests(w.digest for w in written)
+            sum(w.accepted for w in written),
+            sum(w.rejected for w in written),
+            add_digests(w.digest for w in written),
+            str(place),
         )
 
     def verify(self, interval: int, written: Sequence[ChunkWritten]) -> None:
@@ -164,10 +189,13 @@ class Materializer:
 
         Raises:
             VerificationFailed: keys are missing, or a value is not what was sent.
+            Transient: the store was flushed, restarted or failed over since, or another run has planned the interval anew.
         """
         row = self._ledger.materialization(interval)
         if row.state is State.COMMITTED:
             return
+        if {str(self._place()), *(w.place for w in written)} != {row.place}:
+            raise self._losing(interval)
         keys = self._count_keys(row)
         accepted, rejected = sum(w.accepted for w in written), sum(w.rejected for w in written)
         if accepted + rejected != keys:
@@ -182,7 +210,8 @@ class Materializer:
                 f"{self._view.name}, interval {interval}: {differing} of {read} rows read back differ, first {first}",
                 hint="another writer may be using this store; run the materialization again",
             )
-        self._ledger.verify(row, accepted, rejected, add_digests(w.digest for w in written))
+        if not self._ledger.verify(row, accepted, rejected, add_digests(w.digest for w in written)):
+            raise self._losing(interval)
 
     def _read_back(self, row: MaterializeRow, one_of: int) -> tuple[int, int, str]:
         """Compare one key of so many with the store; return how many were read, how many differ, and one that does."""
@@ -204,19 +233,24 @@ class Materializer:
 
         Raises:
             VerificationFailed: it was not verified.
-            Transient: the store loses what is written to it, again and again.
+            Transient: the store loses what is written to it, again and again; or another run is writing the interval anew.
         """
         for _ in range(_TRIES):
             row = self._ledger.materialization(interval)
-            if row.state not in {State.VERIFIED, State.COMMITTED}:
-                raise VerificationFailed(f"{self._view.name}: interval {interval} is {row.state}, not verified")
-            if row.state is State.COMMITTED or self._is_whole(row):
+            if row.state is State.COMMITTED:
                 break
-            self._write_again(interval)
+            if row.state is State.WRITING:
+                raise self._losing(interval)
+            if row.state is not State.VERIFIED:
+                raise VerificationFailed(f"{self._view.name}: interval {interval} is {row.state}, not verified")
+            if not self._is_whole(row):
+                self._write_again(interval)
+            elif self._ledger.commit_materialize(row, self._settings.clock.now()):
+                break
         else:
             raise self._losing(interval)
-        self._ledger.commit_materialize(row, self._settings.clock.now())
-        if not self._epochs.set_committed(self._view.name, _mark(row)):
+        # The store is asked once more, in the very step that tells it: it may have been lost since.
+        if not self._epochs.set_committed(self._view.name, _mark(row), Place.of(row.place) if row.place else None):
             raise self._losing(interval)
         return self._ledger.materialization(interval)
 
@@ -288,23 +322,28 @@ class Materializer:
 
     def _losing(self, interval: int) -> Transient:
         return Transient(
-            f"the online store lost what interval {interval} of {self._view.name} wrote",
+            f"interval {interval} of {self._view.name} was written to a store that was lost since, or is being written anew",
             hint="run the view's materialization again, once the store is steady: what was lost is written again",
         )
+
+    def _place(self) -> Place:
+        return place_of(self._store, self._epochs.read().incarnation or "")
 
     def _is_whole(self, row: MaterializeRow) -> bool:
         """Tell whether the store cannot have lost what was written since the interval was planned.
 
         A server that does not tell its run is taken at the word of its epoch hash.
         """
-        epochs = self._epochs.read()
-        epoch = epochs.views.get(self._view.name, ViewEpoch())
+        epoch = self._epochs.read().views.get(self._view.name, ViewEpoch())
         says_so = any(mark is not None and mark.interval >= row.id for mark in (epoch.writing, epoch.committed))
-        same = epochs.incarnation == self._ledger.incarnation() and server_run(self._store) == row.server
-        return says_so and same
+        return says_so and str(self._place()) == row.place
 
-    def _require_own_store(self) -> None:
-        """Give the store a name where it has none, as a new or flushed one, and remember it in the ledger."""
+    def _own_store(self) -> str:
+        """Return the store's name; a new or flushed one is given one, which the ledger remembers.
+
+        Raises:
+            LostStore: it is another ledger's.
+        """
         known, epochs = self._ledger.incarnation(), self._epochs.read()
         if known is None and epochs.views:
             raise LostStore(
@@ -312,7 +351,7 @@ class Materializer:
                 hint="another ledger writes to this store, or this one was lost: start with an empty store",
             )
         if known is not None and known == epochs.incarnation:
-            return
+            return known
         # The name is given before the ledger knows it, so a run that ends in between leaves a name and no view.
         now, here = self._settings.clock.now(), self._epochs.ensure_incarnation()
         if known is None or not epochs.views or epochs.incarnation is None:
@@ -323,14 +362,14 @@ class Materializer:
                 f"the online store is not the one that was written to (incarnation {here}, ledger {known})",
                 hint="it is another ledger's, or an old copy of this one: empty it, and run again to have all written anew",
             )
+        return here
 
-    def _lost_after(self, last: MaterializeRow, server: str | None) -> int | None:
+    def _lost_after(self, last: MaterializeRow, place: Place, epoch: ViewEpoch) -> int | None:
         """Return the snapshot sequence up to which the store has what the ledger committed; None where it has all of it.
 
         What it lacks is perhaps only the word for it: when a run ended between the ledger's commit and the epoch hash's. It
-        has the rows if it is still the same run of the server; then it is told.
+        has the rows if it is still the same place; then it is told.
         """
-        epoch = self._epochs.read().views.get(self._view.name, ViewEpoch())
         shown, reached = (epoch.committed.interval, epoch.committed.sequence) if epoch.committed else (0, 0)
         if shown > last.id:
             raise LostStore(
@@ -339,24 +378,20 @@ class Materializer:
             )
         if shown == last.id:
             return None
-        untold = epoch.writing is not None and epoch.writing.interval == last.id
-        if untold and server is not None and server == last.server:
-            self._epochs.set_committed(self._view.name, _mark(last))
+        marked = epoch.writing is not None and epoch.writing.interval == last.id
+        if (marked and place.run and str(place) == last.place) or reached >= last.sequence_to:
+            self._epochs.acknowledge(self._view.name, epoch, _mark(last), place)
             return None
-        if reached < last.sequence_to:
-            return reached
-        self._epochs.restore(self._view.name, ViewEpoch(_mark(last), epoch.writing))
-        return None
+        return reached
 
-    def _claim(self, committed: Sequence[MaterializeRow]) -> MaterializeRow | None:
-        """Plan the snapshots after the committed intervals; None when there are none."""
+    def _claim(self, after: int, committed: Sequence[MaterializeRow]) -> MaterializeRow | None:
+        """Plan the snapshots after the committed ones; None when there are none."""
         snapshots = self._lake.snapshots(self._view.table)
         # A compaction says no tick, and may have outlived the snapshots that did.
         ticks = [from_micros(s.tick) for s in snapshots if s.tick is not None] or [row.watermark for row in committed]
         if not snapshots or not ticks:
             raise BadInput(f"{self._view.name} was never computed", hint=f"run backfill for {self._view.name} first")
         current = snapshots[-1]
-        after = max((row.sequence_to for row in committed), default=0)
         if current.sequence == after:
             return None
         self._lake.refuse_deletions(self._view.table, after, current.sequence)

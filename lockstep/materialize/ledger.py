@@ -78,7 +78,7 @@ MATERIALIZE = sa.Table(
     sa.Column("state", sa.String, nullable=False),
     sa.Column("planned_at", sa.BigInteger, nullable=False),
     sa.Column("planned_by", sa.String, nullable=False),
-    sa.Column("server", sa.String),
+    sa.Column("place", sa.String),
     sa.Column("rows_accepted", sa.BigInteger),
     sa.Column("rows_rejected", sa.BigInteger),
     sa.Column("digest", sa.String),
@@ -112,6 +112,15 @@ sa.Index(
     postgresql_where=_FOLLOWS,
 )
 
+_REPAIRS = (MATERIALIZE.c.mode == Mode.REPAIR.value) & (MATERIALIZE.c.state != State.COMMITTED.value)
+sa.Index(
+    "materialize_repairs_once",
+    *[MATERIALIZE.c.project, MATERIALIZE.c.view],
+    unique=True,
+    sqlite_where=_REPAIRS,
+    postgresql_where=_REPAIRS,
+)
+
 
 @dataclass(frozen=True)
 class ComputeRow:
@@ -137,7 +146,7 @@ class MaterializeRow:
         writes_from: what is written are the rows of the snapshots `writes_from < s <= sequence_to`: where the online store lost
             some of what came before the interval, that too.
         watermark: the last tick in them.
-        server: the run of the online store's server that it was last planned on; None before that, and where it does not tell.
+        place: of the online store when it was last planned (`online.store.Place`); None before that.
     """
 
     id: int
@@ -150,7 +159,7 @@ class MaterializeRow:
     watermark: datetime
     state: State
     planned_at: datetime
-    server: str | None
+    place: str | None
     rows_accepted: int | None
     rows_rejected: int | None
     committed_at: datetime | None
@@ -219,11 +228,14 @@ class Ledger:
 
     def commit_compute(self, row: ComputeRow, snapshot_id: int, rows: int, at: datetime) -> None:
         """Note that a range of ticks is in the view's table."""
-        self._update(
-            COMPUTE,
-            row.id,
-            {"state": State.COMMITTED.value, "snapshot_id": snapshot_id, "rows": rows, "committed_at": to_micros(at)},
-        )
+        values = {
+            "state": State.COMMITTED.value,
+            "snapshot_id": snapshot_id,
+            "rows": rows,
+            "committed_at": to_micros(at),
+        }
+        with self._engine.begin() as connection:
+            connection.execute(COMPUTE.update().where(COMPUTE.c.id == row.id).values(values))
 
     def computes(self, view: str) -> list[ComputeRow]:
         """Return the view's compute rows in order of time."""
@@ -247,42 +259,68 @@ class Ledger:
             raise Terminal(f"the ledger did not keep the materialize row of {view} from {sequence_from}")
         return _materialize_row(row)
 
-    def plan_repair(self, last: MaterializeRow, lost_after: int, planned_at: datetime) -> MaterializeRow:
-        """Plan to write again, up to where `last` reached, what the snapshots after `lost_after` brought."""
+    def plan_repair(
+        self, last: MaterializeRow, lost_after: int, planned_at: datetime, *, newest: int
+    ) -> MaterializeRow | None:
+        """Plan to write again, up to where `last` reached, what the snapshots after `lost_after` brought.
+
+        An unfinished repair of the view is taken up, and made to reach as far.
+
+        Args:
+            last: the committed row that reaches furthest.
+            lost_after: up to this snapshot the store has everything.
+            planned_at: now.
+            newest: the greatest id of the view's rows that the caller has seen.
+
+        Returns:
+            The row; None if another row was planned meanwhile.
+        """
+        reach = {
+            "sequence_to": last.sequence_to,
+            "snapshot_id": last.snapshot_id,
+            "watermark": to_micros(last.watermark),
+        }
+        unfinished = (MATERIALIZE.c.project == self._project) & (MATERIALIZE.c.view == last.view) & _REPAIRS
+        with self._engine.begin() as connection:
+            ids = sa.select(sa.func.max(MATERIALIZE.c.id)).where(
+                MATERIALIZE.c.project == self._project, MATERIALIZE.c.view == last.view
+            )
+            if connection.execute(ids).scalar_one() > newest:
+                return None
+            connection.execute(
+                MATERIALIZE.update().where(unfinished, MATERIALIZE.c.sequence_to < last.sequence_to).values(reach)
+            )
         values = self._interval(
             last.view, Mode.REPAIR, lost_after, last.sequence_to, last.snapshot_id, last.watermark, planned_at
         )
-        with self._engine.begin() as connection:
-            query = MATERIALIZE.insert().values(values).returning(*MATERIALIZE.c)
-            return _materialize_row(connection.execute(query).mappings().one())
+        self._claim(MATERIALIZE, values)
+        row = self._one(sa.select(MATERIALIZE).where(unfinished))
+        return None if row is None else _materialize_row(row)
 
-    def start_writing(self, row: MaterializeRow, server: str | None, writes_from: int) -> None:
-        """Note that chunks are about to be written, to which run of the server, and from which snapshot on."""
-        values = {"state": State.WRITING.value, "server": server, "writes_from": writes_from}
-        self._update(MATERIALIZE, row.id, values, unless=State.COMMITTED)
+    def start_writing(self, row: MaterializeRow, place: str, writes_from: int) -> bool:
+        """Note that chunks are about to be written, where, and from which snapshot on at the latest.
 
-    def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> None:
-        """Note that what was written was read back."""
-        self._update(
-            MATERIALIZE,
-            row.id,
-            {
-                "state": State.VERIFIED.value,
-                "rows_accepted": accepted,
-                "rows_rejected": rejected,
-                "digest": digest,
-            },
-            unless=State.COMMITTED,
-        )
+        Returns:
+            Whether it is still to be written: not if somebody has committed it meanwhile.
+        """
+        earliest = sa.case((MATERIALIZE.c.writes_from < writes_from, MATERIALIZE.c.writes_from), else_=writes_from)
+        values = {"state": State.WRITING.value, "place": place, "writes_from": earliest}
+        return self._move(row, values, MATERIALIZE.c.state != State.COMMITTED.value)
 
-    def commit_materialize(self, row: MaterializeRow, at: datetime) -> None:
-        """Note that an interval is online."""
-        self._update(
-            MATERIALIZE,
-            row.id,
-            {"state": State.COMMITTED.value, "committed_at": to_micros(at)},
-            unless=State.COMMITTED,
-        )
+    def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> bool:
+        """Note that what was written was read back; return whether the row is still planned for the same place."""
+        values = {
+            "state": State.VERIFIED.value,
+            "rows_accepted": accepted,
+            "rows_rejected": rejected,
+            "digest": digest,
+        }
+        return self._move(row, values, (MATERIALIZE.c.state != State.COMMITTED.value) & _at(row))
+
+    def commit_materialize(self, row: MaterializeRow, at: datetime) -> bool:
+        """Note that an interval is online; return whether it was still the verified one, planned for the same place."""
+        values = {"state": State.COMMITTED.value, "committed_at": to_micros(at)}
+        return self._move(row, values, (MATERIALIZE.c.state == State.VERIFIED.value) & _at(row))
 
     def materializations(self, view: str) -> list[MaterializeRow]:
         """Return the view's materialize rows in the order in which they were planned."""
@@ -372,13 +410,15 @@ class Ledger:
             if "unique" not in str(refused.orig).lower():
                 raise Terminal(f"the ledger refused a row of {table.name}: {refused.orig}") from refused
 
-    def _update(self, table: sa.Table, row_id: int, values: Mapping[str, object], unless: State | None = None) -> None:
-        """Change a row; one that has reached the state `unless` meanwhile stays as it is."""
-        same = table.c.id == row_id
-        if unless is not None:
-            same &= table.c.state != unless.value
+    def _move(self, row: MaterializeRow, values: Mapping[str, object], where: sa.ColumnElement[bool]) -> bool:
+        """Change a materialize row if it is still as `where` says; return whether it was."""
         with self._engine.begin() as connection:
-            connection.execute(table.update().where(same).values(values))
+            same = MATERIALIZE.c.id == row.id
+            return connection.execute(MATERIALIZE.update().where(same, where).values(values)).rowcount > 0
+
+
+def _at(row: MaterializeRow) -> sa.ColumnElement[bool]:
+    return MATERIALIZE.c.place == row.place
 
 
 def _compute_row(row: sa.RowMapping) -> ComputeRow:
@@ -408,7 +448,7 @@ def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
         watermark=from_micros(row["watermark"]),
         state=State(row["state"]),
         planned_at=from_micros(row["planned_at"]),
-        server=row["server"],
+        place=row["place"],
         rows_accepted=row["rows_accepted"],
         rows_rejected=row["rows_rejected"],
         committed_at=None if row["committed_at"] is None else from_micros(row["committed_at"]),

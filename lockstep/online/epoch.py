@@ -13,7 +13,7 @@ import orjson
 import redis
 
 from lockstep.errors import SchemaDrift, Transient
-from lockstep.online.store import answering
+from lockstep.online.store import Place, answering
 
 _INCARNATION = "incarnation"
 _VIEW = "view:"
@@ -26,8 +26,14 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return ARGV[2]
 """
 _TRIES = 32
-# Snapshot ids need all 64 bits, which Redis's own JSON (doubles) does not have: the comparison is of the stored bytes.
+# Snapshot ids need all 64 bits, which Redis's own JSON (doubles) does not have: the comparison is of the stored bytes. ARGV[4] to
+# [6] are a place, if any: the store's name, its server's run and line of replication. -1: this is another.
 _REPLACE = """
+if ARGV[4] ~= '' and redis.call('HGET', KEYS[1], 'incarnation') ~= ARGV[4] then return -1 end
+if ARGV[5] ~= '' and not string.find(redis.call('INFO', 'server'), 'run_id:' .. ARGV[5], 1, true) then return -1 end
+if ARGV[6] ~= '' and not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. ARGV[6], 1, true) then
+  return -1
+end
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
@@ -123,33 +129,60 @@ class EpochStore:
         with answering():
             return parse(cast("dict[bytes, bytes]", self._redis.hgetall(self._key)))
 
-    def set_writing(self, view: str, mark: Mark) -> None:
-        """Say that chunks of an interval may be online from now on; nothing changes when it is committed already."""
-        self._update(view, lambda epoch: epoch if _covers(epoch.committed, mark) else ViewEpoch(epoch.committed, mark))
+    def set_writing(self, view: str, mark: Mark, at: Place | None = None) -> None:
+        """Say that chunks of an interval may be online from now on; nothing changes when it is committed already.
 
-    def set_committed(self, view: str, mark: Mark) -> bool:
+        Raises:
+            Transient: the store is not at the place `at` any more, if one is given.
+        """
+        self._update(
+            view, lambda epoch: epoch if _covers(epoch.committed, mark) else ViewEpoch(epoch.committed, mark), at
+        )
+
+    def set_committed(self, view: str, mark: Mark, at: Place | None = None) -> bool:
         """Say that all of an interval is online; return whether it is, or a newer one.
 
         It is not, and nothing is said, where the store does not know that the interval was being written: it has lost that, and
         so perhaps the rows. A commit that comes late, after that of a newer interval, changes nothing, nor does it end a newer
         interval's writing.
+
+        Raises:
+            Transient: the store is not at the place `at` any more, if one is given.
         """
-        return _covers(self._update(view, lambda epoch: _committed(epoch, mark)).committed, mark)
+        return _covers(self._update(view, lambda epoch: _committed(epoch, mark), at).committed, mark)
+
+    def acknowledge(self, view: str, seen: ViewEpoch, mark: Mark, at: Place) -> None:
+        """Say that all of an interval is online where the store still says `seen`, which is all there is to it.
+
+        Raises:
+            Transient: the store is not at the place `at` any more.
+        """
+        self._update(view, lambda epoch: ViewEpoch(mark, epoch.writing) if epoch == seen else epoch, at)
 
     def restore(self, view: str, epoch: ViewEpoch) -> None:
         """Set a view's state, whatever it was."""
         with answering():  # redis-py takes bytes as well as the text its annotations ask for
             self._redis.hset(self._key, _field(view), cast("str", _json(epoch)))
 
-    def _update(self, view: str, change: Callable[[ViewEpoch], ViewEpoch]) -> ViewEpoch:
+    def _update(self, view: str, change: Callable[[ViewEpoch], ViewEpoch], at: Place | None = None) -> ViewEpoch:
         field = _field(view)
+        place = (at.incarnation, at.run, at.line) if at else ("", "", "")
         with answering():
             for _ in range(_TRIES):
                 stored = cast("bytes | None", self._redis.hget(self._key, field))
                 before = _parse_view(field, stored)
                 after = change(before)
-                if after == before or self._redis.eval(_REPLACE, 1, self._key, field, stored or b"", _json(after)):
+                if after == before:
                     return after
+                arguments = (self._key, field, stored or b"", _json(after), *place)
+                done = cast("int", self._redis.eval(_REPLACE, 1, *arguments))
+                if done == 1:
+                    return after
+                if done == -1:
+                    raise Transient(
+                        f"the online store was flushed, restarted or failed over while {view} was brought online",
+                        hint="run the view's materialization again: what was lost is written again",
+                    )
         raise Transient(f"the epoch of {view} changed {_TRIES} times while it was to be set")
 
 

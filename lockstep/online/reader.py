@@ -10,9 +10,11 @@ Feast's status, which says PRESENT of both.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any, Literal, cast
 
 import redis.asyncio
@@ -26,6 +28,7 @@ from lockstep.online.layout import EntityKeys, decode_pair, field_of, fields_of,
 from lockstep.online.store import answering, connect_async, meaning
 from lockstep.online.values import decode_column
 from lockstep.settings import Settings
+from lockstep.views.declare import DataType
 
 Status = Literal["present", "missing", "stale"]
 Cells = Sequence[bytes | None]
@@ -84,6 +87,24 @@ class _Group:
     @cached_property
     def _around_key(self) -> tuple[bytes, bytes]:
         return b"*%d\r\n" % (2 + len(self.fields)) + _packed(b"HMGET"), _packed(*self.fields)
+
+    @cached_property
+    def _typed(self) -> Mapping[DataType, list[int]]:
+        places: dict[DataType, list[int]] = defaultdict(list)
+        for part in self.slices:
+            for place, column in enumerate(part.view.columns, part.start + 2):
+                places[column.dtype].append(place)
+        return places
+
+    def decode(self, cells: Sequence[Cells]) -> dict[int, list[Any]]:
+        """Return the values of the columns by their place among the fields; all columns of a type are decoded in one go."""
+        values: dict[int, list[Any]] = {}
+        rows = len(cells[0])
+        for dtype, places in self._typed.items():
+            decoded = decode_column(list(chain.from_iterable([cells[place] for place in places])), dtype)
+            for number, place in enumerate(places):
+                values[place] = decoded[number * rows : (number + 1) * rows]
+        return values
 
     def commands(self, keys: Iterable[bytes]) -> bytes:
         """Return an HMGET of the fields for each key, as Redis is sent them."""
@@ -172,12 +193,13 @@ class OnlineReader:
             stored = answers[start : start + len(wanted)]
             start += len(wanted)
             cells: list[Cells] = list(zip(*stored, strict=True)) or [()] * len(group.fields)
+            values = group.decode(cells)
             index = None
             if len(wanted) < len(rows):
                 places = {key: place for place, key in enumerate(wanted)}
                 index = [places[key] for key in rows]
             for part in group.slices:
-                views[part.view.name] = _view_rows(part, cells, index, times_us)
+                views[part.view.name] = _view_rows(part, cells, values, index, times_us)
         return Reading(before, after, {name: views[name] for name in self._plan.order})
 
     @staticmethod
@@ -226,16 +248,20 @@ async def _exchange(connection: AbstractConnection, message: bytes, answers: int
     return found
 
 
-def _view_rows(part: _Slice, cells: Sequence[Cells], index: Sequence[int] | None, times_us: Sequence[int]) -> ViewRows:
-    """Decode a view's columns, once per entity, and lay them out per request row."""
+def _view_rows(
+    part: _Slice,
+    cells: Sequence[Cells],
+    decoded: Mapping[int, list[Any]],
+    index: Sequence[int] | None,
+    times_us: Sequence[int],
+) -> ViewRows:
+    """Lay out what was read of a view's entities per request row."""
     view, start = part.view, part.start
     pairs = [
         _times(event, pair) if event is not None else (None, None)
         for event, pair in zip(cells[start], cells[start + 1], strict=True)
     ]
-    values = {
-        column.name: decode_column(cells[start + 2 + place], column.dtype) for place, column in enumerate(view.columns)
-    }
+    values = {column.name: decoded[place] for place, column in enumerate(view.columns, start + 2)}
     if index is not None:
         pairs = [pairs[row] for row in index]
         values = {name: [column[row] for row in index] for name, column in values.items()}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
@@ -67,19 +68,38 @@ def connect_async(settings: Settings) -> "redis.asyncio.Redis":
     )
 
 
-def server_run(redis: "redis.Redis") -> str | None:
-    """Return what names this run of the server and its line of replication; None where it does not tell.
+@dataclass(frozen=True)
+class Place:
+    """What has to stay the same for writes not to be lost: the store's name, the run of its server, its line of replication.
 
-    It is another one after a restart and after a failover: then writes may be lost.
+    A flush takes the name, a restart changes the run, a failover the run or the line. Run and line are "" where the server
+    does not tell them (no permission for INFO): then a restart goes unnoticed.
     """
-    try:
-        with answering():
-            server = cast("dict[str, Any]", redis.info("server"))
-            replication = cast("dict[str, Any]", redis.info("replication"))
-    except Terminal:  # INFO is not permitted
-        return None
-    parts = server.get("run_id"), replication.get("master_replid")
-    return f"{parts[0]}/{parts[1]}" if all(parts) else None
+
+    incarnation: str
+    run: str
+    line: str
+
+    @classmethod
+    def of(cls, text: str) -> "Place":
+        """Read what `str` wrote."""
+        return cls(*text.split("/"))
+
+    def __str__(self) -> str:
+        return f"{self.incarnation}/{self.run}/{self.line}"
+
+
+def place_of(redis: "redis.Redis", incarnation: str) -> Place:
+    """Return where writes go now, to the store of this name."""
+    with answering():
+        try:
+            info = {
+                **cast("dict[str, Any]", redis.info("server")),
+                **cast("dict[str, Any]", redis.info("replication")),
+            }
+        except exceptions.NoPermissionError:
+            info = {}
+    return Place(incarnation, info.get("run_id", ""), info.get("master_replid", ""))
 
 
 @contextmanager

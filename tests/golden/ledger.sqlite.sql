@@ -28,7 +28,7 @@ CREATE TABLE materialize (
 	state VARCHAR NOT NULL,
 	planned_at BIGINT NOT NULL,
 	planned_by VARCHAR NOT NULL,
-	server VARCHAR,
+	place VARCHAR,
 	rows_accepted BIGINT,
 	rows_rejected BIGINT,
 	digest VARCHAR,
@@ -36,6 +36,7 @@ CREATE TABLE materialize (
 	CONSTRAINT materialize_goes_forward CHECK (sequence_to > sequence_from)
 )
 CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, "view", sequence_from) WHERE mode = 'interval'
+CREATE UNIQUE INDEX materialize_repairs_once ON materialize (project, "view") WHERE mode = 'repair' AND state != 'committed'
 CREATE TABLE store (
 	project VARCHAR NOT NULL,
 	incarnation VARCHAR NOT NULL,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pyarrow as pa
@@ -15,11 +16,11 @@ from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
 from lockstep.materialize import interval
-from lockstep.materialize.interval import Chunk, ChunkWritten, Diagnosis, Materializer
+from lockstep.materialize.interval import Chunk, Diagnosis, Materializer
 from lockstep.materialize.ledger import Ledger, Mode, State
 from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.reader import read_online
-from lockstep.online.store import connect
+from lockstep.online.store import Place, connect
 from lockstep.online.writer import add_digests
 from lockstep.settings import Settings
 from lockstep.views import Entity, Source, count, days, hours, soft, windowed_view
@@ -51,9 +52,14 @@ CONTRACT = FeatureContract(
 
 
 @pytest.fixture
-def online(settings: Settings) -> Iterator[Settings]:
-    with LocalRedis(settings.home) as server:
-        yield server.settings(settings)
+def server(settings: Settings) -> Iterator[LocalRedis]:
+    with LocalRedis(settings.home) as running:
+        yield running
+
+
+@pytest.fixture
+def online(settings: Settings, server: LocalRedis) -> Settings:
+    return server.settings(settings)
 
 
 @pytest.fixture
@@ -186,10 +192,10 @@ def test_a_crash_between_the_two_commits_is_healed_by_a_run_with_nothing_new(lak
 def test_an_interval_that_lost_keys_on_the_way_is_not_committed(lake, spend) -> None:
     tick(lake, 0, c1=1, c2=2)
     plan = spend.plan()
-    spend.write(plan.interval, Chunk(0, 1))
+    written = spend.write(plan.interval, Chunk(0, 1))
     with pytest.raises(VerificationFailed, match="2 keys in the lake, 1 accepted"):
-        spend.verify(plan.interval, [ChunkWritten(1, 0, "")])
-    with pytest.raises(VerificationFailed, match="not verified"):
+        spend.verify(plan.interval, [replace(written, accepted=1)])
+    with pytest.raises(Transient, match="being written anew"):
         spend.commit(plan.interval)
 
 
@@ -211,6 +217,12 @@ def contents(store: "redis.Redis") -> dict[bytes, dict[bytes, bytes]]:
 
 def epoch(store: "redis.Redis") -> ViewEpoch:
     return EpochStore(store, "test").read().views.get("spend", ViewEpoch())
+
+
+def move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the store look as if its server were another one."""
+    told = interval.place_of
+    monkeypatch.setattr(interval, "place_of", lambda *given: replace(told(*given), run="", line=""))
 
 
 @pytest.fixture
@@ -267,23 +279,23 @@ def test_a_store_flushed_while_an_interval_is_written_has_it_all_in_the_end(
     written = spend.write(plan.interval, plan.chunks[0])
     if moment == "written":
         store.flushall()
-        with pytest.raises(VerificationFailed, match="read back differ"):
+    if moment in {"planned", "written"}:
+        with pytest.raises(Transient, match="interval 4 of spend was written to a store that was lost"):
             spend.verify(plan.interval, [written])
-        spend.run()
+        assert spend.run().id == plan.interval
     else:
         spend.verify(plan.interval, [written])
-        if moment == "verified":
-            store.flushall()
-        if moment == "committed":
-            said = Ledger.commit_materialize
-            monkeypatch.setattr(Ledger, "commit_materialize", lambda *given: (said(*given), store.flushall()))
-            with pytest.raises(Transient, match="lost what interval 4 of spend wrote"):
-                spend.commit(plan.interval)
-            assert epoch(store) == ViewEpoch()
-            monkeypatch.undo()
-            assert spend.run().mode is Mode.REPAIR
-        else:
+    if moment == "verified":
+        store.flushall()
+        spend.commit(plan.interval)
+    if moment == "committed":
+        said = Ledger.commit_materialize
+        monkeypatch.setattr(Ledger, "commit_materialize", lambda *given: (said(*given), store.flushall())[0])
+        with pytest.raises(Transient, match="interval 4 of spend was written to a store that was lost"):
             spend.commit(plan.interval)
+        assert epoch(store) == ViewEpoch()
+        monkeypatch.undo()
+        assert spend.run().mode is Mode.REPAIR
     assert served(online, 1, 2, 3) == [5, 7, 3]
     assert spend.run() is None
 
@@ -314,7 +326,7 @@ def test_a_server_that_was_restarted_while_an_interval_was_written_gets_it_again
     store.flushall()
     for key, value in held.items():  # the epoch hash reached the disk, the row did not
         store.restore(key, 0, value)
-    monkeypatch.setattr("lockstep.materialize.interval.server_run", lambda _: "another/run")
+    move(monkeypatch)
     spend.commit(plan.interval)
     assert len(contents(store)) == 1
 
@@ -327,7 +339,7 @@ def test_a_commit_that_was_not_told_is_not_believed_of_another_run_of_the_server
         crash.setattr(EpochStore, "set_committed", lambda *_: False)
         with pytest.raises(Transient):
             spend.run()
-    monkeypatch.setattr("lockstep.materialize.interval.server_run", lambda _: "another/run")
+    move(monkeypatch)
     done = spend.run()
     assert (done.mode, done.writes_from) == (Mode.REPAIR, 0)
 
@@ -372,6 +384,132 @@ def test_a_diagnosis_names_what_is_unfinished_lost_or_foreign(lake, spend, store
     assert behind.startswith("the store shows interval none, the ledger committed 3")
 
 
+@pytest.fixture
+def other(online, lake, store) -> Materializer:
+    """Another view of the same store."""
+    view = replace(SPEND, name="other")
+    lake.ensure_table("other", view.schema, "event_timestamp")
+    at = {TICK: str(to_micros(T))}
+    row = {"card": 1, "nb_1d": 1, "event_timestamp": T, "created_timestamp": T}
+    lake.append("other", pa.Table.from_pylist([row], view.schema), at)
+    return Materializer(online, lake, Ledger.open(online, "test"), store, "test", view)
+
+
+@pytest.mark.parametrize("moment", ["_lost_after", "_claim"])
+def test_a_store_that_another_view_named_anew_under_a_plan_is_not_taken_for_the_old_one(
+    lake, spend, other, store, rows, online, monkeypatch, moment: str
+) -> None:
+    tick(lake, 3, c2=7)
+    step = getattr(spend, moment)
+
+    def overtaken(*given: object) -> object:
+        found = step(*given)
+        store.flushall()
+        other.run()
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(spend, moment, overtaken)
+        with pytest.raises(Transient, match="flushed, restarted or failed over"):
+            spend.run()
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 7, 3]
+    assert spend.diagnose().problems == other.diagnose().problems == ()
+
+
+def test_a_commit_that_is_tried_again_after_a_flush_says_nothing_to_the_new_store(
+    lake, spend, store, rows, online
+) -> None:
+    tick(lake, 3, c2=7)
+    done = spend.run()
+    store.flushall()
+    tick(lake, 4, c3=9)
+    spend.plan()
+    with pytest.raises(Transient, match="flushed"):
+        spend.commit(done.id)
+    assert epoch(store).committed is None
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 7, 9]
+
+
+def test_a_chunk_that_was_written_before_another_run_planned_anew_is_not_counted(
+    lake, spend, store, rows, monkeypatch
+) -> None:
+    tick(lake, 3, c1=7, c2=8)
+    plan = spend.plan(chunks=2)
+    early = spend.write(plan.interval, plan.chunks[0])
+    move(monkeypatch)
+    spend.plan(chunks=2)
+    late = spend.write(plan.interval, plan.chunks[1])
+    with pytest.raises(Transient, match="interval 4 of spend was written to a store that was lost"):
+        spend.verify(plan.interval, [early, late])
+
+
+def test_a_repair_that_is_not_finished_is_taken_up_and_there_is_one(lake, spend, store, rows, online) -> None:
+    store.flushall()
+    first = spend.plan()
+    assert spend.plan().interval == first.interval
+    store.flushall()
+    assert spend.run().id == first.interval
+    assert contents(store) == rows
+
+
+def test_a_repair_gives_way_to_an_interval_that_was_planned_meanwhile(
+    online, lake, spend, store, rows, monkeypatch
+) -> None:
+    store.flushall()
+    claim = spend._claim
+    second = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
+
+    def overtaken(*given: object) -> object:
+        found = claim(*given)
+        monkeypatch.undo()
+        tick(lake, 3, c2=7)
+        second.plan()
+        return found
+
+    monkeypatch.setattr(spend, "_claim", overtaken)
+    done = spend.run()
+    assert (done.mode, done.id, done.writes_from) == (Mode.INTERVAL, 4, 0)
+    assert served(online, 1, 2, 3) == [5, 7, 3]
+
+
+@pytest.mark.parametrize("committing", [False, True], ids=["before the commit", "during the commit"])
+def test_what_a_restarted_server_lost_is_written_again(
+    online, server, lake, spend, store, monkeypatch, committing: bool
+) -> None:
+    tick(lake, 0, c1=1, c2=2)
+    spend.run()
+    tick(lake, 1, c1=5)
+    plan = spend.plan()
+    store.save()  # the epoch hash says `writing`; what follows is not on the disk
+    spend.verify(plan.interval, [spend.write(plan.interval, plan.chunks[0])])
+
+    def restart() -> None:
+        server.stop()
+        again.start()
+        assert again.port == online.redis_port
+
+    again = LocalRedis(online.home, online.redis_port)
+    try:
+        if committing:
+            said = Ledger.commit_materialize
+            monkeypatch.setattr(Ledger, "commit_materialize", lambda *given: (said(*given), restart())[0])
+            with pytest.raises(Transient):
+                spend.commit(plan.interval)
+            monkeypatch.undo()
+            assert served(online, 1, 2) == [1, 2]
+            assert spend.run().mode is Mode.REPAIR
+        else:
+            restart()
+            assert served(online, 1, 2) == [1, 2]
+            spend.commit(plan.interval)
+        assert served(online, 1, 2) == [5, 2]
+        assert spend.diagnose().problems == ()
+    finally:
+        again.stop()
+
+
 def test_a_store_of_another_ledger_is_refused(lake, spend, store, rows) -> None:
     store.hset("lockstep:epoch:test", "incarnation", "f" * 32)
     with pytest.raises(LostStore, match="not the one that was written to"):
@@ -383,8 +521,8 @@ def test_a_store_that_loses_every_write_is_given_up(lake, spend, store, monkeypa
     plan = spend.plan()
     spend.verify(plan.interval, [spend.write(plan.interval, plan.chunks[0])])
     runs = iter(range(100))
-    monkeypatch.setattr("lockstep.materialize.interval.server_run", lambda _: f"run {next(runs)}")
-    with pytest.raises(Transient, match="lost what interval 1 of spend wrote"):
+    monkeypatch.setattr(interval, "place_of", lambda _, name: Place(name, f"run {next(runs)}", ""))
+    with pytest.raises(Transient, match="interval 1 of spend was written to a store that was lost"):
         spend.commit(plan.interval)
 
 

@@ -38,8 +38,11 @@ def test_an_interval_moves_through_its_states(ledger) -> None:
     row = ledger.plan_materialize("spend", 0, 4, snapshot_id=77, watermark=T, planned_at=T)
     assert row.state is State.PLANNED
     ledger.start_writing(row, "run", 0)
-    ledger.verify(row, 8, 2, "abc")
-    ledger.commit_materialize(row, T + HOUR)
+    assert not ledger.verify(row, 8, 2, "abc"), "it was planned for no place when it was read"
+    row = ledger.materialization(row.id)
+    assert ledger.verify(row, 8, 2, "abc")
+    assert ledger.commit_materialize(row, T + HOUR)
+    assert not ledger.start_writing(row, "run", 0)
     done = ledger.materialization(row.id)
     assert (done.state, done.rows_accepted, done.rows_rejected, done.committed_at) == (State.COMMITTED, 8, 2, T + HOUR)
     assert (done.snapshot_id, done.watermark) == (77, T)

@@ -126,18 +126,18 @@ class ChangingConnection:
     socket_timeout = None
 
     def __init__(self, connection: Any, intruder: tuple[bytes, ...]) -> None:
-        self._connection, self._intruder, self._read = connection, intruder, 0
+        self.inner, self._intruder, self._read = connection, intruder, 0
 
     async def send_packed_command(self, message: bytes) -> None:
-        first, hmget, rest = message.partition(b"*5\r\n$5\r\nHMGET")
-        intruder = b"".join(self._connection.pack_command(*self._intruder))
-        await self._connection.send_packed_command(first + intruder + hmget + rest)
+        second = message.index(b"*", 1)
+        intruder = b"".join(self.inner.pack_command(*self._intruder))
+        await self.inner.send_packed_command(message[:second] + intruder + message[second:])
 
     async def read_response(self) -> Any:
         self._read += 1
         if self._read == 2:
-            await self._connection.read_response()
-        return await self._connection.read_response()
+            await self.inner.read_response()
+        return await self.inner.read_response()
 
 
 class ChangingStore:
@@ -151,7 +151,7 @@ class ChangingStore:
         return ChangingConnection(await self._pool.get_connection(), self._intruder)
 
     async def release(self, changing: ChangingConnection) -> None:
-        await self._pool.release(changing._connection)
+        await self._pool.release(changing.inner)
 
 
 def test_a_commit_between_the_two_epoch_readings_shows_in_their_difference(
