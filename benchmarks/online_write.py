@@ -116,9 +116,9 @@ def feast_writer(port: int) -> Write:
     return write
 
 
-def commands(rows: pa.Table) -> Iterator[tuple[bytes, int]]:
+def commands(rows: pa.Table, view: View = VIEW) -> Iterator[tuple[bytes, int]]:
     """Yield our commands for each batch as the bytes of the Redis protocol, and how many they are."""
-    layout = RowLayout(PROJECT, VIEW)
+    layout = RowLayout(PROJECT, view)
     sha = hashlib.sha1(COMPARE_AND_SET.encode(), usedforsecurity=False).hexdigest().encode()
     for start in range(0, rows.num_rows, BATCH_ROWS):
         encoded = layout.encode(rows.slice(start, BATCH_ROWS))
