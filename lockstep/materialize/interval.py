@@ -17,7 +17,6 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -38,6 +37,10 @@ from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredVie
 SAMPLE = 1_000
 _TRIES = 3
 _PART_ROWS = 50_000
+
+
+class _Overtaken(Exception):
+    """Another run came between reading the ledger and writing it: what there is to do has to be looked at anew."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,15 @@ class Materializer:
             raise BadInput(f"an interval has at least one chunk, not {chunks}")
         check_store(self._store)
         for _ in range(_TRIES):
-            if (planned := self._plan(everything=everything)) is not None:
-                return self._divided(planned, chunks)
+            try:
+                row = self._plan(everything=everything)
+            except _Overtaken:
+                continue
+            return self._divided(row, chunks) if row else Plan(None, ())
         raise Transient(f"others plan {self._view.name} at the same time, again and again", hint="try again")
 
-    def _plan(self, *, everything: bool) -> "MaterializeRow | Literal[False] | None":
-        """Return the row to write, False where nothing is new, None where another run came between."""
+    def _plan(self, *, everything: bool) -> MaterializeRow | None:
+        """Return the row to write; None where nothing is new."""
         # In this order: whatever is lost, said or planned from here on is found out by whoever comes later.
         place = place_of(self._store, self._own_store())
         epoch = self._epochs.read().views.get(self._view.name, ViewEpoch())
@@ -153,18 +159,16 @@ class Materializer:
             now = self._settings.clock.now()
             row = self._ledger.plan_repair(furthest, lost_after, now, newest=rows[-1].id)
             if row is None:
-                return None
+                raise _Overtaken
         if row is None:
-            return False
+            return None
         writes_from = row.writes_from if lost_after is None else min(row.writes_from, lost_after)
         if not self._ledger.start_writing(row, str(place), writes_from):
-            return None
+            raise _Overtaken
         self._epochs.set_writing(self._view.name, _mark(row), place)
         return self._ledger.materialization(row.id)
 
-    def _divided(self, row: "MaterializeRow | Literal[False]", chunks: int) -> Plan:
-        if row is False:
-            return Plan(None, ())
+    def _divided(self, row: MaterializeRow, chunks: int) -> Plan:
         files = self._lake.files_added(self._view.table, row.writes_from, row.sequence_to)
         of = max(chunks, -(-sum(file.rows for file in files) // self._settings.materialize_rows))
         return Plan(row.id, tuple(Chunk(index, of) for index in range(of)))
