@@ -32,6 +32,8 @@ def ledger_ddl(dialect: str) -> str:
         f"{dialect}://", lambda sql, *_, **__: statements.append(str(sql.compile(dialect=engine.dialect)))
     )
     METADATA.create_all(engine, checkfirst=False)
+    # A table's indexes are a set: theirs is any order.
+    statements.sort(key=lambda sql: sql if " INDEX " in sql else "")
     return "\n".join(line.rstrip() for line in "\n".join(statements).splitlines() if line.strip()) + "\n"
 
 

@@ -15,7 +15,6 @@ CREATE TABLE compute (
 	PRIMARY KEY (id),
 	CONSTRAINT compute_goes_forward CHECK (tick_to > tick_from)
 )
-CREATE UNIQUE INDEX compute_tiles_time ON compute (project, view, tick_from) WHERE mode IN ('bootstrap', 'live')
 CREATE TABLE materialize (
 	id SERIAL NOT NULL,
 	project VARCHAR NOT NULL,
@@ -37,8 +36,6 @@ CREATE TABLE materialize (
 	PRIMARY KEY (id),
 	CONSTRAINT materialize_goes_forward CHECK (sequence_to > sequence_from)
 )
-CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, view, sequence_from) WHERE mode = 'interval'
-CREATE UNIQUE INDEX materialize_repairs_once ON materialize (project, view) WHERE mode = 'repair' AND state != 'committed'
 CREATE TABLE store (
 	project VARCHAR NOT NULL,
 	incarnation VARCHAR NOT NULL,
@@ -47,3 +44,6 @@ CREATE TABLE store (
 	PRIMARY KEY (project, incarnation),
 	CONSTRAINT store_has_one_successor UNIQUE (project, follows)
 )
+CREATE UNIQUE INDEX compute_tiles_time ON compute (project, view, tick_from) WHERE mode IN ('bootstrap', 'live')
+CREATE UNIQUE INDEX materialize_repairs_once ON materialize (project, view) WHERE mode = 'repair' AND state != 'committed'
+CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, view, sequence_from) WHERE mode = 'interval'

@@ -9,7 +9,7 @@ import redis
 import redis.asyncio
 from stored_rows import HOUR_US, NOON_US, PROJECT, key_of, make_contract, make_rows, make_view, write_as_feast
 
-from lockstep.errors import BadInput, NotYetSupported, SchemaDrift
+from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Terminal, Transient
 from lockstep.local import LocalRedis
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.layout import event_field, field_of
@@ -129,6 +129,7 @@ class ChangingConnection:
         self.inner, self._intruder, self._read = connection, intruder, 0
 
     async def send_packed_command(self, message: bytes) -> None:
+        self._read = 0
         second = message.index(b"*", 1)
         intruder = b"".join(self.inner.pack_command(*self._intruder))
         await self.inner.send_packed_command(message[:second] + intruder + message[second:])
@@ -233,6 +234,52 @@ def test_a_read_that_was_given_up_does_not_answer_the_next_one(store: redis.Redi
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.02):
                     await reader.read({"customer_id": [1]}, [NOON_US])
+            return (await reader.read({"customer_id": [2]}, [NOON_US])).views["spend"].values["n"]
+
+    assert asyncio.run(read()) == [20]
+
+
+def test_connections_that_the_server_closed_are_replaced_without_a_failure(
+    store: redis.Redis, store_settings: Settings
+) -> None:
+    write_rows(store, PROJECT, SPEND, make_rows(SPEND, *[(k, k * 10, 0.5, NOON_US, 5) for k in range(3)]))
+
+    async def read() -> list[list[Any]]:
+        async with connect_async(store_settings) as client:
+            reader = OnlineReader(client, ReadPlan.compile(make_contract(SPEND)))
+            found: list[list[Any]] = []
+            for _ in range(2):
+                readings = await asyncio.gather(*[reader.read({"customer_id": [k]}, [NOON_US]) for k in range(3)])
+                found.append([reading.views["spend"].values["n"][0] for reading in readings])
+                assert store.execute_command("CLIENT", "KILL", "TYPE", "normal") == 3
+            return found
+
+    assert asyncio.run(read()) == [[0, 10, 20]] * 2
+
+
+def test_a_store_that_does_not_answer_in_time_is_transient(store: redis.Redis, server: LocalRedis) -> None:
+    async def read() -> None:
+        async with redis.asyncio.Redis(port=server.port, socket_timeout=0.05) as client:
+            reader = OnlineReader(client, ReadPlan.compile(make_contract(SPEND)))
+            await reader.read({"customer_id": [1]}, [NOON_US])
+            store.execute_command("CLIENT", "PAUSE", 150)
+            with pytest.raises(Transient, match=r"0 of 3 answers came in 0\.05 s"):
+                await reader.read({"customer_id": [1]}, [NOON_US])
+
+    asyncio.run(read())
+
+
+def test_a_refused_command_does_not_shift_the_answers_of_the_next_read(
+    store: redis.Redis, store_settings: Settings
+) -> None:
+    write_rows(store, PROJECT, SPEND, make_rows(SPEND, (2, 20, 0.5, NOON_US, 5)))
+    store.set(key_of(SPEND, 1), "no hash")
+
+    async def read() -> list[Any]:
+        async with connect_async(store_settings) as client:
+            reader = OnlineReader(client, ReadPlan.compile(make_contract(SPEND)))
+            with pytest.raises(Terminal, match="wrong kind of value"):
+                await reader.read({"customer_id": [1, 2]}, [NOON_US] * 2)
             return (await reader.read({"customer_id": [2]}, [NOON_US])).views["spend"].values["n"]
 
     assert asyncio.run(read()) == [20]

@@ -12,7 +12,7 @@ from stored_rows import NOON_US, make_view
 
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift
 from lockstep.online.layout import EntityKeys, decode_event, decode_pair, encode_events, require_distinct
-from lockstep.online.values import decode_value, decode_varint, encode_column, encode_varints
+from lockstep.online.values import decode_column, decode_value, decode_varint, encode_column, encode_varints
 from lockstep.views.declare import ARROW_TYPES, DataType
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -65,6 +65,12 @@ def test_null_is_no_bytes_and_a_field_that_is_not_there_is_null(dtype: DataType)
     assert encode_column(pa.array([None, None], ARROW_TYPES[dtype]), dtype) == [b"", b""]
     assert decode_value(b"", dtype) is None
     assert decode_value(None, dtype) is None
+
+
+@given(st.lists(st.none() | INT64 | st.integers(0, 1 << 15)), st.lists(st.none() | st.text(max_size=200)))
+def test_a_column_is_read_in_its_order_with_nulls_in_their_places(numbers: list[Any], texts: list[Any]) -> None:
+    assert decode_column(encode_column(pa.array(numbers, pa.int64()), "int64"), "int64") == numbers
+    assert decode_column(encode_column(pa.array(texts, pa.string()), "string"), "string") == texts
 
 
 def test_nan_is_stored_as_null_and_its_neighbours_are_not() -> None:
