@@ -26,7 +26,7 @@ from lockstep.contract import Column, View
 from lockstep.local.redis import LocalRedis
 from lockstep.online.layout import RowLayout, pair_field
 from lockstep.online.store import connect
-from lockstep.online.writer import BATCH_ROWS, COMPARE_AND_SET, write_rows
+from lockstep.online.writer import BATCH_ROWS, COMPARE_AND_SET, script_calls, write_rows
 from lockstep.settings import Settings
 
 with warnings.catch_warnings():
@@ -116,27 +116,28 @@ def feast_writer(port: int) -> Write:
     return write
 
 
-def commands(rows: pa.Table, view: View = VIEW) -> Iterator[tuple[bytes, int]]:
-    """Yield our commands for each batch as the bytes of the Redis protocol, and how many they are."""
+def commands(rows: pa.Table, view: View = VIEW) -> Iterator[tuple[bytes, bytes]]:
+    """Yield our commands for each batch as the bytes of the Redis protocol, and the answer where all rows are accepted."""
     layout = RowLayout(PROJECT, view)
     sha = hashlib.sha1(COMPARE_AND_SET.encode(), usedforsecurity=False).hexdigest().encode()
     for start in range(0, rows.num_rows, BATCH_ROWS):
         encoded = layout.encode(rows.slice(start, BATCH_ROWS))
-        batch = bytearray()
-        for key, arguments in zip(encoded.keys, encoded.arguments(), strict=True):
-            parts = (b"EVALSHA", sha, b"1", key, *arguments)
+        batch, rows_of_calls = bytearray(), list[int]()
+        for count, *arguments in script_calls(encoded):
+            parts = (b"EVALSHA", sha, b"%d" % count, *arguments)
             batch += b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-        yield bytes(batch), len(encoded.keys)
+            rows_of_calls.append(count)
+        yield bytes(batch), b"".join(b":%d\r\n" % count for count in rows_of_calls)
 
 
-def send(connection: socket.socket, batches: list[tuple[bytes, int]]) -> None:
-    """Send each batch and wait until all its rows are answered with 1: accepted."""
-    for batch, count in batches:
+def send(connection: socket.socket, batches: list[tuple[bytes, bytes]]) -> None:
+    """Send each batch and wait until all its rows are accepted."""
+    for batch, accepted in batches:
         connection.sendall(batch)
         answered = bytearray()
-        while len(answered) < 4 * count and (received := connection.recv(1 << 16)):
+        while len(answered) < len(accepted) and (received := connection.recv(1 << 16)):
             answered += received
-        if answered != b":1\r\n" * count:
+        if answered != accepted:
             raise click.ClickException(f"the server refused a row: {bytes(answered[:200])!r}")
 
 

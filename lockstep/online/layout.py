@@ -14,7 +14,7 @@ Feast: `infra/online_stores/redis.py`, `infra/online_stores/helpers.py`, `infra/
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -164,7 +164,7 @@ class EncodedRows:
     columns: list[list[bytes]]
     pairs: list[tuple[int, int]]
 
-    def arguments(self) -> Iterable[tuple[bytes, ...]]:
+    def arguments(self) -> Iterator[tuple[bytes, ...]]:
         """Yield each row as HSET takes it: field, value, field, value and so on."""
         named = zip(self.fields, self.columns, strict=True)
         return zip(*chain.from_iterable((repeat(field, len(column)), column) for field, column in named), strict=True)
