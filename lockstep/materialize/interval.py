@@ -24,7 +24,7 @@ import redis
 
 from lockstep.clock import from_micros, to_micros
 from lockstep.contract import stored_view
-from lockstep.errors import BadInput, LostStore, Transient, VerificationFailed
+from lockstep.errors import BadInput, LostStore, NotYetSupported, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
@@ -153,7 +153,11 @@ class Materializer:
         reached = max((r.sequence_to for r in committed), default=0)
         # An interval that was overtaken by others heals nothing.
         row = next((r for r in rows if r.state is not State.COMMITTED and r.sequence_to >= reached), None)
-        row = row or self._claim(reached, committed)
+        try:
+            row = row or self._claim(reached, committed)
+        except NotYetSupported:
+            if lost_after is None:
+                raise  # else what was online already comes first; the next run says it
         if row is None and lost_after is not None:
             furthest = max(committed, key=lambda r: r.sequence_to)
             now = self._settings.clock.now()

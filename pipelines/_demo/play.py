@@ -74,7 +74,7 @@ class Demo:
     scenario: Scenario
     scale: Scale = Scale()
     seconds: dict[str, float] = field(default_factory=dict[str, float])
-    _computed: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    _computed: dict[str, datetime] = field(default_factory=dict[str, datetime], init=False)
 
     def run(self) -> dict[str, Any]:
         """Run the loop; return what `report.json` holds.

@@ -11,7 +11,7 @@ import redis
 
 from lockstep.clock import parse_time, to_micros
 from lockstep.contract import FeatureContract, TrainingCut, stored_view
-from lockstep.errors import BadInput, LostStore, Transient, VerificationFailed
+from lockstep.errors import BadInput, LostStore, NotYetSupported, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
@@ -443,6 +443,17 @@ def test_a_chunk_that_was_written_before_another_run_planned_anew_is_not_counted
     late = spend.write(plan.interval, plan.chunks[1])
     with pytest.raises(Transient, match="interval 4 of spend was written to a store that was lost"):
         spend.verify(plan.interval, [early, late])
+
+
+def test_what_was_online_is_filled_again_though_the_next_snapshot_cannot_be_brought_online(
+    lake, spend, store, rows
+) -> None:
+    lake.table("spend").delete("card = 1")
+    store.flushall()
+    assert spend.run().mode is Mode.REPAIR
+    assert contents(store) == rows
+    with pytest.raises(NotYetSupported, match="only appends and compactions"):
+        spend.run()
 
 
 def test_a_repair_that_is_not_finished_is_taken_up_and_there_is_one(lake, spend, store, rows, online) -> None:
