@@ -314,9 +314,8 @@ class Materializer:
         furthest = max(committed, key=lambda r: r.sequence_to)
         read, differing, first = self._read_back(replace(furthest, writes_from=0), one_of)
         if differing:
-            problems.append(
-                f"{differing} of {read} keys are not as in the lake, first {first}: `lockstep repair {self._view.name}`"
-            )
+            mended = "" if problems else f": `lockstep repair {self._view.name}`"  # else what is said above mends it
+            problems.append(f"{differing} of {read} keys are not as in the lake, first {first}{mended}")
         return Diagnosis(self._view.name, read, differing, tuple(problems))
 
     def _write_and_verify(self, interval: int, chunks: Sequence[Chunk]) -> None:
