@@ -8,11 +8,7 @@ the materialization without imports, peak memory is the whole process's. What is
 
 import hashlib
 import json
-import resource
 import socket
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -26,6 +22,7 @@ import click
 import numpy as np
 import pyarrow as pa
 
+from benchmarks._process import ENGINES, headings, in_process, medians, timed
 from benchmarks._table import show
 from benchmarks.online_write import PROJECT, commands, send
 from lockstep.clock import from_micros
@@ -44,7 +41,6 @@ from lockstep.views import Entity, LatestView, Source, hours, latest_view, soft
 NAME = "card_state"
 START_US = 1_527_854_400_000_000  # 2018-06-01T12:00:00Z
 TIME = pa.timestamp("us", tz="UTC")
-ENGINES = ("ours", "peer", "limit")
 
 
 @dataclass(frozen=True)
@@ -147,14 +143,7 @@ def limit(case: Case, settings: Settings) -> Callable[[], object]:
 def measure(engine: str, case: Case, settings: Settings) -> dict[str, Any]:
     """Materialize once in this process, and say what it took."""
     run = {"ours": ours, "peer": peer, "limit": limit}[engine](case, settings)
-    used, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    run()
-    wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "wall_s": wall,
-        "cpu_s": after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime,
-        "peak_mib": after.ru_maxrss / 1024,
-    }
+    return timed(run)[1]
 
 
 def digest(settings: Settings) -> str:
@@ -184,15 +173,12 @@ def run_case(name: str, case: Case, repeats: int, *, quick: bool) -> dict[str, A
                 with LocalRedis(home) as server:
                     settings = server.settings(Settings(home=home, ledger_url=ledger).resolved())
                     arguments = [engine, "--case", name, *(["--quick"] if quick else [])]
-                    measured[engine].append(in_process(arguments, settings))
+                    arguments += ["--settings", settings.model_dump_json()]
+                    measured[engine].append(in_process("benchmarks.materialize", arguments))
                     digests.add(digest(settings))
     if len(digests) != 1:
         raise click.ClickException(f"{name}: what is stored differs between ours, the peer and the limit")
-    figures = {
-        f"{engine}_{figure}": round(statistics.median(run[figure] for run in runs), 3)
-        for engine, runs in measured.items()
-        for figure in ("cpu_s", "wall_s", "peak_mib")
-    }
+    figures = medians(measured)
     return {
         "case": name,
         "rows": case.entities,
@@ -202,24 +188,14 @@ def run_case(name: str, case: Case, repeats: int, *, quick: bool) -> dict[str, A
     }
 
 
-def in_process(arguments: list[str], settings: Settings) -> dict[str, Any]:
-    """Run one measurement as a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.materialize", "--engine", *arguments]
-    command += ["--settings", settings.model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"{' '.join(arguments)} failed: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 HEADINGS = {
     "case": "materialize",
     "rows": "rows",
-    **{f"{engine}_cpu_s": f"CPU s: {engine}" if engine == "ours" else engine for engine in ENGINES},
+    **headings("cpu_s", "CPU s"),
     "ratio": "peer/ours",
-    **{f"{engine}_wall_s": f"wall s: {engine}" if engine == "ours" else engine for engine in ENGINES},
+    **headings("wall_s", "wall s"),
     "ratio_limit": "limit/ours",
-    **{f"{engine}_peak_mib": f"peak MiB: {engine}" if engine == "ours" else engine for engine in ENGINES},
+    **headings("peak_mib", "peak MiB"),
 }
 
 

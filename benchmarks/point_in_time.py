@@ -8,12 +8,7 @@ wall and CPU seconds are of the retrieval, without imports and opening the store
 
 import hashlib
 import json
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks._process import ENGINES, headings, in_process, medians, timed
 from benchmarks._table import show
 from lockstep.lake import Lake
 from lockstep.settings import Settings
@@ -72,7 +68,6 @@ QUICK = {
     "sparse": Case(spine=20_000, views=3, keys=10_000, each=10),
     "dense": Case(spine=20_000, views=1, keys=300, each=300, ttl=30),
 }
-ENGINES = ("ours", "peer", "limit")
 
 
 def make_rows(case: Case, seed: int) -> pa.Table:
@@ -229,15 +224,8 @@ def measure(engine: str, name: str, home: Path, *, quick: bool) -> dict[str, Any
     """Retrieve once in this process, and say what it took."""
     case = (QUICK if quick else CASES)[name]
     run = by_hand(case, home) if engine == "limit" else through_feast(case, home, engine)
-    used, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    found = run()
-    wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "wall_s": wall,
-        "cpu_s": after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime,
-        "peak_mib": after.ru_maxrss / 1024,
-        "digest": digest(case, found),
-    }
+    found, took = timed(run)
+    return {**took, "digest": digest(case, found)}
 
 
 def run_case(name: str, case: Case, repeats: int, *, quick: bool) -> dict[str, Any]:
@@ -249,15 +237,11 @@ def run_case(name: str, case: Case, repeats: int, *, quick: bool) -> dict[str, A
             for engine in ENGINES:
                 if engine != "peer" or number < case.peer_repeats:
                     arguments = [engine, "--case", name, "--home", home, *(["--quick"] if quick else [])]
-                    measured[engine].append(in_process(arguments))
+                    measured[engine].append(in_process("benchmarks.point_in_time", arguments))
     digests = {run["digest"] for runs in measured.values() for run in runs}
     if len(digests) != 1:
         raise click.ClickException(f"{name}: the answers differ between ours, the peer and the limit")
-    figures = {
-        f"{engine}_{figure}": round(statistics.median(run[figure] for run in runs), 3)
-        for engine, runs in measured.items()
-        for figure in ("cpu_s", "wall_s", "peak_mib")
-    }
+    figures = medians(measured)
     return {
         "case": name,
         "spine_rows": case.spine,
@@ -269,24 +253,15 @@ def run_case(name: str, case: Case, repeats: int, *, quick: bool) -> dict[str, A
     }
 
 
-def in_process(arguments: list[str]) -> dict[str, Any]:
-    """Run one measurement as a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.point_in_time", "--engine", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"{' '.join(arguments)} failed: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 HEADINGS = {
     "case": "point in time",
     "spine_rows": "spine",
     "view_rows": "rows a view",
-    **{f"{engine}_cpu_s": f"CPU s: {engine}" if engine == "ours" else engine for engine in ENGINES},
+    **headings("cpu_s", "CPU s"),
     "ratio": "peer/ours",
     "ratio_limit": "ours/limit",
-    **{f"{engine}_wall_s": f"wall s: {engine}" if engine == "ours" else engine for engine in ENGINES},
-    **{f"{engine}_peak_mib": f"peak MiB: {engine}" if engine == "ours" else engine for engine in ENGINES},
+    **headings("wall_s", "wall s"),
+    **headings("peak_mib", "peak MiB"),
 }
 
 

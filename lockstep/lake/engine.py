@@ -1,7 +1,7 @@
 """The embedded engine, and how a range of the lake is said to it."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -74,3 +74,26 @@ def read_parquet(paths: Iterable[str]) -> str:
     """Return the DuckDB table function that reads these local files."""
     files = ", ".join("'" + path.removeprefix("file://").replace("'", "''") + "'" for path in paths)
     return f"read_parquet([{files}], hive_partitioning = false)"
+
+
+def newest_by_key(
+    key: str, named: str, columns: Mapping[str, str], newest_by: Sequence[str], source: str, where: str = "TRUE"
+) -> str:
+    """Return the query of the newest row per key: the key under the name `named`, and the columns under new names.
+
+    An aggregate, not a window: it keeps one row a key instead of sorting them all.
+
+    Args:
+        key: the column with the key.
+        named: what the key is called in the result.
+        columns: for each name in the result the column of the source.
+        newest_by: the columns whose greatest tuple is the newest.
+        source: what follows FROM.
+        where: which rows of it.
+    """
+    packed = ", ".join(f"{quote(name)} := {quote(column)}" for name, column in columns.items())
+    order = ", ".join(map(quote, newest_by))
+    return (
+        f"SELECT key AS {quote(named)}, unnest(newest) FROM (SELECT {quote(key)} AS key, "
+        f"max_by(struct_pack({packed}), ({order})) AS newest FROM {source} WHERE {where} GROUP BY ALL)"
+    )

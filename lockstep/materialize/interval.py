@@ -26,7 +26,7 @@ from lockstep.clock import from_micros, to_micros
 from lockstep.contract import stored_view
 from lockstep.errors import BadInput, LostStore, NotYetSupported, Transient, VerificationFailed
 from lockstep.lake import Lake
-from lockstep.lake.engine import connect, quote, read_parquet
+from lockstep.lake.engine import connect, newest_by_key, quote, read_parquet
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.store import Place, place_of
@@ -150,7 +150,8 @@ class Materializer:
             )
         if last and everything:
             lost_after = 0
-        reached = max((r.sequence_to for r in committed), default=0)
+        furthest = max(committed, key=lambda r: r.sequence_to, default=None)
+        reached = furthest.sequence_to if furthest else 0
         # An interval that was overtaken by others heals nothing.
         row = next((r for r in rows if r.state is not State.COMMITTED and r.sequence_to >= reached), None)
         try:
@@ -158,8 +159,7 @@ class Materializer:
         except NotYetSupported:
             if lost_after is None:
                 raise  # else what was online already comes first; the next run says it
-        if row is None and lost_after is not None:
-            furthest = max(committed, key=lambda r: r.sequence_to)
+        if row is None and furthest and lost_after is not None:
             now = self._settings.clock.now()
             row = self._ledger.plan_repair(furthest, lost_after, now, newest=rows[-1].id)
             if row is None:
@@ -341,9 +341,10 @@ class Materializer:
 
         A server that does not tell its run is taken at the word of its epoch hash.
         """
-        epoch = self._epochs.read().views.get(self._view.name, ViewEpoch())
+        epochs = self._epochs.read()
+        epoch = epochs.views.get(self._view.name, ViewEpoch())
         says_so = any(mark is not None and mark.interval >= row.id for mark in (epoch.writing, epoch.committed))
-        return says_so and str(self._place()) == row.place
+        return says_so and str(place_of(self._store, epochs.incarnation or "")) == row.place
 
     def _own_store(self) -> str:
         """Return the store's name; a new or flushed one is given one, which the ledger remembers.
@@ -413,17 +414,13 @@ class Materializer:
 
     def _newest_rows(self, row: MaterializeRow, share: str) -> Iterator[pa.Table]:
         """Yield, in parts, the newest row per key among the files that the interval writes; `share` says of which keys."""
-        schema, key = self._view.schema, quote(self._view.entity.join_key)
-        others = ", ".join(quote(name) for name in schema.names if name != self._view.entity.join_key)
+        schema, key = self._view.schema, self._view.entity.join_key
+        others = {name: name for name in schema.names if name != key}
         with self._files(row) as (connection, files):
             if not files:
                 return
-            # An aggregate, not a window: it keeps one row a key instead of sorting them all.
-            found = connection.sql(
-                f"SELECT key AS {key}, unnest(newest) FROM ("
-                f"SELECT {key} AS key, max_by(struct_pack({others}), ({EVENT_TIMESTAMP}, {CREATED_TIMESTAMP})) AS newest "
-                f"FROM {files} WHERE {share} GROUP BY ALL)"
-            )
+            order = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
+            found = connection.sql(newest_by_key(key, key, others, order, files, share))
             for batch in found.to_arrow_reader(_PART_ROWS):
                 yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 

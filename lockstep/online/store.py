@@ -93,10 +93,7 @@ def place_of(redis: "redis.Redis", incarnation: str) -> Place:
     """Return where writes go now, to the store of this name."""
     with answering():
         try:
-            info = {
-                **cast("dict[str, Any]", redis.info("server")),
-                **cast("dict[str, Any]", redis.info("replication")),
-            }
+            info = cast("dict[str, Any]", redis.info())
         except exceptions.NoPermissionError:
             info = {}
     return Place(incarnation, info.get("run_id", ""), info.get("master_replid", ""))

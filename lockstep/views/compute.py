@@ -12,7 +12,7 @@ import pyarrow as pa
 from lockstep.clock import MICROSECOND, from_micros, to_micros
 from lockstep.errors import BadInput, NotYetSupported, UseCaseError, nearest
 from lockstep.lake import Lake, Snapshot
-from lockstep.lake.engine import TimeRange, connect, quote
+from lockstep.lake.engine import TimeRange, connect, newest_by_key, quote
 from lockstep.lake.snapshots import COMPUTE_ID, TICK
 from lockstep.materialize.ledger import ComputeRow, Ledger, Mode, State
 from lockstep.settings import Settings
@@ -236,14 +236,9 @@ def _register_answers(
     columns = [view.entity.join_key, *query.answer_columns.values(), EVENT_TIMESTAMP, CREATED_TIMESTAMP]
     within = TimeRange(EVENT_TIMESTAMP, None if oldest is None else tick - oldest, tick + MICROSECOND)
     lake.register(connection, "written", view.table, columns=columns, within=within)
-    key = quote(view.entity.join_key)
-    compared = ", ".join(f"{quote(name)} := {quote(column)}" for name, column in query.answer_columns.items())
-    # An aggregate, not a window: it keeps one row a key instead of sorting them all.
-    connection.execute(
-        f"CREATE TEMP VIEW {ticks.ANSWERED} AS SELECT key AS {ticks.KEY}, unnest(newest) FROM ("
-        f"SELECT {key} AS key, max_by(struct_pack({compared}), ({EVENT_TIMESTAMP}, {CREATED_TIMESTAMP})) AS newest "
-        f"FROM written GROUP BY ALL)"
-    )
+    order = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
+    newest = newest_by_key(view.entity.join_key, ticks.KEY, query.answer_columns, order, "written")
+    connection.execute(f"CREATE TEMP VIEW {ticks.ANSWERED} AS {newest}")
 
 
 def _renamed(columns: Mapping[str, str]) -> str:
