@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from lockstep.errors import Refused
-from lockstep.materialize.interval import Diagnosis
+from lockstep.materialize.doctor import Diagnosis
 from lockstep.materialize.ledger import MaterializeRow
 from steps._wiring import Wiring
 

@@ -16,7 +16,7 @@ from pyiceberg.transforms import DayTransform
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
 from lockstep.lake.commit import append_rows, replace_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
-from lockstep.lake.files import AddedFile, added_files, plain_files
+from lockstep.lake.files import AddedFile, Change, added_files, change, plain_files
 from lockstep.lake.snapshots import NO_SNAPSHOT, Snapshot
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
@@ -204,10 +204,16 @@ class Lake:
         """
         table = self.table(name)
         self.refuse_deletions(name, after, up_to)
-        last = next((s for s in table.snapshots() if s.sequence_number == up_to), None)
-        if last is None:
-            raise BadInput(f"{name} has no snapshot with sequence number {up_to}", hint="it may have expired")
-        return added_files(table, last, after)
+        return added_files(table, _by_sequence(table, name, up_to), after)
+
+    def change(self, name: str, after: int, up_to: int) -> Change:
+        """Return what the snapshots `after < sequence <= up_to` did to the table.
+
+        Raises:
+            BadInput: no snapshot has the sequence number `up_to`.
+        """
+        table = self.table(name)
+        return change(table, _by_sequence(table, name, up_to), after)
 
     def register(
         self,
@@ -293,6 +299,13 @@ class Lake:
 def _schema_of(table: Table, snapshot: iceberg.Snapshot | None) -> pa.Schema:
     of = table.schema() if snapshot is None or snapshot.schema_id is None else table.schemas()[snapshot.schema_id]
     return of.as_arrow()
+
+
+def _by_sequence(table: Table, name: str, sequence: int) -> iceberg.Snapshot:
+    found = next((s for s in table.snapshots() if s.sequence_number == sequence), None)
+    if found is None:
+        raise BadInput(f"{name} has no snapshot with sequence number {sequence}", hint="it may have expired")
+    return found
 
 
 def _committed(table: Table, name: str) -> Snapshot:

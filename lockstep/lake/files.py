@@ -14,6 +14,7 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 from lockstep.clock import to_micros
 from lockstep.lake.engine import TimeRange
 
+_ADDING = frozenset({Operation.APPEND, Operation.REPLACE})
 _TIMESTAMP = struct.Struct("<q")  # https://iceberg.apache.org/spec/#binary-single-value-serialization
 
 
@@ -48,6 +49,61 @@ def added_files(table: Table, last: Snapshot, after: int) -> list[AddedFile]:
         and (not each_by_itself or entry.sequence_number == source.sequence_number)
     }
     return sorted(files, key=lambda f: (f.sequence, f.path))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a range of snapshots did to a table, as far as the snapshots that are left say.
+
+    Attributes:
+        only_added: nothing but appends and compactions, one after another: no row was deleted, overwritten or rolled back.
+        known: every snapshot of the range is alive, and the one before it. Where not, rows may be gone that nobody knows of.
+        files: what the appends added; where more happened, each file that a key may have come from, gone to, or lost a row of;
+            where it is not known, all that the last snapshot has.
+    """
+
+    only_added: bool
+    known: bool
+    files: Sequence[AddedFile]
+
+
+def change(table: Table, last: Snapshot, after: int) -> Change:
+    """Return what the snapshots with a sequence number `after < sequence <= last`'s did.
+
+    Each commit has the next sequence number, so a gap is an expired snapshot.
+    """
+    up_to = last.sequence_number or 0
+    alive = {s.sequence_number or 0: s for s in table.snapshots()}
+    within = [alive[number] for number in range(after + 1, up_to + 1) if number in alive]
+    if len(within) < up_to - after:
+        return Change(only_added=False, known=False, files=_files_of(table.io, [last]))
+    parents = [alive[number].snapshot_id if number in alive else None for number in range(after, up_to)]
+    follows = all(s.parent_snapshot_id == parent for s, parent in zip(within, parents, strict=True) if parent)
+    if follows and all(s.summary is None or s.summary.operation in _ADDING for s in within):
+        return Change(only_added=True, known=True, files=added_files(table, last, after))
+    if after and after not in alive:
+        return Change(only_added=False, known=False, files=_files_of(table.io, [last]))
+    before = [alive[after]] if after else []
+    files = _files_of(table.io, [*before, *within])
+    if all(manifest.content is ManifestContent.DATA for s in (*before, *within) for manifest in s.manifests(table.io)):
+        # A file that was there and still is has neither brought nor lost a row. (With files of deletes it may have.)
+        stayed = {f.path for f in _files_of(table.io, before)} & {f.path for f in _files_of(table.io, [last])}
+        files = [f for f in files if f.path not in stayed]
+    return Change(only_added=False, known=True, files=files)
+
+
+def _files_of(io: FileIO, snapshots: Sequence[Snapshot]) -> list[AddedFile]:
+    """Return the data files of all these snapshots, each once."""
+    manifests = {manifest.manifest_path: manifest for s in snapshots for manifest in s.manifests(io)}
+    files = {
+        entry.data_file.file_path: AddedFile(
+            entry.data_file.file_path, entry.sequence_number or 0, entry.data_file.record_count
+        )
+        for manifest in manifests.values()
+        if manifest.content is ManifestContent.DATA
+        for entry in _entries(io, manifest)
+    }
+    return sorted(files.values(), key=lambda f: (f.sequence, f.path))
 
 
 def plain_files(table: Table, snapshot: Snapshot | None, within: TimeRange | None) -> Sequence[str] | None:

@@ -297,6 +297,14 @@ class Ledger:
         row = self._one(sa.select(MATERIALIZE).where(unfinished))
         return None if row is None else _materialize_row(row)
 
+    def extend_materialize(
+        self, row: MaterializeRow, sequence_to: int, snapshot_id: int, watermark: datetime
+    ) -> MaterializeRow | None:
+        """Make an unfinished row reach a later snapshot; return it, or None if somebody changed it meanwhile."""
+        values = {"sequence_to": sequence_to, "snapshot_id": snapshot_id, "watermark": to_micros(watermark)}
+        same = (MATERIALIZE.c.state != State.COMMITTED.value) & (MATERIALIZE.c.sequence_to == row.sequence_to)
+        return self.materialization(row.id) if self._move(row, values, same) else None
+
     def start_writing(self, row: MaterializeRow, place: str, writes_from: int) -> bool:
         """Note that chunks are about to be written, where, and from which snapshot on at the latest.
 

@@ -13,6 +13,7 @@ any) as soon as a stock Feast writer has put another event beside it. (It cannot
 Feast: `infra/online_stores/redis.py`, `infra/online_stores/helpers.py`, `infra/key_encoding_utils.py`.
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _MICRO = 1_000_000
 # feast.types.ValueType, which tags the parts of an entity key.
 _STRING, _INT32, _INT64 = 2, 3, 4
 _TYPE_AND_LENGTH = struct.Struct("<II")
+_GLOB = re.compile(rb"[\\*?\[\]]")
 _LARGE: Mapping[pa.DataType, pa.DataType] = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
 
 
@@ -112,6 +114,27 @@ class EntityKeys:
         if len(parts) == 1:
             return [head + part + tail for part in parts[0]]
         return [b"".join((head, *row, tail)) for row in zip(*parts, strict=True)]
+
+    def pattern(self) -> bytes:
+        """Return what SCAN has to match to find these keys, and perhaps some others."""
+        return b"%b*%b" % tuple(_GLOB.sub(rb"\\\g<0>", part) for part in (self._head, self._tail))
+
+    def value_of(self, key: bytes) -> object | None:
+        """Return the value of the one join key that `encode` made this of; None if it is another entity's or project's."""
+        (join_key,) = self.join_keys
+        start, end = len(self._head) + _TYPE_AND_LENGTH.size, len(key) - len(self._tail)
+        if start > end or not (key.startswith(self._head) and key.endswith(self._tail)):
+            return None
+        part = key[start:end]
+        value = (
+            part.decode(errors="replace")
+            if join_key.dtype == "string"
+            else int.from_bytes(part, "little", signed=True)
+        )
+        try:
+            return value if self.encode({join_key.name: [value]}) == [key] else None
+        except BadInput:
+            return None
 
 
 def _key_parts(key: Column, values: Sequence[object]) -> list[bytes]:

@@ -26,11 +26,10 @@ BATCH_ROWS = 10_000
 # server's other clients for a fraction of a millisecond.
 SCRIPT_ROWS = 64
 
-# KEYS are entity keys; ARGV is for each of them, one after another, what HSET takes, beginning with the event time and the
-# pair of (event, created). Answers how many rows were accepted.
+# Answers a row's (event, created) in microseconds, or nothing if there is no row.
 # An event time's varint has up to 64 bits, a Lua number 53: it is put together of 28 low and 36 high bits, of which the
 # topmost is the sign.
-COMPARE_AND_SET = """
+STORED_PAIR = """
 local function event_micros(data)
   local seconds, nanos, at = 0, 0, 1
   while at <= #data do
@@ -49,15 +48,27 @@ local function event_micros(data)
   end
   return seconds * 1000000 + math.floor(nanos / 1000)
 end
-local function is_older(key, first)
-  local stored = redis.call('HMGET', key, ARGV[first], ARGV[first + 2])
-  if not stored[1] then return false end
-  local event, created = struct.unpack('<i8i8', ARGV[first + 3])
-  local stored_event, stored_created = event_micros(stored[1]), -1
+local function stored_pair(key, event_field, pair_field)
+  local stored = redis.call('HMGET', key, event_field, pair_field)
+  if not stored[1] then return nil end
+  local event, created = event_micros(stored[1]), -1
   if stored[2] then
     local pair_event, pair_created = struct.unpack('<i8i8', stored[2])
-    if pair_event == stored_event then stored_created = pair_created end
+    if pair_event == event then created = pair_created end
   end
+  return event, created
+end
+"""
+
+# KEYS are entity keys; ARGV is for each of them, one after another, what HSET takes, beginning with the event time and the
+# pair of (event, created). Answers how many rows were accepted.
+COMPARE_AND_SET = (
+    STORED_PAIR
+    + """
+local function is_older(key, first)
+  local stored_event, stored_created = stored_pair(key, ARGV[first], ARGV[first + 2])
+  if not stored_event then return false end
+  local event, created = struct.unpack('<i8i8', ARGV[first + 3])
   return event < stored_event or (event == stored_event and created < stored_created)
 end
 local width, accepted = #ARGV / #KEYS, 0
@@ -70,6 +81,7 @@ for row, key in ipairs(KEYS) do
 end
 return accepted
 """
+)
 _SHA = hashlib.sha1(COMPARE_AND_SET.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -176,7 +188,7 @@ def read_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) ->
         pipeline = redis.pipeline(transaction=False)
         for key in encoded.keys:
             pipeline.execute_command("HMGET", key, *encoded.fields)
-        stored = cast("list[list[bytes | None]]", _answers(pipeline))
+        stored = cast("list[list[bytes | None]]", answers_of(pipeline))
         wanted = zip(*encoded.columns, strict=True)
         for row, (found, fields, pair) in enumerate(zip(stored, wanted, encoded.pairs, strict=True)):
             if tuple(found) != fields and not _is_newer(found, pair):
@@ -191,11 +203,11 @@ def _is_newer(found: Sequence[bytes | None], pair: tuple[int, int]) -> bool:
 def _send(redis: "redis.Redis", rows: EncodedRows) -> int:
     """Send a batch, and once more if the server does not know the script; return how many rows it accepted."""
     try:
-        return sum(_answers(_scripts(redis, rows)))
+        return sum(answers_of(_scripts(redis, rows)))
     except NoScriptError:
         with answering():
             redis.script_load(COMPARE_AND_SET)
-        return sum(_answers(_scripts(redis, rows)))
+        return sum(answers_of(_scripts(redis, rows)))
 
 
 def _scripts(redis: "redis.Redis", rows: EncodedRows) -> Any:
@@ -213,7 +225,7 @@ def script_calls(rows: EncodedRows) -> Iterator[list[int | bytes]]:
         yield [len(keys), *keys, *chain.from_iterable(islice(arguments, len(keys)))]
 
 
-def _answers(pipeline: Any) -> list[Any]:
+def answers_of(pipeline: Any) -> list[Any]:
     """Return what a pipeline answered; its first error is raised without the command, which holds somebody's key."""
     with answering():
         answers: list[Any] = pipeline.execute(raise_on_error=False)

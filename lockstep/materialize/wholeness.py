@@ -1,0 +1,104 @@
+"""Whether the online store still has what the ledger says was written to it.
+
+The epoch hash is lost with the rows beside it, so a store that says less than the ledger has lost what came after. What is
+written to a store that is not where it was, its *place*, may be lost too.
+"""
+
+import redis
+
+from lockstep.clock import Clock, to_micros
+from lockstep.errors import LostStore
+from lockstep.materialize.ledger import Ledger, MaterializeRow
+from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
+from lockstep.online.store import Place, place_of
+
+
+def mark_of(row: MaterializeRow) -> Mark:
+    """Return an interval as the epoch hash names it."""
+    return Mark(
+        interval=row.id,
+        snapshot_id=row.snapshot_id,
+        sequence=row.sequence_to,
+        watermark_us=to_micros(row.watermark),
+    )
+
+
+class Wholeness:
+    """Compares a store with a ledger, for one view.
+
+    Args:
+        ledger: what was written.
+        store: the online store.
+        project: whose keys.
+        view: the view's name.
+    """
+
+    def __init__(self, ledger: Ledger, store: "redis.Redis", project: str, view: str) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._project = project
+        self._view = view
+        self.epochs = EpochStore(store, project)
+
+    def place(self) -> Place:
+        """Return where writes go now."""
+        return place_of(self._store, self.epochs.read().incarnation or "")
+
+    def is_whole(self, row: MaterializeRow) -> bool:
+        """Tell whether the store cannot have lost what was written since the interval was planned.
+
+        A server that does not tell its run is taken at the word of its epoch hash.
+        """
+        epochs = self.epochs.read()
+        epoch = epochs.views.get(self._view, ViewEpoch())
+        says_so = any(mark is not None and mark.interval >= row.id for mark in (epoch.writing, epoch.committed))
+        return says_so and str(place_of(self._store, epochs.incarnation or "")) == row.place
+
+    def own_store(self, clock: Clock) -> Place:
+        """Return where writes go now; a new or flushed store is given a name, which the ledger remembers.
+
+        Raises:
+            LostStore: it is another ledger's.
+        """
+        return place_of(self._store, self._own_name(clock))
+
+    def _own_name(self, clock: Clock) -> str:
+        known, epochs = self._ledger.incarnation(), self.epochs.read()
+        if known is None and epochs.views:
+            raise LostStore(
+                f"the online store already holds {', '.join(sorted(epochs.views))} of {self._project}, this ledger wrote none",
+                hint="another ledger writes to this store, or this one was lost: start with an empty store",
+            )
+        if known is not None and known == epochs.incarnation:
+            return known
+        # The name is given before the ledger knows it, so a run that ends in between leaves a name and no view.
+        now, here = clock.now(), self.epochs.ensure_incarnation()
+        if known is None or not epochs.views or epochs.incarnation is None:
+            self._ledger.adopt_incarnation(here, now, follows=known)
+        # Read anew: another run may have come first.
+        if (known := self._ledger.incarnation()) != here:
+            raise LostStore(
+                f"the online store is not the one that was written to (incarnation {here}, ledger {known})",
+                hint="it is another ledger's, or an old copy of this one: empty it, and run again to have all written anew",
+            )
+        return here
+
+    def lost_after(self, last: MaterializeRow, place: Place, epoch: ViewEpoch) -> int | None:
+        """Return the snapshot sequence up to which the store has what the ledger committed; None where it has all of it.
+
+        What it lacks is perhaps only the word for it: when a run ended between the ledger's commit and the epoch hash's. It
+        has the rows if it is still the same place; then it is told.
+        """
+        shown, reached = (epoch.committed.interval, epoch.committed.sequence) if epoch.committed else (0, 0)
+        if shown > last.id:
+            raise LostStore(
+                f"the online store shows interval {shown} of {self._view}, the ledger only committed {last.id}",
+                hint="another ledger writes to this store, or this one was restored from an older copy",
+            )
+        if shown == last.id:
+            return None
+        marked = epoch.writing is not None and epoch.writing.interval == last.id
+        if (marked and place.run and str(place) == last.place) or reached >= last.sequence_to:
+            self.epochs.acknowledge(self._view, epoch, mark_of(last), place)
+            return None
+        return reached

@@ -1,0 +1,145 @@
+"""Take back rows that are online and not in the lake any more: one atomic step a key, and never something newer.
+
+`writer.write_rows` only goes forward. Where the lake's newest row of a key was deleted, the key has to go back to an older row,
+or to none. That is allowed up to a *limit*, the (event, created) of what was taken away: a row that is newer stays.
+"""
+
+import struct
+from collections.abc import Iterator
+
+import pyarrow as pa
+import redis
+
+from lockstep.contract import Column, View
+from lockstep.online.layout import EntityKeys, RowLayout, decode_pair, event_field, fields_of, pair_field
+from lockstep.online.store import answering
+from lockstep.online.writer import STORED_PAIR, answers_of
+from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
+
+LIMIT_EVENT, LIMIT_CREATED = "limit_event", "limit_created"
+
+_PAIR = struct.Struct("<qq")
+_BATCH_ROWS = 10_000
+_TIME = ARROW_TYPES["timestamp"]
+
+# ARGV: the limit, how many fields, their names (event time and pair first), and what they hold now; no values: the row is gone.
+_TAKE_BACK = (
+    STORED_PAIR
+    + """
+local count = tonumber(ARGV[2])
+local event, created = stored_pair(KEYS[1], ARGV[3], ARGV[4])
+local limit_event, limit_created = struct.unpack('<i8i8', ARGV[1])
+if event and (event > limit_event or (event == limit_event and created > limit_created)) then return 0 end
+redis.call('HDEL', KEYS[1], unpack(ARGV, 3, 2 + count))
+for field = 3, 2 + count do
+  if ARGV[field + count] then redis.call('HSET', KEYS[1], ARGV[field], ARGV[field + count]) end
+end
+return 1
+"""
+)
+
+
+def take_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) -> tuple[int, int]:
+    """Put each key's row in place of what is stored, or remove it where the row is null, unless something newer is stored.
+
+    Args:
+        redis: the online store, on its primary.
+        project: whose keys.
+        view: which view.
+        rows: its join keys, its columns and times, all of them null for a key that has no row, and `LIMIT_EVENT` and
+            `LIMIT_CREATED`; at most one row a key.
+
+    Returns:
+        How many keys are as the rows say now, and how many are newer.
+
+    Raises:
+        The same as `write_rows`.
+    """
+    done = 0
+    for start in range(0, rows.num_rows, _BATCH_ROWS):
+        pipeline = redis.pipeline(transaction=False)
+        for key, limit, arguments in _encoded(project, view, rows.slice(start, _BATCH_ROWS)):
+            pipeline.execute_command("EVAL", _TAKE_BACK, 1, key, _PAIR.pack(*limit), *arguments)
+        done += sum(answers_of(pipeline))
+    return done, rows.num_rows - done
+
+
+def not_taken_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) -> list[int]:
+    """Return the indices of rows that `take_back` was given and that are not stored so, nor anything newer than their limit.
+
+    Raises:
+        The same as `write_rows`, and SchemaDrift where stored times cannot be read.
+    """
+    fields = fields_of(view)
+    differing: list[int] = []
+    for start in range(0, rows.num_rows, _BATCH_ROWS):
+        wanted = list(_encoded(project, view, rows.slice(start, _BATCH_ROWS)))
+        pipeline = redis.pipeline(transaction=False)
+        for key, _, _ in wanted:
+            pipeline.execute_command("HMGET", key, *fields)
+        for row, (found, (_, limit, arguments)) in enumerate(zip(answers_of(pipeline), wanted, strict=True)):
+            values = list(arguments[1 + len(fields) :]) or [None] * len(fields)
+            newer = found[0] is not None and decode_pair(found[0], found[1]) > limit
+            if found != values and not newer:
+                differing.append(start + row)
+    return differing
+
+
+def stored_times(redis: "redis.Redis", project: str, view: View) -> Iterator[pa.Table]:
+    """Look through the store; yield, in parts, each key that has a row of the view, with the row's two times as its limit.
+
+    A created time that is not known (a stock Feast writer does not store one) is the least there is.
+
+    Raises:
+        Transient: the store does not answer.
+        SchemaDrift: stored times cannot be read.
+    """
+    (join_key,) = view.join_keys
+    keys = EntityKeys(project, view.join_keys)
+    event, pair = event_field(view.name), pair_field(view.name)
+    with answering():
+        found = redis.scan_iter(match=keys.pattern(), count=_BATCH_ROWS, _type="HASH")
+        for batch in _batches(found):
+            pipeline = redis.pipeline(transaction=False)
+            for key in batch:
+                pipeline.execute_command("HMGET", key, event, pair)
+            rows: list[tuple[object, int, int]] = []
+            for key, (stored_event, stored_pair) in zip(batch, answers_of(pipeline), strict=True):
+                value = keys.value_of(key)
+                if value is not None and stored_event is not None:
+                    rows.append((value, *decode_pair(stored_event, stored_pair)))
+            if rows:
+                yield _times(join_key, rows)
+
+
+def _batches(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    for key in keys:
+        batch.append(key)
+        if len(batch) == _BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _times(join_key: Column, rows: list[tuple[object, int, int]]) -> pa.Table:
+    values, events, created = (list(column) for column in zip(*rows, strict=True))
+    limits = [pa.array(micros, pa.int64()).cast(_TIME) for micros in (events, created)]
+    return pa.table(
+        [pa.array(values, ARROW_TYPES[join_key.dtype]), *limits], [join_key.name, LIMIT_EVENT, LIMIT_CREATED]
+    )
+
+
+def _encoded(project: str, view: View, rows: pa.Table) -> Iterator[tuple[bytes, tuple[int, int], list[int | bytes]]]:
+    """Yield each row's key, its limit in microseconds, and what the script takes besides."""
+    fields = fields_of(view)
+    names = [len(fields), *fields]
+    keys = EntityKeys(project, view.join_keys).encode({k.name: rows[k.name].to_pylist() for k in view.join_keys})
+    limits = zip(*(rows[name].cast(pa.int64()).to_pylist() for name in (LIMIT_EVENT, LIMIT_CREATED)), strict=True)
+    layout, there = RowLayout(project, view), rows.filter(rows[EVENT_TIMESTAMP].is_valid())
+    layout.require(there)
+    values = zip(*layout.encode(there).columns, strict=True)
+    is_there = rows[EVENT_TIMESTAMP].is_valid().to_pylist()
+    for key, limit, present in zip(keys, limits, is_there, strict=True):
+        yield key, limit, [*names, *(next(values) if present else ())]

@@ -1,0 +1,191 @@
+"""What was deleted or overwritten in the lake goes back online too, with a real Redis and real Iceberg snapshots."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+
+from lockstep.errors import BadInput
+from lockstep.lake import Lake
+from lockstep.lake.snapshots import Snapshot
+from lockstep.materialize.interval import Materializer
+from lockstep.materialize.ledger import Mode
+from lockstep.online.layout import EntityKeys
+from lockstep.online.writer import write_rows
+from tests.lake.compaction import compact
+from tests.materialize.spend import SPEND, VIEW, T, contents, served, tick
+
+
+@pytest.fixture
+def rows(lake: Lake, spend: Materializer) -> None:
+    """Three cards are online; card 1 has two rows in the lake, each in a file of its own."""
+    tick(lake, 0, c1=1, c2=2, c3=3)
+    spend.run()
+    tick(lake, 1, c1=5)
+    spend.run()
+
+
+pytestmark = pytest.mark.usefixtures("rows")
+
+
+def newest(lake: Lake) -> Snapshot:
+    found = lake.current("spend")
+    assert found
+    return found
+
+
+def expire(lake: Lake, *, up_to: int) -> None:
+    """Let all snapshots up to a sequence number expire."""
+    for snapshot in lake.snapshots("spend"):
+        if snapshot.sequence <= up_to:
+            lake.table("spend").maintenance.expire_snapshots().by_id(snapshot.id).commit()
+
+
+def test_a_key_whose_newest_row_was_deleted_goes_back_to_the_one_before(lake, spend, online) -> None:
+    lake.table("spend").delete("nb_1d = 5")
+    done = spend.run()
+    assert (done.rows_accepted, done.rows_rejected) == (1, 0)
+    assert served(online, 1, 2, 3) == [1, 2, 3]
+    assert not spend.diagnose().problems
+    assert spend.run() is None
+
+
+def test_a_key_without_a_row_is_removed_and_others_stay_as_they_are(lake, spend, online, store) -> None:
+    kept = EntityKeys("test", VIEW.join_keys).encode({"card": [1]})[0]
+    store.hset(EntityKeys("test", VIEW.join_keys).encode({"card": [2]})[0], b"_ts:other view", b"theirs")
+    before = contents(store)[kept]
+    lake.table("spend").delete("card = 2")
+    lake.table("spend").delete("card = 3")
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, None, None]
+    assert contents(store) == {
+        kept: before,
+        EntityKeys("test", VIEW.join_keys).encode({"card": [2]})[0]: {b"_ts:other view": b"theirs"},
+    }
+
+
+def test_a_row_that_was_overwritten_under_the_same_times_is_corrected(lake, spend, online) -> None:
+    """What a statement `UPDATE` leaves behind: one snapshot that deletes and one that appends, or one that overwrites."""
+    row = {"card": 2, "nb_1d": 7, "event_timestamp": T, "created_timestamp": T + timedelta(minutes=5)}
+    lake.table("spend").overwrite(pa.Table.from_pylist([row], SPEND.schema), overwrite_filter="card = 2")
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 7, 3]
+
+
+def test_what_was_deleted_and_comes_anew_in_the_same_interval_is_online(lake, spend, online) -> None:
+    lake.table("spend").delete("card = 1")
+    tick(lake, 2, c1=9)
+    compact(lake.table("spend"))
+    spend.run()
+    assert served(online, 1, 2, 3) == [9, 2, 3]
+
+
+def test_an_older_row_that_comes_with_a_deletion_is_online(lake, spend, online) -> None:
+    lake.table("spend").delete("card = 1")
+    tick(lake, -3, c1=9)
+    spend.run()
+    assert served(online, 1) == [9]
+
+
+def test_what_is_newer_online_than_what_was_deleted_stays(lake, spend, online, store) -> None:
+    tick(lake, 4, c2=8)
+    late = lake.table("spend").scan(row_filter="nb_1d = 8").to_arrow().cast(SPEND.schema)
+    lake.table("spend").delete("nb_1d = 8 or card = 3")
+    spend.run()
+    write_rows(store, "test", VIEW, late)
+    lake.table("spend").delete("card = 2")
+    plan = spend.plan()
+    done = spend.write(plan.interval, plan.chunks[0])
+    assert (done.accepted, done.rejected) == (1, 1)  # card 1 was in a file that was written anew
+    spend.verify(plan.interval, [done])
+    assert served(online, 2) == [8]
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_a_deletion_that_was_killed_half_way_is_finished(lake, spend, online, chunks: int) -> None:
+    lake.table("spend").delete("nb_1d = 5 or card = 3")
+    plan = spend.plan(chunks)
+    for chunk in plan.chunks[: max(1, chunks - 1)]:
+        spend.write(plan.interval, chunk)
+    assert spend.run().id == plan.interval
+    assert served(online, 1, 2, 3) == [1, 2, None]
+
+
+def test_a_store_that_was_flushed_before_a_deletion_came_online_holds_what_is_left(lake, spend, online, store) -> None:
+    lake.table("spend").delete("card = 3")
+    store.flushall()
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 2, None]
+    assert not spend.diagnose().problems
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_where_history_has_expired_the_store_is_looked_through(lake, spend, online, caplog, kept: int) -> None:
+    lake.table("spend").delete("card = 3")
+    tick(lake, 2, c2=6)
+    last = newest(lake)
+    expire(lake, up_to=last.sequence - kept)
+    done = spend.run()
+    assert served(online, 1, 2, 3) == [5, 6, None]
+    assert ("1 keys of spend were online with rows that the lake does not have" in caplog.text) is (
+        done.writes_from > 0
+    )
+    assert not spend.diagnose().problems
+
+
+def test_what_was_rolled_back_is_taken_back_by_the_next_snapshot(lake, spend, online) -> None:
+    (before,) = (s for s in lake.snapshots("spend") if s.sequence == 1)
+    lake.table("spend").manage_snapshots().set_current_snapshot(snapshot_id=before.id).commit()
+    with pytest.raises(BadInput, match="was rolled back to snapshot"):
+        spend.run()
+    tick(lake, 2, c2=6)
+    spend.run()
+    assert served(online, 1, 2, 3) == [1, 6, 3]
+    assert not spend.diagnose().problems
+
+
+def test_an_interval_whose_snapshot_expired_before_it_was_written_goes_on_to_a_later_one(lake, spend, online) -> None:
+    tick(lake, 2, c2=6)
+    plan = spend.plan()
+    tick(lake, 3, c3=7)
+    expire(lake, up_to=newest(lake).sequence - 1)
+    with pytest.raises(BadInput, match="may have expired"):
+        spend.write(plan.interval, plan.chunks[0])
+    done = spend.run()
+    assert (done.id, done.sequence_to) == (plan.interval, newest(lake).sequence)
+    assert served(online, 1, 2, 3) == [5, 6, 7]
+    assert spend.run() is None
+
+
+def test_a_row_that_nobody_knows_of_is_named_by_a_diagnosis_and_taken_back_by_a_repair(
+    lake, spend, online, store, caplog
+) -> None:
+    foreign = lake.table("spend").scan(row_filter="card = 2").to_arrow().cast(SPEND.schema)
+    foreign = foreign.set_column(0, SPEND.schema.field(0), pa.array([9], SPEND.schema.field(0).type))
+    write_rows(store, "test", VIEW, foreign)
+    assert (
+        "1 keys are online with rows that the lake does not have: `lockstep repair spend`" in spend.diagnose().problems
+    )
+    assert spend.run(everything=True).mode is Mode.REPAIR
+    assert "1 keys of spend were online" in caplog.text
+    assert served(online, 1, 2, 3, 9) == [5, 2, 3, None]
+    assert not spend.diagnose().problems
+
+
+def test_a_stock_feast_row_of_a_deleted_key_is_taken_back(lake, spend, online, store) -> None:
+    (key,) = EntityKeys("test", VIEW.join_keys).encode({"card": [3]})
+    store.hdel(key, "_lockstep:spend")
+    lake.table("spend").delete("card = 3")
+    spend.run()
+    assert not store.exists(key)
+
+
+def test_keys_that_only_look_alike_are_left_alone(store, spend) -> None:
+    (key,) = EntityKeys("test", VIEW.join_keys).encode({"card": [3]})
+    others: Iterator[bytes] = iter([key[:-4] + b"more" + b"test", key + b"test", b"\x01\x00\x00\x00test"])
+    for other in others:
+        store.hset(other, "_ts:spend", b"\x08\x01")
+    before = contents(store)
+    spend.run(everything=True)
+    assert contents(store) == before
