@@ -84,7 +84,7 @@ def test_where_a_compacted_append_has_expired_the_compaction_stands_for_it(lake)
 def test_a_deletion_between_snapshots_is_refused_not_skipped(lake) -> None:
     lake.append("events", rows(1, 2))
     lake.table("events").delete("n = 1")
-    with pytest.raises(NotYetSupported, match="only appends"):
+    with pytest.raises(NotYetSupported, match="appends and compactions alone"):
         lake.files_added("events", 0, lake.current("events").sequence)
 
 
