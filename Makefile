@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check format bench lock clean
+.PHONY: help setup demo test test-services faults check format bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,12 @@ demo: $(READY) ## The whole loop on this machine: raw events to a gated promotio
 	$(BIN)/lockstep demo
 
 test: $(READY) ## All tests that need no server but the bundled ones
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/faults
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/faults --ignore tests/services
+
+test-services: $(READY) ## Tests with real servers, as far as they are installed or can be
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get install -y -qq postgresql >/dev/null \
+		|| echo "NOT INSTALLED: postgresql (its tests are skipped)"
+	$(BIN)/pytest -n 2 --dist loadfile tests/services
 
 faults: $(READY) ## Kills, flushes, restarts: minutes, not in CI
 	$(BIN)/pytest tests/faults

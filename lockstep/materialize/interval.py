@@ -294,10 +294,12 @@ class Materializer:
             planned_at=self._settings.clock.now(),
         )
 
-    def _watermark(self, committed: Sequence[MaterializeRow]) -> datetime | None:
+    def _watermark(self, known: Sequence[MaterializeRow]) -> datetime | None:
         """Return the last tick that a snapshot says or, where these have expired, the ledger; None if there never was one."""
         ticks = [from_micros(s.tick) for s in self._lake.snapshots(self._view.table) if s.tick is not None]
-        return max([*ticks, *(row.watermark for row in committed)], default=None)
+        ticks += [row.watermark for row in known]
+        ticks += [row.tick_to for row in self._ledger.computes(self._view.name) if row.state is State.COMMITTED]
+        return max(ticks, default=None)
 
     def _reachable(self, row: MaterializeRow) -> MaterializeRow:
         """Return an unfinished row; where its last snapshot has expired meanwhile, it goes on to the newest one."""

@@ -16,7 +16,7 @@ from datetime import datetime
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from lockstep.clock import from_micros, to_micros
 from lockstep.errors import Terminal, Transient
@@ -179,7 +179,10 @@ class Ledger:
     def __init__(self, engine: sa.Engine, project: str) -> None:
         self._engine = engine
         self._project = project
-        METADATA.create_all(engine)
+        try:
+            METADATA.create_all(engine)
+        except (IntegrityError, ProgrammingError):  # somebody else was making them
+            METADATA.create_all(engine)
 
     @classmethod
     def open(cls, settings: Settings, project: str) -> "Ledger":
@@ -190,9 +193,7 @@ class Ledger:
         """
         settings.home.mkdir(parents=True, exist_ok=True)
         try:
-            return _OPENED.get(
-                settings.ledger_url, lambda: cls(sa.create_engine(settings.ledger_url), project), project
-            )
+            return _OPENED.get(settings.ledger_url, lambda: cls(_engine(settings.ledger_url), project), project)
         except OperationalError as failure:
             raise Transient(
                 f"the ledger cannot be opened: {failure.orig}", hint="see ledger_url in settings"
@@ -423,6 +424,11 @@ class Ledger:
         with self._engine.begin() as connection:
             same = MATERIALIZE.c.id == row.id
             return connection.execute(MATERIALIZE.update().where(same, where).values(values)).rowcount > 0
+
+
+def _engine(url: str) -> sa.Engine:
+    # A few statements a run do not need a pool, and a server may have closed what waits in one.
+    return sa.create_engine(url) if url.startswith("sqlite") else sa.create_engine(url, poolclass=sa.NullPool)
 
 
 def _at(row: MaterializeRow) -> sa.ColumnElement[bool]:

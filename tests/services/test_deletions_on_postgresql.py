@@ -1,0 +1,4 @@
+"""The very tests of tests/materialize/test_deletions.py, with the ledger on PostgreSQL."""
+
+from tests.materialize.conftest import *  # noqa: F403
+from tests.materialize.test_deletions import *  # noqa: F403
