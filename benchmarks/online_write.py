@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from benchmarks._table import cpu_seconds, show
 from lockstep.contract import Column, View
 from lockstep.local.redis import LocalRedis
 from lockstep.online.layout import RowLayout, pair_field
+from lockstep.online.sender import CALL_ROWS
 from lockstep.online.store import connect
-from lockstep.online.writer import BATCH_ROWS, COMPARE_AND_SET, script_calls, write_rows
+from lockstep.online.writer import BATCH_ROWS, COMPARE_AND_SET, write_rows
 from lockstep.settings import Settings
 
 with warnings.catch_warnings():
@@ -123,22 +125,32 @@ def commands(rows: pa.Table, view: View = VIEW) -> Iterator[tuple[bytes, bytes]]
     for start in range(0, rows.num_rows, BATCH_ROWS):
         encoded = layout.encode(rows.slice(start, BATCH_ROWS))
         batch, rows_of_calls = bytearray(), list[int]()
-        for count, *arguments in script_calls(encoded):
-            parts = (b"EVALSHA", sha, b"%d" % count, *arguments)
+        values = list(zip(*encoded.columns, strict=True))
+        for first in range(0, len(encoded.keys), CALL_ROWS):
+            keys = encoded.keys[first : first + CALL_ROWS]
+            named = (zip(encoded.fields, row, strict=True) for row in values[first : first + CALL_ROWS])
+            arguments = chain.from_iterable(chain.from_iterable(row) for row in named)
+            parts = (b"EVALSHA", sha, b"%d" % len(keys), *keys, *arguments)
             batch += b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-            rows_of_calls.append(count)
+            rows_of_calls.append(len(keys))
         yield bytes(batch), b"".join(b":%d\r\n" % count for count in rows_of_calls)
 
 
 def send(connection: socket.socket, batches: list[tuple[bytes, bytes]]) -> None:
-    """Send each batch and wait until all its rows are accepted."""
-    for batch, accepted in batches:
+    """Send the batches, each before the last one is answered, as ours does, and see that all rows are accepted."""
+    for number, (batch, _) in enumerate(batches):
         connection.sendall(batch)
-        answered = bytearray()
-        while len(answered) < len(accepted) and (received := connection.recv(1 << 16)):
-            answered += received
-        if answered != accepted:
-            raise click.ClickException(f"the server refused a row: {bytes(answered[:200])!r}")
+        if number:
+            _expect(connection, batches[number - 1][1])
+    _expect(connection, batches[-1][1])
+
+
+def _expect(connection: socket.socket, accepted: bytes) -> None:
+    answered = bytearray()
+    while len(answered) < len(accepted) and (received := connection.recv(len(accepted) - len(answered))):
+        answered += received
+    if answered != accepted:
+        raise click.ClickException(f"the server refused a row: {bytes(answered[:200])!r}")
 
 
 def stored(client: "redis.Redis", rows: pa.Table) -> Stored:

@@ -15,9 +15,8 @@ Feast: `infra/online_stores/redis.py`, `infra/online_stores/helpers.py`, `infra/
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
 
 import mmh3
 import numpy as np
@@ -186,11 +185,6 @@ class EncodedRows:
     fields: tuple[bytes, ...]
     columns: list[list[bytes]]
     pairs: list[tuple[int, int]]
-
-    def arguments(self) -> Iterator[tuple[bytes, ...]]:
-        """Yield each row as HSET takes it: field, value, field, value and so on."""
-        named = zip(self.fields, self.columns, strict=True)
-        return zip(*chain.from_iterable((repeat(field, len(column)), column) for field, column in named), strict=True)
 
 
 class RowLayout:

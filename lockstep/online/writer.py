@@ -5,10 +5,8 @@ changes nothing, and a chunk needs no lock.
 """
 
 import hashlib
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any, cast
 
 import pyarrow as pa
@@ -17,14 +15,11 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
-from lockstep.online.layout import EncodedRows, RowLayout, decode_pair
+from lockstep.online.layout import RowLayout, decode_pair
+from lockstep.online.sender import batch_of, send
 from lockstep.online.store import answering, meaning
 
 BATCH_ROWS = 10_000
-
-# So many rows share one call of the script: each call costs the client more than a row, and a few dozen rows hold up the
-# server's other clients for a fraction of a millisecond.
-SCRIPT_ROWS = 64
 
 # Answers a row's (event, created) in microseconds, or nothing if there is no row.
 # An event time's varint has up to 64 bits, a Lua number 53: it is put together of 28 low and 36 high bits, of which the
@@ -92,8 +87,8 @@ class Written:
     Attributes:
         accepted: rows that are stored now.
         rejected: rows that were older than what was stored.
-        digest: the sum of the SHA-256 of each row's key and fields, modulo 2^256, as 64 hexadecimal digits: the same for the
-            same rows in any order and in any parts, see `add_digests`.
+        digest: the sum of the SHA-256 of each row as it is sent (`sender.Batch`), modulo 2^256, as 64 hexadecimal digits: the
+            same for the same rows in any order and in any parts, see `add_digests`.
     """
 
     accepted: int
@@ -154,15 +149,14 @@ def write_rows(
     """
     layout = RowLayout(project, view)
     layout.require(rows)
-    accepted = 0
-    total = 0
-    for start in range(0, rows.num_rows, batch_rows):
-        encoded = layout.encode(rows.slice(start, batch_rows))
-        accepted += _send(redis, encoded)
-        total += sum(_row_digests(encoded))
+    starts = range(0, rows.num_rows, batch_rows)
+    batches = (batch_of(_SHA, layout.encode(rows.slice(start, batch_rows))) for start in starts)
+    accepted = digest = 0
+    for batch, answered in send(redis, COMPARE_AND_SET, batches):
+        accepted, digest = accepted + answered, digest + batch.digest
         if progress is not None:
-            progress(len(encoded.keys))
-    return Written(accepted, rows.num_rows - accepted, _digest(total))
+            progress(batch.rows)
+    return Written(accepted, rows.num_rows - accepted, _digest(digest))
 
 
 def add_digests(digests: Iterable[str]) -> str:
@@ -200,31 +194,6 @@ def _is_newer(found: Sequence[bytes | None], pair: tuple[int, int]) -> bool:
     return found[0] is not None and decode_pair(found[0], found[1]) > pair
 
 
-def _send(redis: "redis.Redis", rows: EncodedRows) -> int:
-    """Send a batch, and once more if the server does not know the script; return how many rows it accepted."""
-    try:
-        return sum(answers_of(_scripts(redis, rows)))
-    except NoScriptError:
-        with answering():
-            redis.script_load(COMPARE_AND_SET)
-        return sum(answers_of(_scripts(redis, rows)))
-
-
-def _scripts(redis: "redis.Redis", rows: EncodedRows) -> Any:
-    pipeline = redis.pipeline(transaction=False)
-    for call in script_calls(rows):
-        pipeline.execute_command("EVALSHA", _SHA, *call)
-    return pipeline
-
-
-def script_calls(rows: EncodedRows) -> Iterator[list[int | bytes]]:
-    """Yield what each call of the script takes: how many keys, the keys, and the rows' fields and values."""
-    arguments = rows.arguments()
-    for start in range(0, len(rows.keys), SCRIPT_ROWS):
-        keys = rows.keys[start : start + SCRIPT_ROWS]
-        yield [len(keys), *keys, *chain.from_iterable(islice(arguments, len(keys)))]
-
-
 def answers_of(pipeline: Any) -> list[Any]:
     """Return what a pipeline answered; its first error is raised without the command, which holds somebody's key."""
     with answering():
@@ -235,11 +204,3 @@ def answers_of(pipeline: Any) -> list[Any]:
     if refused is not None:
         raise meaning(refused) from refused
     return answers
-
-
-def _row_digests(rows: EncodedRows) -> Iterator[int]:
-    """Yield the SHA-256 of each row's key and fields, with their lengths before them."""
-    lengths = struct.Struct(f"<{1 + 2 * len(rows.fields)}I").pack
-    for key, arguments in zip(rows.keys, rows.arguments(), strict=True):
-        parts = (key, *arguments)
-        yield int.from_bytes(hashlib.sha256(lengths(*map(len, parts)) + b"".join(parts)).digest())
