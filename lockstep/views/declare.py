@@ -15,8 +15,11 @@ import pyarrow as pa
 from lockstep.clock import MICROSECOND
 from lockstep.errors import UseCaseError
 from lockstep.hashing import digest, source_hash
+from lockstep.views.compound_types import CompoundType
 
-DataType = Literal["bool", "int32", "int64", "float32", "float64", "string", "bytes", "timestamp"]
+ScalarType = Literal["bool", "int32", "int64", "float32", "float64", "string", "bytes", "timestamp"]
+# Views declare scalars; the online store can hold the others too.
+DataType = ScalarType | CompoundType
 ARROW_TYPES: Mapping[DataType, pa.DataType] = {
     "bool": pa.bool_(),
     "int32": pa.int32(),
