@@ -362,7 +362,7 @@ def _texts(values: pa.Array, item: DataType) -> list[bytes]:
         for text in values.unique().drop_null().to_pylist():
             try:
                 read(text)
-            except (ValueError, InvalidOperation):
+            except (ValueError, InvalidOperation, RecursionError):
                 raise BadInput(f"{text!r} is no {item}") from None
     zero = _ZEROS.get(item, "")
     filled = pc.fill_null(values.cast(pa.large_binary()), zero if isinstance(zero, bytes) else zero.encode())
