@@ -13,10 +13,9 @@ Feast: `type_map.py`, `protos/feast/types/Value.proto`.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -25,166 +24,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lockstep.errors import BadInput, NotYetSupported
-from lockstep.views.declare import ARROW_TYPES, DataType
+from lockstep.online.stored_types import COMPOUNDS, Compound, Kind, varint
+from lockstep.views.declare import DataType
 
 Decode = Callable[[Sequence[bytes], DataType], list[Any]]
-
-# Each type's field of feast.types.Value.
-_TEXTS: Mapping[str, int] = {"json": 32, "uuid": 36, "time_uuid": 37, "decimal": 44}
-_LISTS: Mapping[str, int] = {
-    "bytes": 11,
-    "string": 12,
-    "int32": 13,
-    "int64": 14,
-    "float64": 15,
-    "float32": 16,
-    "bool": 17,
-    "timestamp": 18,
-    "json": 33,
-    "uuid": 38,
-    "time_uuid": 39,
-    "decimal": 45,
-}
-_SETS: Mapping[str, int] = {
-    "bytes": 22,
-    "string": 23,
-    "int32": 24,
-    "int64": 25,
-    "float64": 26,
-    "float32": 27,
-    "bool": 28,
-    "timestamp": 29,
-    "uuid": 40,
-    "time_uuid": 41,
-    "decimal": 46,
-}
-_NESTED: Mapping[str, int] = {"list": 42, "set": 43}
 
 _SHIFTS = np.arange(0, 70, 7, dtype=np.uint64)
 _STEPS = np.array([1 << (7 * n) for n in range(1, 10)], np.uint64)
 _ITEM = b"\x0a"  # field 1 of a list: an item, or the run of packed ones
 _SECOND = 1_000_000
 _NAT = -(1 << 63)
-# The years 1 to 9999: what Python's datetime has, and so Feast's reader.
-_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
+# What Python's datetime has, and so Feast's reader, up to the last whole second: a list's float may round up beyond that.
+_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_000_000
 
 _WIDTHS: Mapping[str, int] = {"float32": 4, "float64": 8}
 _VARINTS = frozenset({"bool", "int32", "int64", "timestamp"})
-
-Kind = Literal["text", "list", "set", "nested"]
-
-
-@dataclass(frozen=True)
-class _Compound:
-    """How a type is stored.
-
-    Attributes:
-        kind: what it is made of items of.
-        item: a scalar type or a text's; of a nested one the type of the lists in it.
-        tag: of its field in feast.types.Value.
-    """
-
-    kind: Kind
-    item: DataType
-    tag: bytes
-
-
-def _varint(number: int) -> bytes:
-    """Return the varint of a length or a tag."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes((*encoded, number))
-
-
-def _compound(kind: Kind, item: str, field: int) -> _Compound:
-    return _Compound(kind, cast("DataType", item), _varint(field << 3 | 2))
-
-
-_COMPOUNDS: Mapping[str, _Compound] = {
-    **{name: _compound("text", name, field) for name, field in _TEXTS.items()},
-    **{f"list<{item}>": _compound("list", item, field) for item, field in _LISTS.items()},
-    **{f"set<{item}>": _compound("set", item, field) for item, field in _SETS.items()},
-    **{
-        f"{outer}<list<{item}>>": _compound("nested", f"list<{item}>", field)
-        for outer, field in _NESTED.items()
-        for item in ARROW_TYPES
-    },
-}
-_HEADS = [_varint(length) for length in range(1 << 12)]
-
-
-def _arrow_type(dtype: str) -> pa.DataType:
-    compound = _COMPOUNDS.get(dtype)
-    if compound is None:
-        return ARROW_TYPES[cast("Any", dtype)]
-    return pa.string() if compound.kind == "text" else pa.list_(_arrow_type(compound.item))
-
-
-# What a column of each type is in Arrow, as `plain` has it: a set is a list, a text with a meaning a string.
-STORED_TYPES: Mapping[DataType, pa.DataType] = {
-    **ARROW_TYPES,
-    **{cast("DataType", name): _arrow_type(name) for name in _COMPOUNDS},
-}
-
-
-def plain(found: pa.DataType) -> pa.DataType:
-    """Return the one spelling of a type: neither large nor of fixed size, its items' name and nullability forgotten."""
-    if pa.types.is_large_string(found):
-        return pa.string()
-    if pa.types.is_large_binary(found):
-        return pa.binary()
-    if pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):
-        return pa.list_(plain(found.value_type))
-    return found
-
-
-def stored_type(value_type: str, inner: str = "") -> DataType:
-    """Return the type of the values that Feast calls by a name.
-
-    Args:
-        value_type: the name of a `feast.ValueType`, such as INT64_LIST.
-        inner: that of the lists or sets inside a VALUE_LIST or a VALUE_SET; Feast stores either as lists.
-
-    Raises:
-        NotYetSupported: Feast itself cannot materialize them from Arrow, has no one way to store them, or cannot read them again.
-    """
-    if value_type in _FEAST_NAMES:
-        return _FEAST_NAMES[value_type]
-    if value_type in ("VALUE_LIST", "VALUE_SET"):
-        item = _FEAST_NAMES.get(inner.removesuffix("_SET").removesuffix("_LIST"), "")
-        nested = f"{value_type.removeprefix('VALUE_').lower()}<list<{item}>>"
-        if inner.endswith(("_LIST", "_SET")) and nested in _COMPOUNDS:
-            return cast("DataType", nested)
-        raise NotYetSupported(f"the online store cannot hold a {value_type} of {inner or 'what is not said'}")
-    raise NotYetSupported(f"the online store cannot hold Feast's {value_type}", hint=_REASONS.get(value_type, ""))
-
-
-_NO_ORDER = "Feast writes a map's entries in no order that could be written again; store it as JSON"
-_REASONS: Mapping[str, str] = {
-    **dict.fromkeys(("MAP", "MAP_LIST", "STRUCT", "STRUCT_LIST"), _NO_ORDER),
-    "SCALAR_MAP": "Feast 0.67 does not materialize Arrow's maps; store it as JSON",
-    "ZONED_TIMESTAMP": "Feast 0.67 does not materialize it from Arrow, whose columns have one zone; store a timestamp",
-}
-
-
-def _feast_names() -> dict[str, DataType]:
-    scalars = {"float64": "DOUBLE", "float32": "FLOAT", "timestamp": "UNIX_TIMESTAMP"}
-    names = {name: scalars.get(name, name.upper()) for name in (*ARROW_TYPES, *_TEXTS)}
-    return cast(
-        "dict[str, DataType]",
-        {
-            **{feast: name for name, feast in names.items()},
-            **{f"{names[item]}_LIST": f"list<{item}>" for item in _LISTS},
-            **{f"{names[item]}_SET": f"set<{item}>" for item in _SETS},
-            "PDF_BYTES": "bytes",
-            "IMAGE_BYTES": "bytes",
-        },
-    )
-
-
-_FEAST_NAMES: Mapping[str, DataType] = _feast_names()
+_HEADS = [varint(length) for length in range(1 << 12)]
 
 
 def encode_compounds(column: pa.Array, dtype: DataType) -> list[bytes]:
@@ -203,7 +58,7 @@ def encode_compounds(column: pa.Array, dtype: DataType) -> list[bytes]:
     if compound.kind == "text":
         cells = [compound.tag + _prefixed(value) for value in _texts(column, compound.item)]
     elif compound.kind == "nested":
-        inner = _COMPOUNDS[compound.item]
+        inner = COMPOUNDS[compound.item]
         empty = inner.tag + b"\x00"
         # To Feast an empty list inside a list is null.
         lists = [b"" if cell == empty else cell for cell in _encode_lists(column.flatten(), inner, "nested")]
@@ -245,8 +100,8 @@ def decode_compounds(cells: Sequence[bytes], dtype: DataType, decode: Decode) ->
     ]
 
 
-def _known(dtype: DataType) -> _Compound:
-    compound = _COMPOUNDS.get(dtype)
+def _known(dtype: DataType) -> Compound:
+    compound = COMPOUNDS.get(dtype)
     if compound is None:
         raise NotYetSupported(f"the online store cannot hold a {dtype}")
     return compound
@@ -254,7 +109,7 @@ def _known(dtype: DataType) -> _Compound:
 
 def _prefixed(data: bytes) -> bytes:
     length = len(data)
-    return (_HEADS[length] if length < len(_HEADS) else _varint(length)) + data
+    return (_HEADS[length] if length < len(_HEADS) else varint(length)) + data
 
 
 def _spans(column: pa.Array) -> list[tuple[int, int]]:
@@ -263,7 +118,7 @@ def _spans(column: pa.Array) -> list[tuple[int, int]]:
     return list(pairwise([0, *np.cumsum(lengths).tolist()]))
 
 
-def _encode_lists(column: pa.Array, compound: _Compound, kind: Kind) -> list[bytes]:
+def _encode_lists(column: pa.Array, compound: Compound, kind: Kind) -> list[bytes]:
     """Return the cells of lists or sets; b"" for null."""
     items, spans = column.flatten(), _spans(column)
     _require_items(items, compound.item, kind)
@@ -448,5 +303,5 @@ def _regrouped(rows: Sequence[Sequence[bytes]], decode: Callable[[list[bytes]], 
     return [[next(values) for _ in row] for row in rows]
 
 
-def _shaped(values: list[Any], compound: _Compound) -> list[Any] | set[Any]:
+def _shaped(values: list[Any], compound: Compound) -> list[Any] | set[Any]:
     return set(values) if compound.kind == "set" else values

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from lockstep.clock import to_micros
 from lockstep.contract import Column, View
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, nearest
-from lockstep.online.compounds import STORED_TYPES, plain
+from lockstep.online.stored_types import STORED_TYPES, plain
 from lockstep.online.values import decode_varint, encode_column, encode_varints
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, DataType
 

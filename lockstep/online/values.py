@@ -46,7 +46,7 @@ def encode_column(column: pa.Array, dtype: DataType) -> list[bytes]:
     """Return each value's bytes; b"" for null and NaN.
 
     Args:
-        column: of a type whose `plain` is `STORED_TYPES[dtype]`, see `compounds`.
+        column: of a type whose `plain` is `STORED_TYPES[dtype]`, see `stored_types`.
         dtype: the declared type.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The names of the types beyond scalars that the online store can hold, and that no view declares yet; see `online.compounds`."""
+"""The names of the types beyond scalars: the online store can hold them, no view declares them yet. See `online.stored_types`."""
 
 from typing import Literal
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import redis
 
 from lockstep.contract import Column, FeatureContract, TrainingCut, View
-from lockstep.online.compounds import STORED_TYPES
 from lockstep.online.layout import EntityKeys, encode_events, event_field, field_of
+from lockstep.online.stored_types import STORED_TYPES
 from lockstep.online.values import encode_column
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, DataType
 

@@ -24,9 +24,9 @@ from lockstep.clock import from_micros
 from lockstep.contract import View
 from lockstep.errors import NotYetSupported
 from lockstep.local import LocalRedis
-from lockstep.online.compounds import STORED_TYPES, stored_type
 from lockstep.online.layout import pair_field
 from lockstep.online.reader import read_online
+from lockstep.online.stored_types import STORED_TYPES, stored_type
 from lockstep.online.values import decode_value, encode_column
 from lockstep.online.writer import write_rows
 from lockstep.settings import Settings
@@ -57,7 +57,7 @@ SCALARS: Mapping[str, feast_types.PrimitiveFeastType] = {
     "decimal": feast_types.Decimal,
     "json": feast_types.Json,
 }
-FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
+FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_000_000
 
 
 def feast_type(dtype: str) -> Any:
