@@ -1,4 +1,4 @@
-"""The types that a row of the online store can have: their names here, in Feast and in Arrow, and their fields in Feast's `Value`.
+"""The types a row of the online store can have: their names here, in Feast and in Arrow; their fields in Feast's `Value`.
 
 Feast: `types.py`, `value_type.py`, `protos/feast/types/Value.proto`.
 """
