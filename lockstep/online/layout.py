@@ -17,16 +17,20 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import mmh3
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lockstep.clock import to_micros
 from lockstep.contract import Column, View
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, nearest
+from lockstep.online.stored_types import STORED_TYPES, plain
 from lockstep.online.values import decode_varint, encode_column, encode_varints
-from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, DataType
+from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, DataType
 
 UNKNOWN_CREATED = -1
 # Lua, in which times are compared, has doubles: whole microseconds are exact up to the year 2255.
@@ -35,10 +39,9 @@ TIME_LIMIT_US = 1 << 53
 _PAIR = struct.Struct("<qq")
 _MICRO = 1_000_000
 # feast.types.ValueType, which tags the parts of an entity key.
-_STRING, _INT32, _INT64 = 2, 3, 4
+_BYTES, _STRING, _INT32, _INT64, _TIMESTAMP = 1, 2, 3, 4, 8
 _TYPE_AND_LENGTH = struct.Struct("<II")
 _GLOB = re.compile(rb"[\\*?\[\]]")
-_LARGE: Mapping[pa.DataType, pa.DataType] = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
 
 
 def field_of(view: str, feature: str) -> bytes:
@@ -85,14 +88,16 @@ class EntityKeys:
         join_keys: their names and types, in any order.
 
     Raises:
-        NotYetSupported: a join key has a type that is no int32, int64 or string.
+        NotYetSupported: a join key has a type of which Feast makes no entity key.
     """
 
     def __init__(self, project: str, join_keys: Iterable[Column]) -> None:
         self.join_keys = tuple(sorted(join_keys, key=lambda key: key.name))
         for key in self.join_keys:
             if key.dtype not in _KEY_PARTS:
-                raise NotYetSupported(f"the join key {key.name} is a {key.dtype}; it must be int32, int64 or string")
+                raise NotYetSupported(
+                    f"the join key {key.name} is a {key.dtype}; Feast's entity keys are made of {', '.join(_KEY_PARTS)}"
+                )
         names = [key.name.encode() for key in self.join_keys]
         heads = [_TYPE_AND_LENGTH.pack(_STRING, len(name)) + name for name in names]
         self._head = struct.pack("<I", len(names)) + b"".join(heads)
@@ -163,10 +168,21 @@ def _string_parts(values: Iterable[object]) -> list[bytes]:
     return [_TYPE_AND_LENGTH.pack(_STRING, len(value)) + value for value in encoded]
 
 
-_KEY_PARTS: Mapping[DataType, tuple[type, Callable[[Iterable[object]], list[bytes]]]] = {
+def _bytes_parts(values: Iterable[bytes]) -> list[bytes]:
+    return [_TYPE_AND_LENGTH.pack(_BYTES, len(value)) + value for value in values]
+
+
+def _timestamp_parts(values: Iterable[datetime]) -> list[bytes]:
+    pack = struct.Struct("<IIq").pack
+    return [pack(_TIMESTAMP, 8, to_micros(value) // _MICRO) for value in values]
+
+
+_KEY_PARTS: Mapping[DataType, tuple[type, Callable[[Iterable[Any]], list[bytes]]]] = {
     "int64": (int, _int64_parts),
     "int32": (int, _int32_parts),
     "string": (str, _string_parts),
+    "bytes": (bytes, _bytes_parts),
+    "timestamp": (datetime, _timestamp_parts),
 }
 
 
@@ -217,9 +233,9 @@ class RowLayout:
             if column.name not in rows.column_names:
                 raise SchemaDrift(f"rows of {view.name} have no column {column.name}")
             found = rows.schema.field(column.name).type
-            if _LARGE.get(found, found) != ARROW_TYPES[column.dtype]:
+            if plain(found) != STORED_TYPES[column.dtype]:
                 raise SchemaDrift(
-                    f"rows of {view.name} have {column.name} as {found}, declared {ARROW_TYPES[column.dtype]}"
+                    f"rows of {view.name} have {column.name} as {found}, declared {STORED_TYPES[column.dtype]}"
                 )
         for column in (*view.join_keys, *times):
             if rows[column.name].null_count:

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lockstep.clock import from_micros
-from lockstep.errors import NotYetSupported, SchemaDrift
+from lockstep.errors import SchemaDrift
+from lockstep.online.compounds import decode_compounds, encode_compounds
 from lockstep.views.declare import DataType
 
 # Field number << 3 | wire type, from feast/types/Value.proto.
@@ -45,14 +46,15 @@ def encode_column(column: pa.Array, dtype: DataType) -> list[bytes]:
     """Return each value's bytes; b"" for null and NaN.
 
     Args:
-        column: of `ARROW_TYPES[dtype]`.
+        column: of a type whose `plain` is `STORED_TYPES[dtype]`, see `stored_types`.
         dtype: the declared type.
 
     Raises:
         NotYetSupported: the layout has no such type.
+        BadInput: a value of a list or a text with a meaning cannot be stored.
     """
     if dtype not in _ENCODERS:
-        raise NotYetSupported(f"the online store cannot hold a {dtype}")
+        return encode_compounds(column, dtype)
     null: NDArray[np.bool_] = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
     encoded = _ENCODERS[dtype](column, bytes((_TAGS[dtype],)))
     for row in np.flatnonzero(null).tolist():
@@ -73,11 +75,9 @@ def decode_value(data: bytes | None, dtype: DataType) -> Any:
 def decode_column(cells: Sequence[bytes | None], dtype: DataType) -> list[Any]:
     """Decode many values of one type; see `decode_value`."""
     decode = _DECODERS.get(dtype)
-    if decode is None:
-        raise NotYetSupported(f"the online store cannot hold a {dtype}")
     stored = [data for data in cells if data]
     try:
-        values = decode(stored, _TAGS[dtype])
+        values = decode(stored, _TAGS[dtype]) if decode else decode_compounds(stored, dtype, _decode_untagged)
     except (ValueError, IndexError, struct.error, OverflowError) as broken:
         raise SchemaDrift(
             f"the online store holds bytes that are no {dtype}", hint="the view's types changed, or they were damaged"
@@ -86,6 +86,12 @@ def decode_column(cells: Sequence[bytes | None], dtype: DataType) -> list[Any]:
         return values
     following = iter(values)
     return [next(following) if data else None for data in cells]
+
+
+def _decode_untagged(payloads: Sequence[bytes], dtype: DataType) -> list[Any]:
+    tag = _TAGS[dtype]
+    head = bytes((tag,))
+    return _DECODERS[dtype]([head + payload for payload in payloads], tag)
 
 
 def encode_varints(values: NDArray[np.int64], tag: bytes) -> list[bytes]:

@@ -8,15 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import pyarrow as pa
 
 from lockstep.clock import MICROSECOND
-from lockstep.errors import UseCaseError
+from lockstep.errors import NotYetSupported, UseCaseError
 from lockstep.hashing import digest, source_hash
+from lockstep.views.compound_types import CompoundType
 
-DataType = Literal["bool", "int32", "int64", "float32", "float64", "string", "bytes", "timestamp"]
+ScalarType = Literal["bool", "int32", "int64", "float32", "float64", "string", "bytes", "timestamp"]
+# Views declare scalars; the online store can hold the others too.
+DataType = ScalarType | CompoundType
 ARROW_TYPES: Mapping[DataType, pa.DataType] = {
     "bool": pa.bool_(),
     "int32": pa.int32(),
@@ -27,6 +30,7 @@ ARROW_TYPES: Mapping[DataType, pa.DataType] = {
     "bytes": pa.binary(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
+_KEY_TYPES: tuple[DataType, ...] = ("int32", "int64", "string")
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
 DAY = timedelta(days=1)
@@ -112,6 +116,7 @@ class StoredView(ABC):
 
     Raises:
         UseCaseError: the declaration contradicts itself.
+        NotYetSupported: a feature is no scalar, or the join key no integer or text.
     """
 
     name: str
@@ -185,6 +190,12 @@ class StoredView(ABC):
                     f"view {self.name}: {name!r} is no name for a table or a column of one",
                     hint="take letters a-z, digits and _, the first no digit: Iceberg spells others differently in files",
                 )
+        if self.entity.dtype not in _KEY_TYPES:
+            raise NotYetSupported(
+                f"view {self.name}: its join key {self.entity.join_key} is a {self.entity.dtype}",
+                hint=f"requests and the served log carry keys of {', '.join(_KEY_TYPES)}",
+            )
+        _require_scalars(self.name, self.features)
         names = [name.lower() for name in self.features]
         if twins := sorted({name for name in names if names.count(name) > 1}):
             raise UseCaseError(
@@ -212,6 +223,9 @@ class OnDemandView:
         reads: the stored features it takes, as (view, feature).
         outputs: the features it gives, in order, with their types.
         owner: who answers for it.
+
+    Raises:
+        NotYetSupported: an input or an output is no scalar.
     """
 
     name: str
@@ -237,6 +251,19 @@ class OnDemandView:
     def source_hash(self) -> str:
         """SHA-256 of the function's module and of what that imports inside the use case."""
         return source_hash(self.function.__module__)
+
+    def __post_init__(self) -> None:
+        """Refuse values that retrieval and serving cannot carry."""
+        _require_scalars(self.name, {**self.inputs, **self.outputs})
+
+
+def _require_scalars(view: str, types: Mapping[str, DataType]) -> None:
+    for name, dtype in types.items():
+        if dtype in get_args(CompoundType):
+            raise NotYetSupported(
+                f"view {view}: {name} is a {dtype}, which the online store can hold and a declared view cannot",
+                hint=f"scalars go all the way: {', '.join(ARROW_TYPES)}",
+            )
 
 
 @dataclass(frozen=True)

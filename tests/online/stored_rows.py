@@ -9,6 +9,7 @@ import redis
 
 from lockstep.contract import Column, FeatureContract, TrainingCut, View
 from lockstep.online.layout import EntityKeys, encode_events, event_field, field_of
+from lockstep.online.stored_types import STORED_TYPES
 from lockstep.online.values import encode_column
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, DataType
 
@@ -57,7 +58,7 @@ def make_contract(*views: View) -> FeatureContract:
 
 def make_rows(view: View, *rows: Sequence[Any]) -> pa.Table:
     """Rows of (join keys…, columns…, event_us, created_us)."""
-    fields = [pa.field(c.name, ARROW_TYPES[c.dtype]) for c in (*view.join_keys, *view.columns)]
+    fields = [pa.field(c.name, STORED_TYPES[c.dtype]) for c in (*view.join_keys, *view.columns)]
     values = list(zip(*rows, strict=True)) or [()] * (len(fields) + 2)
     arrays = [pa.array(column, field.type) for column, field in zip(values[:-2], fields, strict=True)]
     arrays += [pa.array(times, pa.int64()).cast(ARROW_TYPES["timestamp"]) for times in values[-2:]]

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stored_rows import EVERY_TYPE, HOUR_US, NOON_US, PROJECT, make_contract, make_rows, make_view
 
-from lockstep.clock import from_micros
+from lockstep.clock import from_micros, to_micros
 from lockstep.contract import View
 from lockstep.local import LocalRedis
 from lockstep.online.layout import (
@@ -56,6 +56,16 @@ FEAST_TYPES: Mapping[DataType, Any] = {
     "string": feast_types.String,
     "bytes": feast_types.Bytes,
     "timestamp": feast_types.UnixTimestamp,
+    "list<int64>": feast_types.Array(feast_types.Int64),
+    "list<float32>": feast_types.Array(feast_types.Float32),
+    "list<string>": feast_types.Array(feast_types.String),
+    "list<timestamp>": feast_types.Array(feast_types.UnixTimestamp),
+    "list<bool>": feast_types.Array(feast_types.Bool),
+    "set<int64>": feast_types.Set(feast_types.Int64),
+    "list<list<int64>>": feast_types.Array(feast_types.Array(feast_types.Int64)),
+    "uuid": feast_types.Uuid,
+    "decimal": feast_types.Decimal,
+    "json": feast_types.Json,
 }
 INT32, INT64 = st.integers(-(1 << 31), (1 << 31) - 1), st.integers(-(1 << 63), (1 << 63) - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -117,21 +127,38 @@ def test_nulls_are_feasts_nulls() -> None:
 
 
 PARTS = st.one_of(
-    st.tuples(st.just("int64"), INT64), st.tuples(st.just("int32"), INT32), st.tuples(st.just("string"), TEXT)
+    st.tuples(st.just("int64"), INT64),
+    st.tuples(st.just("int32"), INT32),
+    st.tuples(st.just("string"), TEXT),
+    st.tuples(st.just("bytes"), VALUES["bytes"]),
+    st.tuples(st.just("timestamp"), VALUES["timestamp"].map(from_micros)),
 )
+
+
+def key_value(dtype: DataType, value: Any) -> Value:
+    """What Feast's materialization makes of one value of a join key."""
+    if dtype == "timestamp":
+        return Value.FromString(to_feast([to_micros(value)], dtype)[0])
+    return Value(**{f"{dtype}_val": value})
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=20), PARTS, min_size=1, max_size=4), TEXT)
 def test_entity_keys_have_feasts_own_bytes(parts: dict[str, tuple[DataType, Any]], project: str) -> None:
     view = make_view(join_keys={name: dtype for name, (dtype, _) in parts.items()})
-    proto = EntityKey(
-        join_keys=list(parts), entity_values=[Value(**{f"{dtype}_val": value}) for dtype, value in parts.values()]
-    )
+    proto = EntityKey(join_keys=list(parts), entity_values=[key_value(*part) for part in parts.values()])
 
     (key,) = EntityKeys(project, view.join_keys).encode({name: [value] for name, (_, value) in parts.items()})
 
     assert key == _redis_key(project, proto, entity_key_serialization_version=3)
     assert key == serialize_entity_key(proto, entity_key_serialization_version=3) + project.encode()
+
+
+@pytest.mark.parametrize(
+    "value", [Value(bool_val=True), Value(double_val=1.0), Value(uuid_val="5"), Value(decimal_val="5"), Value()]
+)
+def test_of_any_other_type_feast_makes_no_entity_key_either(value: Value) -> None:
+    with pytest.raises(ValueError, match="not supported"):
+        serialize_entity_key(EntityKey(join_keys=["k"], entity_values=[value]), entity_key_serialization_version=3)
 
 
 @given(st.text(), st.text())
@@ -150,9 +177,30 @@ def test_event_times_have_protobufs_own_bytes(event: int) -> None:
     assert decode_event(theirs.SerializeToString()) == event
 
 
+COMPOUNDS: Mapping[DataType, Any] = {
+    "list<int64>": [9_007_199_254_740_993, -1],
+    "list<float32>": [0.5, -0.0],
+    "list<string>": ["Käse", ""],
+    "list<timestamp>": [from_micros(NOON_US)],
+    "list<bool>": [True, False],
+    "set<int64>": [3, 2, 3],
+    "list<list<int64>>": [[1, 2], [3]],
+    "uuid": "00000000-0000-0000-0000-000000000005",
+    "decimal": "1.50",
+    "json": '{"a": [1, null]}',
+}
 EVERY = make_view("every", EVERY_TYPE, join_keys={"customer_id": "int64", "shop": "string"})
+COMPOUND = make_view(
+    "compound", {name.replace("<", "_").strip(">"): name for name in COMPOUNDS}, join_keys={"id": "bytes"}
+)
 SPEND = make_view("spend", {"n": "int64", "mean": "float64"}, join_keys={"customer_id": "int64"})
 SECOND = from_micros(NOON_US)
+COMPOUND_ROWS = make_rows(
+    COMPOUND,
+    (b"\xff\x00", *COMPOUNDS.values(), NOON_US, NOON_US),
+    (b"k", *([] if name.startswith(("list", "set")) else None for name in COMPOUNDS), NOON_US, NOON_US),
+    (b"\n", *(None for _ in COMPOUNDS), NOON_US, NOON_US),
+)
 ROWS = make_rows(
     EVERY,
     (1, "Käse", True, -5, 9_007_199_254_740_993, 0.1, -0.1, "ß", b"\x00", SECOND, NOON_US + 1, NOON_US),
@@ -177,7 +225,7 @@ def feast_objects(view: View, folder: Path) -> list[feast.Entity | feast.Feature
 
 @pytest.fixture(scope="module")
 def stock(server: LocalRedis, tmp_path_factory: pytest.TempPathFactory) -> feast.FeatureStore:
-    """A stock Feast with a SQL registry and a Redis online store, to which both views are applied."""
+    """A stock Feast with a SQL registry and a Redis online store, to which all views are applied."""
     folder = tmp_path_factory.mktemp("feast")
     config = feast.RepoConfig(
         project=PROJECT,
@@ -188,7 +236,7 @@ def stock(server: LocalRedis, tmp_path_factory: pytest.TempPathFactory) -> feast
         entity_key_serialization_version=3,
     )
     store = feast.FeatureStore(config=config)
-    for view in (EVERY, SPEND):
+    for view in (EVERY, COMPOUND, SPEND):
         store.apply(feast_objects(view, folder))
     return store
 
@@ -218,6 +266,29 @@ def test_we_store_the_bytes_a_stock_feature_store_does_and_one_field_more(
     assert len(theirs) == 2
     assert all(set(fields) == set(fields_of(EVERY)) for fields in ours.values())
     assert {k: {f: v for f, v in fields.items() if f != pair_field("every")} for k, fields in ours.items()} == theirs
+
+
+def test_a_stock_feature_store_has_our_bytes_and_values_of_lists_and_texts_with_a_meaning(
+    stock: feast.FeatureStore, store: redis.Redis, store_settings: Settings
+) -> None:
+    features = [f"compound:{column.name}" for column in COMPOUND.columns]
+    entities = [{"id": key} for key in COMPOUND_ROWS["id"].to_pylist()]
+
+    stock.write_to_online_store("compound", COMPOUND_ROWS.to_pandas())
+    theirs = {key: store.hgetall(key) for key in store.keys()}  # noqa: SIM118
+    answer = stock.get_online_features(features=features, entity_rows=entities).to_dict()
+    keys = {"id": COMPOUND_ROWS["id"].to_pylist()}
+    decoded = read_online(store_settings, make_contract(COMPOUND), keys, [NOON_US] * 3).views["compound"].values
+    store.flushall()
+    write_rows(store, PROJECT, COMPOUND, COMPOUND_ROWS)
+    ours = {key: store.hgetall(key) for key in store.keys()}  # noqa: SIM118
+
+    assert {
+        k: {f: v for f, v in fields.items() if f != pair_field("compound")} for k, fields in ours.items()
+    } == theirs
+    assert stock.get_online_features(features=features, entity_rows=entities).to_dict() == answer
+    assert decoded == {column.name: answer[column.name] for column in COMPOUND.columns}
+    assert answer["list_string"] == [["Käse", ""], [], None]
 
 
 def test_we_read_what_a_stock_feature_store_wrote_with_created_unknown(

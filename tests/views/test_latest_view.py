@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.errors import UseCaseError
+from lockstep.errors import NotYetSupported, UseCaseError
 from lockstep.views import Entity, LatestView, Source, days, hours, latest_view, minutes, soft, windowed_view
 from lockstep.views.declare import ARROW_TYPES, DataType
 from lockstep.views.windowed import count
@@ -87,6 +87,18 @@ def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(UseCaseError, match="column home has the unknown type 'sting'") as refused:
         declare({"home": "sting"})
     assert "string" in str(refused.value)
+
+
+@pytest.mark.parametrize("dtype", ["list<string>", "set<list<int64>>", "uuid"])
+def test_what_only_the_online_store_can_hold_is_not_yet_declared(dtype: DataType) -> None:
+    with pytest.raises(NotYetSupported, match=f"view profile: home is a {dtype}"):
+        declare({"home": dtype})
+
+
+@pytest.mark.parametrize("dtype", ["bytes", "timestamp", "float64", "list<int64>"])
+def test_a_join_key_that_no_request_carries_is_not_yet_declared(dtype: DataType) -> None:
+    with pytest.raises(NotYetSupported, match=f"view profile: its join key customer_id is a {dtype}"):
+        declare(entity=Entity("customer", "customer_id", dtype, "o"))
 
 
 def test_a_changed_copy_is_refused_like_a_declaration() -> None:
