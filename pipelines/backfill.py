@@ -1,4 +1,4 @@
-"""Compute history before a view's first live tick, then bring it online."""
+"""Compute a range of ticks, each in the way that is right for it, then bring the views online."""
 
 from hera.workflows import DAG, Parameter, Task, TaskResult, WorkflowTemplate
 

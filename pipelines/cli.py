@@ -179,6 +179,22 @@ def materialize(names: tuple[str, ...], *, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("view")
+@click.option("--from", "start", required=True, metavar="TIME", help="The ticks after this time (RFC 3339 with zone),")
+@click.option("--to", "end", required=True, metavar="TIME", help="up to this one.")
+@click.option("--dry-run", is_flag=True, help="Only show which ticks would be computed how.")
+@_as_json
+def backfill(view: str, start: str, end: str, *, dry_run: bool, as_json: bool) -> None:
+    """Compute a range of VIEW's ticks and bring it online: computed ones are corrected, earlier ones bootstrapped.
+
+    What is missing after the last computed tick is computed live. It is safe to run again.
+    """
+    from pipelines._backfill import compute_and_bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+
+    compute_and_bring_online(view, start, end, dry_run=dry_run, as_json=as_json)
+
+
+@cli.command()
 @click.argument("names", nargs=-1, required=True, metavar="VIEW...")
 @_as_json
 def repair(names: tuple[str, ...], *, as_json: bool) -> None:

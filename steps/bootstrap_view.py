@@ -1,9 +1,9 @@
-"""Compute one feature view's history, as production would have seen it at the time."""
+"""Compute a range of one feature view's ticks, each in the way that is right for it."""
 
 from hera.workflows.io import Input, Output
 
 from lockstep.clock import parse_time
-from lockstep.views.compute import bootstrap
+from lockstep.views.compute import backfill
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -25,9 +25,9 @@ class BootstrapViewOutput(Output):
 
 @step(service_account="materializer", memory="4Gi")
 def bootstrap_view(given: BootstrapViewInput) -> BootstrapViewOutput:
-    """Compute the ticks before the view's first live one."""
+    """Bootstrap the ticks before the first computed one, correct computed ones, compute missing ones live."""
     wiring = Wiring()
     view = wiring.use_case.view(given.view)
     start, end = parse_time(given.start, "start"), parse_time(given.end, "end")
-    done = bootstrap(wiring.settings, wiring.lake, wiring.ledger, view, start, end)
+    done = backfill(wiring.settings, wiring.lake, wiring.ledger, view, start, end)
     return BootstrapViewOutput(tick=done.tick.isoformat(), rows=done.rows)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyiceberg.table.snapshots as iceberg
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
-from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.expressions import AlwaysTrue, IsNull
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import make_compatible_name
 from pyiceberg.table import Table
@@ -276,6 +276,15 @@ class Lake:
         """
         table = self.table(name)
         return _schema_of(table, self._snapshot(table, name, snapshot_id) if snapshot_id is not None else None)
+
+    def count_nulls(self, name: str, column: str, snapshot_id: int) -> int:
+        """Return in how many rows of a snapshot a column is null; only files that have some are opened."""
+        table = self.table(name)
+        if table.schema().find_field(column).required:
+            return 0
+        # PyIceberg builds this class with a metaclass that hides its constructor from the type checker.
+        missing = IsNull(column)  # pyright: ignore[reportCallIssue]
+        return table.scan(row_filter=missing, snapshot_id=snapshot_id).count()
 
     @staticmethod
     def _snapshot(table: Table, name: str, snapshot_id: int | None) -> iceberg.Snapshot | None:

@@ -7,6 +7,8 @@ import pyiceberg.table.snapshots as iceberg
 
 COMPUTE_ID = "lockstep.compute-id"
 TICK = "lockstep.tick"
+DEFINITION = "lockstep.definition"
+QUARANTINED = "lockstep.quarantined"
 
 NO_SNAPSHOT = -1
 """Where a snapshot's id is asked for: the table as it was before its first one."""

@@ -3,14 +3,15 @@
 Two kinds of row. A *compute* row is a range of ticks of one view; a *materialize* row is a range of its table's snapshots.
 Each starts where the last of its kind ended, which a unique index holds against two planners at once: the second one is
 handed the first one's row. The index covers the modes that tile. A *repair* does not: it writes again what is committed, where
-the online store has lost it.
+the online store has lost it. Nor does *correct*: it computes again ticks that a tile has computed, one unfinished row a view.
 """
 
 import enum
 import getpass
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,7 +19,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-from lockstep.clock import from_micros, to_micros
+from lockstep.clock import MICROSECOND, from_micros, to_micros
 from lockstep.errors import Terminal, Transient
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
@@ -31,6 +32,7 @@ class Mode(enum.StrEnum):
 
     BOOTSTRAP = "bootstrap"
     LIVE = "live"
+    CORRECT = "correct"
     INTERVAL = "interval"
     REPAIR = "repair"
 
@@ -102,6 +104,14 @@ sa.Index(
     unique=True,
     sqlite_where=_TILES,
     postgresql_where=_TILES,
+)
+_CORRECTS = (COMPUTE.c.mode == Mode.CORRECT.value) & (COMPUTE.c.state != State.COMMITTED.value)
+sa.Index(
+    "compute_corrects_once",
+    *[COMPUTE.c.project, COMPUTE.c.view],
+    unique=True,
+    sqlite_where=_CORRECTS,
+    postgresql_where=_CORRECTS,
 )
 _FOLLOWS = MATERIALIZE.c.mode == Mode.INTERVAL.value
 sa.Index(
@@ -208,8 +218,56 @@ class Ledger:
         sources: Mapping[str, int],
         planned_at: datetime,
     ) -> ComputeRow:
-        """Claim a range of ticks; if somebody claimed one from the same start, return theirs."""
-        values = {
+        """Claim a range of ticks; if somebody claimed one from the same start, return theirs.
+
+        Raises:
+            Transient: somebody claimed some of these ticks meanwhile, from another start; or the ledger is busy.
+        """
+        values = self._range(view, mode, tick_from, tick_to, sources, planned_at)
+        tiles = self._of(COMPUTE, view).where(_TILES)
+        with self._planning(view) as connection:
+            same = tiles.where(COMPUTE.c.tick_from == values["tick_from"])
+            if (theirs := connection.execute(same).mappings().one_or_none()) is not None:
+                return _compute_row(theirs)
+            over = tiles.where(COMPUTE.c.tick_from < values["tick_to"], COMPUTE.c.tick_to > values["tick_from"])
+            if (theirs := connection.execute(over.limit(1)).mappings().one_or_none()) is not None:
+                other = _compute_row(theirs)
+                raise Transient(
+                    f"{view}: another run has claimed the ticks after {other.tick_from.isoformat()} up to "
+                    f"{other.tick_to.isoformat()} meanwhile ({other.mode.value})",
+                    hint="run the step again: it goes on from there",
+                )
+            return self._inserted(connection, values)
+
+    def plan_correct(
+        self, view: str, tick_from: datetime, tick_to: datetime, sources: Mapping[str, int], planned_at: datetime
+    ) -> ComputeRow:
+        """Claim ticks that are computed already to compute them again; if somebody is at it, return their row.
+
+        It is planned after every other row of the view, by a microsecond if need be: what is corrected has to be the newer.
+
+        Raises:
+            Transient: the ledger is busy.
+        """
+        with self._planning(view) as connection:
+            rows = connection.execute(self._of(COMPUTE, view)).mappings().all()
+            unfinished = connection.execute(self._of(COMPUTE, view).where(_CORRECTS)).mappings().one_or_none()
+            if unfinished is not None:
+                return _compute_row(unfinished)
+            newest = max(_compute_row(row).planned_at for row in rows)
+            at = max(planned_at, newest + MICROSECOND)
+            return self._inserted(connection, self._range(view, Mode.CORRECT, tick_from, tick_to, sources, at))
+
+    def _range(
+        self,
+        view: str,
+        mode: Mode,
+        tick_from: datetime,
+        tick_to: datetime,
+        sources: Mapping[str, int],
+        planned_at: datetime,
+    ) -> dict[str, object]:
+        return {
             "project": self._project,
             "view": view,
             "mode": mode.value,
@@ -220,12 +278,27 @@ class Ledger:
             "planned_at": to_micros(planned_at),
             "planned_by": _who(),
         }
-        self._claim(COMPUTE, values)
-        same = (COMPUTE.c.tick_from == values["tick_from"]) & _TILES
-        row = self._one(self._of(COMPUTE, view).where(same))
-        if row is None:
-            raise Terminal(f"the ledger did not keep the compute row of {view} from {tick_from}")
-        return _compute_row(row)
+
+    @contextmanager
+    def _planning(self, view: str) -> Generator[sa.Connection]:
+        """Give a transaction in which nobody else plans ticks of the view: no index can tell whether two ranges overlap."""
+        try:
+            with self._engine.begin() as connection:
+                if connection.dialect.name == "sqlite":
+                    # Else the driver begins at the first insert, when others may have read the same rows.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                else:
+                    name = f"lockstep compute {self._project} {view}"
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+                yield connection
+        except OperationalError as busy:
+            raise Transient(f"the ledger cannot be written to: {busy.orig}", hint="run the step again") from busy
+        except IntegrityError as refused:
+            raise Terminal(f"the ledger refused a row of {COMPUTE.name}: {refused.orig}") from refused
+
+    @staticmethod
+    def _inserted(connection: sa.Connection, values: Mapping[str, object]) -> ComputeRow:
+        return _compute_row(connection.execute(COMPUTE.insert().values(values).returning(COMPUTE)).mappings().one())
 
     def commit_compute(self, row: ComputeRow, snapshot_id: int, rows: int, at: datetime) -> None:
         """Note that a range of ticks is in the view's table."""
@@ -239,8 +312,9 @@ class Ledger:
             connection.execute(COMPUTE.update().where(COMPUTE.c.id == row.id).values(values))
 
     def computes(self, view: str) -> list[ComputeRow]:
-        """Return the view's compute rows in order of time."""
-        return [_compute_row(r) for r in self._all(self._of(COMPUTE, view).order_by(COMPUTE.c.tick_from))]
+        """Return the view's compute rows in the order of their ticks, and of the same ticks in which they were planned."""
+        query = self._of(COMPUTE, view).order_by(COMPUTE.c.tick_from, COMPUTE.c.id)
+        return [_compute_row(r) for r in self._all(query)]
 
     def plan_materialize(
         self,

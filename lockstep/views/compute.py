@@ -1,26 +1,22 @@
-"""Compute the ticks of a stored view into its Iceberg table: plan a range in the ledger, append once, commit."""
+"""Compute the ticks of a stored view into its Iceberg table: which of them, in which mode, from what."""
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import duckdb
-import pyarrow as pa
-
-from lockstep.clock import MICROSECOND, from_micros, to_micros
-from lockstep.errors import BadInput, NotYetSupported, UseCaseError, nearest
-from lockstep.lake import Lake, Snapshot
-from lockstep.lake.engine import TimeRange, connect, newest_by_key, quote
-from lockstep.lake.snapshots import COMPUTE_ID, TICK
+from lockstep.clock import MICROSECOND, from_micros, require_zone, to_micros
+from lockstep.errors import BadInput, UseCaseError, nearest
+from lockstep.lake import Lake
 from lockstep.materialize.ledger import ComputeRow, Ledger, Mode, State
 from lockstep.settings import Settings
 from lockstep.views import ticks
-from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
+from lockstep.views.declare import StoredView
+from lockstep.views.execution import Appended, Execution
+from lockstep.views.intake import check_source, current_source, ensure_table
 from lockstep.views.latest import LatestView
 from lockstep.views.latest_ticks import LatestTicks
-from lockstep.views.ticks import TickQuery, TickRange
+from lockstep.views.ticks import TickQuery
 from lockstep.views.windowed import WindowedView
 from lockstep.views.windowed_ticks import WindowedTicks
 
@@ -38,12 +34,23 @@ class Computed:
         tick: the view's watermark: the last tick computed.
         snapshot_id: the snapshot that the last range committed.
         rows: the rows this run appended; 0 when there was nothing to do.
+        quarantined: the source rows its ranges left out, see `intake.register_source`.
     """
 
     view: str
     tick: datetime
     snapshot_id: int | None
     rows: int
+    quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """The ticks `after < T <= last` of a back-fill, and how they are computed."""
+
+    mode: Mode
+    after: datetime
+    last: datetime
 
 
 def compute(settings: Settings, lake: Lake, ledger: Ledger, view: StoredView, up_to: datetime) -> Computed:
@@ -53,19 +60,19 @@ def compute(settings: Settings, lake: Lake, ledger: Ledger, view: StoredView, up
 
     Raises:
         BadInput: `up_to` lies in the future, or the source is empty.
+        SchemaDrift: the source or the table is not what the view declares, or was computed under another definition.
+        Transient: another run claimed some of these ticks meanwhile.
         UseCaseError: nobody computes views of this kind, or a value, sum or square does not fit its column.
     """
-    query = _query(view)
+    execution = _execution(settings, lake, ledger, view)
     _refuse_future(settings, up_to)
-    _ensure_table(lake, view)
-    last = _finish_planned(settings, lake, ledger, query)
+    ensure_table(lake, view)
+    tiles = execution.settle()
     tick = _tick_at(view, up_to)
-    start = last.tick_to if last else tick - view.every
+    start = tiles[-1].tick_to if tiles else tick - view.every
     if tick <= start:
-        return Computed(view.name, start, last.snapshot_id if last else None, 0)
-    row = ledger.plan_compute(view.name, Mode.LIVE, start, tick, _sources(lake, view), settings.clock.now())
-    snapshot, rows = _execute(settings, lake, ledger, query, row)
-    return Computed(view.name, row.tick_to, snapshot.id, rows)
+        return _nothing(view, tiles, start)
+    return _plan_and_finish(execution, Mode.LIVE, start, tick)
 
 
 def bootstrap(
@@ -73,173 +80,203 @@ def bootstrap(
 ) -> Computed:
     """Compute the ticks `start < T <= end` before the view's first live one as production would have seen them.
 
-    Ticks whose compute_lag has not passed yet are left to live.
+    Ticks whose compute_lag has not passed yet are left to live, those that are computed already are left alone.
 
-    A tick reads the source rows that were known compute_lag after it, and its rows carry that time as created.
+    A tick reads the source rows that were known compute_lag after it, and its rows carry that time as created. Ticks before
+    the first computed one change nothing after it: there every live key has a row, as the table was empty before.
 
     Raises:
-        BadInput: the range is reversed, or lies in the future.
-        NotYetSupported: part of it is computed already by live ticks.
+        BadInput: the range is reversed, lies in the future, would leave a hole, or all of it comes after a live tick.
+        SchemaDrift: the source or the table is not what the view declares, or was computed under another definition.
+        Transient: another run claimed some of these ticks meanwhile.
         UseCaseError: nobody computes views of this kind, or a value, sum or square does not fit its column.
     """
-    query = _query(view)
+    execution = _execution(settings, lake, ledger, view)
     _refuse_future(settings, end)
-    # A tick is known compute_lag after it; later ones are left to live.
-    first, last_tick = _tick_at(view, start), _tick_at(view, min(end, settings.clock.now() - view.compute_lag))
-    if last_tick <= first:
-        raise BadInput(f"{view.name}: there is no tick after {start.isoformat()} up to {end.isoformat()}")
-    _ensure_table(lake, view)
-    done = _finish_planned(settings, lake, ledger, query)
-    if done is not None and done.mode is Mode.LIVE:
-        raise NotYetSupported(
-            f"{view.name} has live ticks since {done.tick_from.isoformat()}; computing over or before them needs the correct mode"
+    first, last = _known_ticks(settings, view, start, end)
+    ensure_table(lake, view)
+    tiles = execution.settle()
+    if not tiles:
+        return _plan_and_finish(execution, Mode.BOOTSTRAP, first, last)
+    earliest, reached = tiles[0].tick_from, tiles[-1].tick_to
+    _refuse_hole(view, tiles, last)
+    is_live = any(tile.mode is Mode.LIVE for tile in tiles)
+    if is_live and first >= earliest:
+        raise BadInput(
+            f"{view.name} has live ticks, and is computed since {earliest.isoformat()}: none of these is bootstrapped",
+            hint="`lockstep backfill` computes each tick in the way that is right for it",
         )
-    earliest = ledger.computes(view.name)[0].tick_from if done else first
+    done = _nothing(view, tiles, reached)
     if first < earliest:
-        raise NotYetSupported(
-            f"{view.name} is computed since {earliest.isoformat()}; ticks before that need the correct mode",
-        )
-    begin = done.tick_to if done else first
-    if last_tick <= begin:
-        return Computed(view.name, begin, done.snapshot_id if done else None, 0)
-    row = ledger.plan_compute(view.name, Mode.BOOTSTRAP, begin, last_tick, _sources(lake, view), settings.clock.now())
-    snapshot, rows = _execute(settings, lake, ledger, query, row)
-    return Computed(view.name, row.tick_to, snapshot.id, rows)
+        done = _plan_and_finish(execution, Mode.BOOTSTRAP, first, earliest)
+    if last > reached and not is_live:
+        return _joined(done, _plan_and_finish(execution, Mode.BOOTSTRAP, reached, last))
+    return done
 
 
-def _refuse_future(settings: Settings, time: datetime) -> None:
-    now = settings.clock.now()
-    if time > now:
-        raise BadInput(f"{time.isoformat()} is in the future", hint=f"it is {now.isoformat()} now")
+def correct(
+    settings: Settings, lake: Lake, ledger: Ledger, view: StoredView, start: datetime, end: datetime
+) -> Computed:
+    """Compute the ticks `start < T <= end` again, which are computed already: a bug in the view was fixed.
 
+    Each reads what it read the first time: the same snapshots, with the same rows in quarantine. Rows are written where the
+    table's answer differs from the view's value, and carry the planned time as created; so training on an old t sees them only
+    when it asks as of now. Where the view has no value and the table does, the row says that there is nothing: zeros of a
+    windowed view, nulls of a latest one.
 
-def _ensure_table(lake: Lake, view: StoredView) -> None:
-    lake.ensure_table(view.table, view.schema, partition_by=EVENT_TIMESTAMP)
+    Each range that was computed at once is corrected at once, in the order of the ticks, also if nothing differs.
 
-
-def _tick_at(view: StoredView, time: datetime) -> datetime:
-    return from_micros(ticks.tick_number(view, time) * (view.every // MICROSECOND))
-
-
-def _sources(lake: Lake, view: StoredView) -> Mapping[str, int]:
-    snapshot = lake.current(view.source.table)
-    if snapshot is None:
-        raise BadInput(f"{view.name}: its source {view.source.table} is empty", hint="ingest raw events first")
-    return {view.source.table: snapshot.id}
-
-
-def _finish_planned(settings: Settings, lake: Lake, ledger: Ledger, query: TickQuery[StoredView]) -> ComputeRow | None:
-    """Finish the range an earlier run planned and did not commit; return the view's last range."""
-    rows = ledger.computes(query.view.name)
-    if rows and rows[-1].state is not State.COMMITTED:
-        _execute(settings, lake, ledger, query, rows[-1])
-        rows = ledger.computes(query.view.name)
-    return rows[-1] if rows else None
-
-
-def _execute(
-    settings: Settings, lake: Lake, ledger: Ledger, query: TickQuery[StoredView], row: ComputeRow
-) -> tuple[Snapshot, int]:
-    """Append a planned range once.
-
-    A restart finds the snapshot of an append that was not committed to the ledger; of two runs at once, the one that commits
-    second finds the table moved on, fails as transient, and finds the first one's snapshot when it is tried again.
+    Raises:
+        BadInput: some of it is not computed, or a snapshot that was read has expired; nothing was appended.
+        SchemaDrift: the source or the table is not what the view declares.
+        Transient: another run appended meanwhile.
+        UseCaseError: nobody computes views of this kind, its ticks have another length now, or a value does not fit.
     """
-    table = query.view.table
-    if row.state is State.COMMITTED and row.snapshot_id is not None:
-        return lake.snapshot(table, row.snapshot_id), 0
-    snapshots = lake.snapshots(table)
-    done = next((s for s in snapshots if s.properties.get(COMPUTE_ID) == str(row.id)), None)
-    if done is not None:
-        ledger.commit_compute(row, done.id, int(done.properties.get("added-records", "0")), settings.clock.now())
-        return done, 0
-    rows = _rows(settings, lake, query, row)
-    properties = {COMPUTE_ID: str(row.id), TICK: str(to_micros(row.tick_to))}
-    snapshot = lake.append(table, rows, properties, after=snapshots[-1].sequence if snapshots else 0)
-    ledger.commit_compute(row, snapshot.id, rows.num_rows, settings.clock.now())
-    return snapshot, rows.num_rows
-
-
-def _rows(settings: Settings, lake: Lake, query: TickQuery[StoredView], row: ComputeRow) -> pa.Table:
-    view = query.view
-    every = view.every // MICROSECOND
-    span = TickRange(
-        after=to_micros(row.tick_from) // every,
-        last=to_micros(row.tick_to) // every,
-        known_per_tick=row.mode is Mode.BOOTSTRAP,
-    )
-    with connect(settings) as connection:
-        _register_source(lake, connection, query, row, span)
-        _register_answers(lake, connection, query, from_micros(span.first * every))
-        connection.execute(
-            f"CREATE TEMP VIEW {ticks.SPAN} AS SELECT {span.first}::BIGINT AS {ticks.FIRST}, {span.last}::BIGINT AS {ticks.LAST}"
-        )
-        # Through a table: the relation API binds a query twice, which for one this long takes a quarter of its time.
-        text = query.sql("duckdb", known_per_tick=span.known_per_tick)
-        with _refusing_what_does_not_fit(view):
-            connection.execute(f"CREATE TEMP TABLE found AS {text}")
-        found: pa.Table = connection.sql(f"FROM found ORDER BY {ticks.TICK}, {ticks.KEY}").to_arrow_table()
-    key, tick, *features = found.columns
-    micros = tick.to_numpy() * every
-    event = pa.array(micros, pa.int64()).cast(ARROW_TYPES["timestamp"])
-    created = pa.repeat(pa.scalar(row.planned_at, ARROW_TYPES["timestamp"]), len(event))
-    if span.known_per_tick:
-        created = pa.array(micros + view.compute_lag // MICROSECOND, pa.int64()).cast(ARROW_TYPES["timestamp"])
-    with _refusing_what_does_not_fit(view):
-        return pa.table([key, *features, event, created], names=view.schema.names).cast(view.schema)
-
-
-@contextmanager
-def _refusing_what_does_not_fit(view: StoredView) -> Generator[None]:
-    """Say whose number it was: DuckDB multiplies in 64 bits and adds in 128, which the table's columns do not have."""
-    try:
-        yield
-    except (duckdb.OutOfRangeException, duckdb.ConversionException, pa.ArrowInvalid) as beyond:
+    execution = _execution(settings, lake, ledger, view)
+    first, last = _tick_at(view, start), _tick_at(view, end)
+    if last <= first:
+        raise BadInput(f"{view.name}: there is no tick after {start.isoformat()} up to {end.isoformat()}")
+    ensure_table(lake, view)
+    tiles = [tile for tile in execution.settle(tiles=False) if tile.state is State.COMMITTED]
+    if any(to_micros(at) % (view.every // MICROSECOND) for tile in tiles for at in (tile.tick_from, tile.tick_to)):
         raise UseCaseError(
-            f"view {view.name}: a value does not fit the type of its column, or a sum or square left 64 bits: {beyond}",
-            hint="sum a coarser unit, or over shorter windows; or the source holds a value that cannot be",
-        ) from beyond
+            f"view {view.name} had ticks of another length than {view.every}", hint="give it a new name"
+        )
+    if not tiles or first < tiles[0].tick_from or last > tiles[-1].tick_to:
+        computed = (
+            f"after {tiles[0].tick_from.isoformat()} up to {tiles[-1].tick_to.isoformat()}" if tiles else "nowhere"
+        )
+        raise BadInput(
+            f"{view.name} is computed {computed}: only those ticks can be corrected",
+            hint="`lockstep backfill` computes each tick in the way that is right for it",
+        )
+    tiles = [tile for tile in tiles if tile.tick_from < last and first < tile.tick_to]
+    for tile in tiles:
+        execution.check_source(tile)
+    done = _nothing(view, execution.tiles(), last)
+    for tile in tiles:
+        after, up_to = max(first, tile.tick_from), min(last, tile.tick_to)
+        row = ledger.plan_correct(view.name, after, up_to, tile.sources, settings.clock.now())
+        while (row.tick_from, row.tick_to) != (after, up_to):  # somebody else's, which was planned first
+            execution.finish(row)
+            row = ledger.plan_correct(view.name, after, up_to, tile.sources, settings.clock.now())
+        done = _joined(done, _computed(execution, execution.finish(row)))
+    return done
 
 
-def _query(view: StoredView) -> TickQuery[StoredView]:
+def plan_backfill(
+    settings: Settings, ledger: Ledger, view: StoredView, start: datetime, end: datetime
+) -> tuple[Part, ...]:
+    """Return how the ticks `start < T <= end` are computed, in the order in which that is done; nothing is changed.
+
+    Computed ones are corrected, those before the first computed one bootstrapped, and what is missing after the last one
+    computed live, all of it. Ticks whose compute_lag has not passed yet are left to the next run.
+
+    Raises:
+        BadInput: the range is reversed, lies in the future, or would leave a hole before the first computed tick.
+    """
+    _refuse_future(settings, end)
+    first, last = _known_ticks(settings, view, start, end)
+    tiles = [row for row in ledger.computes(view.name) if row.mode is not Mode.CORRECT]
+    if not tiles:
+        return (Part(Mode.BOOTSTRAP, first, last),)
+    _refuse_hole(view, tiles, last)
+    earliest = tiles[0].tick_from
+    done = [tile for tile in tiles if tile.state is State.COMMITTED]
+    since, reached = (done[0].tick_from, done[-1].tick_to) if done else (earliest, earliest)
+    parts = [
+        Part(Mode.CORRECT, max(first, since), min(last, reached)),
+        Part(Mode.BOOTSTRAP, first, earliest),
+        Part(Mode.LIVE, reached, last),
+    ]
+    return tuple(part for part in parts if part.after < part.last)
+
+
+def backfill(
+    settings: Settings, lake: Lake, ledger: Ledger, view: StoredView, start: datetime, end: datetime
+) -> Computed:
+    """Compute the ticks `start < T <= end`, each in the way that is right for it: see `plan_backfill`.
+
+    Raises:
+        BadInput: the range is reversed, lies in the future, would leave a hole, or reads a snapshot that has expired.
+        SchemaDrift: the source or the table is not what the view declares, or was computed under another definition.
+        Transient: another run claimed some of these ticks meanwhile, or appended first.
+        UseCaseError: nobody computes views of this kind, or a value, sum or square does not fit its column.
+    """
+    execution = _execution(settings, lake, ledger, view)
+    _refuse_future(settings, end)
+    ensure_table(lake, view)
+    execution.settle(tiles=False)
+    done: Computed | None = None
+    for part in plan_backfill(settings, ledger, view, start, end):
+        if part.mode is Mode.LIVE:
+            found = compute(settings, lake, ledger, view, part.last)
+        else:
+            run = correct if part.mode is Mode.CORRECT else bootstrap
+            found = run(settings, lake, ledger, view, part.after, part.last)
+        done = found if done is None else _joined(done, found)
+    if done is None:
+        raise BadInput(f"{view.name}: there is no tick after {start.isoformat()} up to {end.isoformat()}")
+    return done
+
+
+def _execution(settings: Settings, lake: Lake, ledger: Ledger, view: StoredView) -> Execution:
     query = _QUERIES.get(view.kind)
     if query is None:
         raise UseCaseError(
             f"view {view.name} is of the kind {view.kind!r}, whose ticks nobody computes",
             hint=nearest(view.kind, _QUERIES),
         )
-    return query(view)
+    return Execution(settings, lake, ledger, query(view))
 
 
-def _register_source(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, query: TickQuery[StoredView], row: ComputeRow, span: TickRange
-) -> None:
-    start, end = query.source_bounds(span)
-    key, source = query.view.entity.join_key, query.view.source
-    columns = list(dict.fromkeys([key, source.event_time, source.known_at, *query.source_columns.values()]))
-    within = TimeRange(source.event_time, None if start is None else from_micros(start), from_micros(end))
-    lake.register(
-        connection, "raw", source.table, columns=columns, snapshot_id=row.sources[source.table], within=within
-    )
-    connection.execute(
-        f"CREATE TEMP VIEW {ticks.SOURCE} AS SELECT {quote(key)} AS {ticks.KEY}, "
-        f"epoch_us({quote(source.event_time)}) AS {ticks.EVENT_MICROS}, "
-        f"epoch_us({quote(source.known_at)}) AS {ticks.KNOWN_MICROS}{_renamed(query.source_columns)} FROM raw"
-    )
+def _refuse_future(settings: Settings, time: datetime) -> None:
+    now = settings.clock.now()
+    if require_zone(time) > now:
+        raise BadInput(f"{time.isoformat()} is in the future", hint=f"it is {now.isoformat()} now")
 
 
-def _register_answers(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, query: TickQuery[StoredView], tick: datetime
-) -> None:
-    """Register, per key, what is compared of the row that the view's table answers with at `tick`."""
-    view, oldest = query.view, query.answers_for
-    columns = [view.entity.join_key, *query.answer_columns.values(), EVENT_TIMESTAMP, CREATED_TIMESTAMP]
-    within = TimeRange(EVENT_TIMESTAMP, None if oldest is None else tick - oldest, tick + MICROSECOND)
-    lake.register(connection, "written", view.table, columns=columns, within=within)
-    order = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
-    newest = newest_by_key(view.entity.join_key, ticks.KEY, query.answer_columns, order, "written")
-    connection.execute(f"CREATE TEMP VIEW {ticks.ANSWERED} AS {newest}")
+def _refuse_hole(view: StoredView, tiles: Sequence[ComputeRow], last: datetime) -> None:
+    if last < tiles[0].tick_from:
+        raise BadInput(
+            f"{view.name} is computed since {tiles[0].tick_from.isoformat()}: up to {last.isoformat()} would leave a hole",
+            hint="let the range reach as far",
+        )
 
 
-def _renamed(columns: Mapping[str, str]) -> str:
-    return "".join(f", {quote(column)} AS {quote(name)}" for name, column in columns.items())
+def _known_ticks(settings: Settings, view: StoredView, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """Return the ticks that bound a range of history: a tick is known compute_lag after it."""
+    first, last = _tick_at(view, start), _tick_at(view, min(end, settings.clock.now() - view.compute_lag))
+    if last <= first:
+        raise BadInput(f"{view.name}: there is no tick after {start.isoformat()} up to {end.isoformat()}")
+    return first, last
+
+
+def _tick_at(view: StoredView, time: datetime) -> datetime:
+    return from_micros(ticks.tick_number(view, time) * (view.every // MICROSECOND))
+
+
+def _plan_and_finish(execution: Execution, mode: Mode, start: datetime, end: datetime) -> Computed:
+    """Claim ticks that nobody computed yet, after looking at what they read, and compute them."""
+    view = execution.view
+    source = current_source(execution.lake, view)
+    check_source(execution.lake, execution.query, source)
+    execution.refuse_other_definition(execution.lake.snapshots(view.table))
+    now = execution.settings.clock.now()
+    row = execution.ledger.plan_compute(view.name, mode, start, end, {view.source.table: source}, now)
+    return _computed(execution, execution.finish(row))
+
+
+def _computed(execution: Execution, done: Appended) -> Computed:
+    tick = execution.tiles()[-1].tick_to
+    return Computed(execution.view.name, tick, done.snapshot.id, done.rows, done.quarantined)
+
+
+def _nothing(view: StoredView, tiles: Sequence[ComputeRow], tick: datetime) -> Computed:
+    last = tiles[-1] if tiles else None
+    return Computed(view.name, last.tick_to if last else tick, last.snapshot_id if last else None, 0)
+
+
+def _joined(first: Computed, then: Computed) -> Computed:
+    rows, quarantined = first.rows + then.rows, first.quarantined + then.quarantined
+    return Computed(then.view, then.tick, then.snapshot_id, rows, quarantined)

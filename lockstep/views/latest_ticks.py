@@ -14,6 +14,7 @@ import ibis
 import ibis.expr.types as ir
 
 from lockstep.clock import MICROSECOND
+from lockstep.views.corrections import NEEDED_SINCE, corrections, last_beat, touched
 from lockstep.views.declare import DataType
 from lockstep.views.latest import LatestView
 from lockstep.views.ticks import (
@@ -46,7 +47,17 @@ class LatestTicks(TickQuery[LatestView]):
         return {f"value_{n}": name for n, name in enumerate(self.view.columns)}
 
     @property
+    def source_types(self) -> dict[str, DataType]:
+        """The attributes."""
+        return dict(self.view.columns)
+
+    @property
     def answer_columns(self) -> dict[str, str]:
+        """The attributes, by number."""
+        return self.source_columns
+
+    @property
+    def feature_columns(self) -> dict[str, str]:
         """The attributes, by number."""
         return self.source_columns
 
@@ -73,6 +84,48 @@ class LatestTicks(TickQuery[LatestView]):
         beating = turns.filter(turns["beat"] < turns["until"])
         beats = beating.select(KEY, ibis.range(beating["beat"], beating["until"], period).unnest().name(TICK), *values)
         return ibis.union(changed.select(KEY, TICK, *values), beats, distinct=False)
+
+    def corrected_rows(self, *, known_per_tick: bool) -> ir.Table:
+        """Return the rows that correct the table's answers; where no row of a key is seen and the table answers, nulls."""
+        view, values, (first, last) = self.view, _values(self.view), span()
+        period = view.heartbeat
+        taking_over = _taking_over(view, known_per_tick=known_per_tick)
+        by_tick = ibis.window(group_by=KEY, order_by=TICK)
+        number = ibis.row_number().over(by_tick)
+        turns = taking_over.mutate(until=taking_over[TICK].lead().over(by_tick).fill_null(last + 1), number=number)
+        # A key that was seen before has a row at its last heartbeat, or was seen first since.
+        beat = _ANY if period is None else last_beat(phase_of(turns[KEY], period), period)
+        began = ibis.ifelse(
+            turns[TICK] == first, beat, ibis.ifelse(turns["number"] == 0, turns[TICK], ibis.null("int64"))
+        )
+        nothing = {v: ibis.null(turns[v].type()) for v in values}
+        looked_at = touched(view, values)
+        ticks = [
+            turns.select(KEY, TICK, *values, **{NEEDED_SINCE: began, "turn": _YES}),
+            looked_at.select(KEY, TICK, **nothing, **{NEEDED_SINCE: ibis.null("int64"), "turn": _NO}),
+        ]
+        if period is not None:
+            phased = turns.mutate(beat=next_beat(turns[TICK], phase_of(turns[KEY], period), period))
+            phased = phased.filter(phased["beat"] < phased["until"])
+            beats = phased.select(KEY, ibis.range(phased["beat"], phased["until"], period).unnest().name(TICK))
+            ticks.append(beats.select(KEY, TICK, **nothing, **{NEEDED_SINCE: beats[TICK], "turn": _NO}))
+        each = ibis.union(*ticks, distinct=False)
+        steps = each.group_by([KEY, TICK]).aggregate(
+            turn=each["turn"].max(),
+            **{NEEDED_SINCE: each[NEEDED_SINCE].max()},
+            **{v: each[v].max() for v in values},  # one of them at most is a turn, and the others are null
+        )
+        so_far = ibis.window(group_by=KEY, order_by=TICK, preceding=None, following=0)
+        steps = steps.mutate(turns=steps["turn"].sum().over(so_far))
+        held = ibis.window(group_by=[KEY, "turns"])
+        states = steps.select(KEY, TICK, NEEDED_SINCE, **{v: steps[v].max().over(held) for v in values})
+        return corrections(view, states, values, nothing)
+
+
+_ANY = ibis.literal(-(2**62), "int64")
+"""A tick before all others."""
+_YES = ibis.literal(1, "int8")
+_NO = ibis.literal(0, "int8")
 
 
 def _values(view: LatestView) -> dict[str, DataType]:

@@ -25,6 +25,7 @@ from lockstep.views.declare import DataType, StoredView
 
 SOURCE = "source"
 ANSWERED = "answered"
+WRITTEN = "written"
 SPAN = "span"
 KEY = "key"
 EVENT_MICROS = "event_us"
@@ -66,6 +67,10 @@ class TickQuery(ABC, Generic[_View_co]):
     * `source`: `key`, `event_us`, `known_us` (microseconds) and `source_columns`, of the rows within `source_bounds`;
     * `answered`: at most one row a key, `key` and `answer_columns`: what the view's table answers at the range's first tick;
     * `span`: one row, the numbers of the `first` and the `last` tick.
+
+    To correct ticks it reads these and `feature_columns` of what the table has: `answered` with the `tick` of its rows, and
+
+    * `written`: the newest row a key and tick within the range, with its `key` and `tick`.
     """
 
     view: _View_co
@@ -77,8 +82,18 @@ class TickQuery(ABC, Generic[_View_co]):
 
     @property
     @abstractmethod
+    def source_types(self) -> dict[str, DataType]:
+        """The source's columns that are read besides key and times, with types that hold each of their values."""
+
+    @property
+    @abstractmethod
     def answer_columns(self) -> dict[str, str]:
         """What is compared with the view's table: the name in the relation, and the table's column."""
+
+    @property
+    @abstractmethod
+    def feature_columns(self) -> dict[str, str]:
+        """What correct compares with the view's table, every feature in order: the name in the relation, and the column."""
 
     @property
     @abstractmethod
@@ -93,12 +108,21 @@ class TickQuery(ABC, Generic[_View_co]):
     def rows(self, *, known_per_tick: bool) -> ir.Table:
         """Return the feature rows to write: key, tick number, then the view's features in order, under any names."""
 
-    def sql(self, dialect: str, *, known_per_tick: bool) -> str:
-        """Return `rows` as SQL of an engine."""
+    @abstractmethod
+    def corrected_rows(self, *, known_per_tick: bool) -> ir.Table:
+        """Return the rows that correct the table's answers at the range's ticks, in the same columns as `rows`.
+
+        After them the table answers, at each tick, with the view's values. Where the view has no value and the table answers
+        with one, the row says that there is nothing: zeros of a windowed view, nulls of a latest one.
+        """
+
+    def sql(self, dialect: str, *, known_per_tick: bool, correct: bool = False) -> str:
+        """Return `rows`, or `corrected_rows`, as SQL of an engine."""
         view = self.view
-        decides = (view.definition_hash, view.ttl, view.compute_lag, known_per_tick, dialect)
+        decides = (view.definition_hash, view.ttl, view.compute_lag, known_per_tick, correct, dialect)
         if decides not in _TEXTS:
-            _TEXTS[decides] = str(ibis.to_sql(self.rows(known_per_tick=known_per_tick), dialect=dialect))
+            rows = self.corrected_rows if correct else self.rows
+            _TEXTS[decides] = str(ibis.to_sql(rows(known_per_tick=known_per_tick), dialect=dialect))
         return _TEXTS[decides]
 
 
@@ -122,6 +146,11 @@ def source_table(view: StoredView, columns: Mapping[str, DataType]) -> ir.Table:
 def answered_table(view: StoredView, columns: Mapping[str, DataType]) -> ir.Table:
     """Return the relation `answered` with these columns besides the key."""
     return _table(ANSWERED, {KEY: view.entity.dtype, **columns})
+
+
+def written_table(view: StoredView, columns: Mapping[str, DataType]) -> ir.Table:
+    """Return the relation `written` with these columns besides key and tick."""
+    return _table(WRITTEN, {KEY: view.entity.dtype, TICK: "int64", **columns})
 
 
 def _table(name: str, columns: Mapping[str, DataType]) -> ir.Table:

@@ -13,6 +13,7 @@ A row at time u, known at k, is in the window of length W of tick T when `T - de
 # ibis gives a column its kind (integer, string) at run time only, so arithmetic on columns cannot be checked before.
 # pyright: reportOperatorIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,6 +21,7 @@ import ibis
 import ibis.expr.types as ir
 
 from lockstep.clock import MICROSECOND
+from lockstep.views.corrections import NEEDED_SINCE, corrections, last_beat, touched
 from lockstep.views.declare import DataType
 from lockstep.views.ticks import (
     EVENT_MICROS,
@@ -52,9 +54,19 @@ class WindowedTicks(TickQuery[WindowedView]):
         return {m.column: m.column for m in self.view.measures if m.column}
 
     @property
+    def source_types(self) -> dict[str, DataType]:
+        """The columns that the measures add up: integers."""
+        return dict.fromkeys(self.source_columns, "int64")
+
+    @property
     def answer_columns(self) -> dict[str, str]:
         """The measures by window; the ratios follow from them."""
         return {c: c for c in _sums(self.view)}
+
+    @property
+    def feature_columns(self) -> dict[str, str]:
+        """The measures and the ratios by window."""
+        return {c: c for c in self.view.features}
 
     @property
     def answers_for(self) -> timedelta | None:
@@ -74,12 +86,7 @@ class WindowedTicks(TickQuery[WindowedView]):
         """Return the feature rows to write: key, tick number, and each measure and ratio by window."""
         view, measures = self.view, _sums(self.view)
         entries = _entries(view, known_per_tick=known_per_tick)
-        changes = ibis.union(_changes(view, entries), _heartbeats(view, entries), distinct=False)
-        steps = changes.group_by([KEY, TICK]).aggregate(
-            heartbeat=changes["heartbeat"].max(), **{c: changes[c].sum() for c in measures}
-        )
-        running = ibis.window(group_by=KEY, order_by=TICK, preceding=None, following=0)
-        states = steps.select(KEY, TICK, "heartbeat", **{c: steps[c].sum().over(running) for c in measures})
+        states = _states(view, [_changes(view, entries), _heartbeats(view, entries)])
         by_tick = ibis.window(group_by=KEY, order_by=TICK)
         before = states.mutate(
             **{f"{c}_before": states[c].lag().over(by_tick) for c in measures},
@@ -98,6 +105,40 @@ class WindowedTicks(TickQuery[WindowedView]):
         )
         written = joined.filter(ibis.or_(joined["heartbeat"] == 1, changed))
         return written.select(KEY, TICK, *measures, **_ratios(view, written))
+
+    def corrected_rows(self, *, known_per_tick: bool) -> ir.Table:
+        """Return the rows that correct the table's answers; where a key is not alive and the table answers, zeros."""
+        view, (first, _) = self.view, span()
+        entries = _entries(view, known_per_tick=known_per_tick)
+        looked_at = _doing_nothing(view, touched(view, view.features), _NO)
+        states = _states(view, [_changes(view, entries), _heartbeats(view, entries), looked_at])
+        states = states.mutate(**_ratios(view, states))
+        lives = entries.filter(entries["arrives"] <= first, entries["dies"] > first).select(KEY).distinct()
+        lives = lives.select(
+            life_key=lives[KEY], beat=last_beat(phase_of(lives[KEY], view.ticks_per_day), view.ticks_per_day)
+        )
+        joined = states.left_join(lives, [states[KEY] == lives["life_key"], states[TICK] == first])
+        # A life that goes on has a row at its last heartbeat, or began since.
+        needed = ibis.ifelse(joined["heartbeat"] == 1, joined[TICK], joined["beat"])
+        states = joined.select(KEY, TICK, *view.features, **{NEEDED_SINCE: needed})
+        empty = {c: ibis.literal(0, "int64") for c in _sums(view)} | _empty_ratios(view)
+        return corrections(view, states, view.features, empty)
+
+
+def _states(view: WindowedView, changes: Sequence[ir.Table]) -> ir.Table:
+    """Return the sums of each key after each tick at which something happens, and whether that tick is a heartbeat."""
+    measures = _sums(view)
+    each = ibis.union(*changes, distinct=False)
+    steps = each.group_by([KEY, TICK]).aggregate(
+        heartbeat=each["heartbeat"].max(), **{c: each[c].sum() for c in measures}
+    )
+    running = ibis.window(group_by=KEY, order_by=TICK, preceding=None, following=0)
+    return steps.select(KEY, TICK, "heartbeat", **{c: steps[c].sum().over(running) for c in measures})
+
+
+def _doing_nothing(view: WindowedView, ticks: ir.Table, heartbeat: ir.Value) -> ir.Table:
+    """Return changes that add nothing, at these keys and ticks."""
+    return ticks.select(KEY, TICK, heartbeat=heartbeat, **{c: ibis.literal(0, "int64") for c in _sums(view)})
 
 
 def _sums(view: WindowedView) -> dict[str, DataType]:
@@ -198,7 +239,7 @@ def _heartbeats(view: WindowedView, entries: ir.Table) -> ir.Table:
     daily = beats.select(KEY, tick=ibis.range(beats["beat"], beats["end"], view.ticks_per_day).unnest())
     begun = spans.filter(spans["begins"], spans["arrives"] >= first)
     each = ibis.union(daily, begun.select(KEY, tick=begun["arrives"]), distinct=False)
-    return each.select(KEY, TICK, heartbeat=_YES, **{c: ibis.literal(0, "int64") for c in _sums(view)})
+    return _doing_nothing(view, each, _YES)
 
 
 def _ratios(view: WindowedView, rows: ir.Table) -> dict[str, ir.Value]:
@@ -212,6 +253,11 @@ def _ratios(view: WindowedView, rows: ir.Table) -> dict[str, ir.Value]:
                 below == 0, ibis.literal(quotient.empty, "float64"), above.cast("float64") / below.cast("float64")
             )
     return ratios
+
+
+def _empty_ratios(view: WindowedView) -> dict[str, ir.Value]:
+    """Return what each ratio is over windows without rows."""
+    return {view.column(r.name, w): ibis.literal(r.empty, "float64") for r in view.ratios for w in view.windows}
 
 
 _YES = ibis.literal(1, "int8")

@@ -42,6 +42,7 @@ CREATE TABLE store (
 	PRIMARY KEY (project, incarnation),
 	CONSTRAINT store_has_one_successor UNIQUE (project, follows)
 )
+CREATE UNIQUE INDEX compute_corrects_once ON compute (project, "view") WHERE mode = 'correct' AND state != 'committed'
 CREATE UNIQUE INDEX compute_tiles_time ON compute (project, "view", tick_from) WHERE mode IN ('bootstrap', 'live')
 CREATE UNIQUE INDEX materialize_repairs_once ON materialize (project, "view") WHERE mode = 'repair' AND state != 'committed'
 CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, "view", sequence_from) WHERE mode = 'interval'

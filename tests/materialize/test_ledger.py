@@ -1,11 +1,16 @@
 """The ledger's promise: rows of one kind tile, whoever plans them."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import pairwise
+from threading import Barrier
 
 import pytest
 
 from lockstep.clock import parse_time
-from lockstep.errors import Terminal
+from lockstep.errors import Terminal, Transient
 from lockstep.materialize.ledger import Ledger, Mode, State
 
 T = parse_time("2018-06-01T12:00:00Z")
@@ -51,6 +56,85 @@ def test_an_interval_moves_through_its_states(ledger) -> None:
 def test_a_range_that_does_not_go_forward_is_refused(ledger) -> None:
     with pytest.raises(Terminal, match="compute_goes_forward"):
         ledger.plan_compute("spend", Mode.LIVE, T, T, {}, T)
+
+
+@pytest.mark.parametrize(("start", "end"), [(-9, 1), (0.5, 2), (0.5, 0.75)], ids=["over it", "its end", "inside"])
+def test_a_range_over_ticks_that_somebody_claimed_from_another_start_is_refused(ledger, start, end) -> None:
+    ledger.plan_compute("spend", Mode.LIVE, T, T + HOUR, {}, T)
+    with pytest.raises(Transient, match="another run has claimed the ticks after 2018-06-01T12:00:00"):
+        ledger.plan_compute("spend", Mode.BOOTSTRAP, T + start * HOUR, T + end * HOUR, {}, T)
+    assert len(ledger.computes("spend")) == 1
+    before = ledger.plan_compute("spend", Mode.BOOTSTRAP, T - 9 * HOUR, T, {}, T)
+    assert (before.tick_from, before.tick_to) == (T - 9 * HOUR, T)
+
+
+def test_of_ranges_planned_at_once_from_different_starts_no_two_overlap(settings) -> None:
+    """Threads, each with connections of its own."""
+    ledgers = [Ledger.open(settings, "test") for _ in range(8)]
+    for view in ("a", "b", "c"):
+        together = Barrier(8)
+
+        def plan(number: int, view: str = view, together: Barrier = together) -> bool:
+            together.wait()
+            try:
+                ledgers[number].plan_compute(view, Mode.LIVE, T - number * HOUR, T + HOUR, {}, T)
+            except Transient:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as threads:
+            claimed = list(threads.map(plan, range(8)))
+        rows = ledgers[0].computes(view)
+        assert claimed.count(True) == len(rows) == 1
+        assert all(earlier.tick_to <= later.tick_from for earlier, later in pairwise(rows))
+
+
+_PLANNER = """
+import sys
+from lockstep.clock import from_micros
+from lockstep.errors import Transient
+from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.settings import Settings
+ledger = Ledger.open(Settings(home=sys.argv[1]).resolved(), "test")
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(20):
+    try:
+        start = from_micros(int(sys.argv[2]) * 1_000_000)
+        ledger.plan_compute(f"view_{n}", Mode(sys.argv[3]), start, from_micros(3_600_000_000), {}, from_micros(0))
+        print("claimed", flush=True)
+    except Transient:
+        print("refused", flush=True)
+"""
+
+
+def test_of_two_processes_that_plan_live_and_bootstrap_at_once_one_is_refused(settings, ledger) -> None:
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PLANNER, str(settings.home), start, mode],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for start, mode in (("0", "live"), ("-36000", "bootstrap"))
+    ]
+    for run in runs:
+        assert run.stdout
+        assert run.stdout.readline() == "ready\n"
+    said = [run.communicate("go\n", timeout=60)[0].split() for run in runs]
+    assert [sorted(pair) for pair in zip(*said, strict=True)] == [["claimed", "refused"]] * 20
+    assert [len(ledger.computes(f"view_{n}")) for n in range(20)] == [1] * 20
+
+
+def test_ticks_are_corrected_by_one_row_at_a_time_that_is_newer_than_all(ledger) -> None:
+    live = ledger.plan_compute("spend", Mode.LIVE, T, T + HOUR, {"payments": 1}, T + HOUR)
+    first = ledger.plan_correct("spend", T, T + HOUR, {"payments": 1}, T)
+    assert first.planned_at > live.planned_at, "also where the clock of this machine is behind"
+    assert ledger.plan_correct("spend", T, T + HOUR / 2, {"payments": 2}, T + HOUR) == first
+    ledger.commit_compute(first, 7, 0, T + HOUR)
+    second = ledger.plan_correct("spend", T, T + HOUR, {"payments": 1}, T)
+    assert second.id != first.id
+    assert second.planned_at > first.planned_at
 
 
 def test_an_interval_nobody_planned_is_named(ledger) -> None:

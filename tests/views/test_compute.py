@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from lockstep.clock import parse_time
-from lockstep.errors import BadInput, NotYetSupported, Transient, UseCaseError
+from lockstep.errors import BadInput, Transient, UseCaseError
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect
 from lockstep.lake.snapshots import COMPUTE_ID
@@ -197,20 +197,45 @@ def test_a_tick_whose_lag_has_not_passed_is_left_to_live(settings, lake, ledger)
     assert done.tick == NOON - timedelta(hours=1)
 
 
-def test_a_history_that_starts_before_the_computed_one_is_refused_not_skipped(settings, lake, ledger) -> None:
+def test_history_before_the_computed_one_is_bootstrapped_and_changes_nothing_after_it(settings, lake, ledger) -> None:
+    """Card 1 is quiet where the computed range begins, card 2 is dead by then."""
+    pay(
+        lake,
+        ("2018-05-01T10:30:00Z", 2, 70, "2018-05-01T10:30:01Z"),
+        ("2018-05-25T10:30:00Z", 1, 500, "2018-05-25T10:30:01Z"),
+        ("2018-05-31T10:30:00Z", 1, 30, "2018-05-31T10:30:01Z"),
+    )
+    settings.clock.advance_to(NOON + timedelta(hours=1))
+    begin = parse_time("2018-05-30T00:00:00Z")
+    compute(settings, lake, ledger, SPEND, NOON)
+    bootstrap(settings, lake, ledger, SPEND, begin, NOON)
+    at_the_seams = [begin + n * timedelta(hours=1) for n in (1, 2, 12, 35)] + [NOON]
+    before = [answers(settings, lake, card, at) for card in (1, 2) for at in at_the_seams]
+    done = bootstrap(settings, lake, ledger, SPEND, parse_time("2018-04-28T00:00:00Z"), NOON)
+    assert done.rows > 0
+    assert done.tick == NOON
+    settings.clock.advance_to(NOON + timedelta(hours=2))
+    assert [answers(settings, lake, 1, at) for at in at_the_seams] == before[:5]
+    assert answers(settings, lake, 2, begin) == (0, 0), "what is left of a dead card is older than its ttl"
+    assert answers(settings, lake, 1, parse_time("2018-05-25T11:00:00Z")) == (1, 500)
+    assert {s.tick for s in lake.snapshots("spend")} == {int(NOON.timestamp()) * 1_000_000}
+    assert [r.mode for r in ledger.computes("spend")] == [Mode.BOOTSTRAP, Mode.BOOTSTRAP, Mode.LIVE]
+
+
+def test_a_history_that_would_leave_a_hole_is_refused(settings, lake, ledger) -> None:
     pay(lake, ("2018-05-31T10:30:00Z", 1, 500, "2018-05-31T10:30:01Z"))
     settings.clock.advance_to(NOON)
     bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
-    with pytest.raises(NotYetSupported, match="computed since 2018-05-31T00:00:00"):
-        bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-11T00:00:00Z"), NOON)
+    with pytest.raises(BadInput, match=r"computed since 2018-05-31T00:00:00.* would leave a hole"):
+        bootstrap(settings, lake, ledger, SPEND, NOON - days(9), NOON - days(2))
 
 
 def test_bootstrapping_over_live_ticks_is_refused(settings, lake, ledger) -> None:
     pay(lake, ("2018-05-31T10:30:00Z", 1, 500, "2018-05-31T10:30:01Z"))
     settings.clock.advance_to(NOON)
-    compute(settings, lake, ledger, SPEND, NOON)
-    with pytest.raises(NotYetSupported, match="correct mode"):
-        bootstrap(settings, lake, ledger, SPEND, parse_time("2018-05-31T00:00:00Z"), NOON)
+    compute(settings, lake, ledger, SPEND, NOON - timedelta(hours=1))
+    with pytest.raises(BadInput, match="has live ticks"):
+        bootstrap(settings, lake, ledger, SPEND, NOON - timedelta(hours=2), NOON)
 
 
 SQUARES = replace(SPEND, measures=[count("nb"), total_of_squares("cents", "cents")])
