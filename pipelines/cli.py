@@ -202,6 +202,22 @@ def doctor(names: tuple[str, ...], *, one_of: int, as_json: bool) -> None:
     diagnose(names, one_of, as_json=as_json)
 
 
+@cli.command()
+@click.option("--entity", required=True, metavar="NAME", help="What it is, as the use case declares it.")
+@click.option("--key", required=True, metavar="VALUE", help="Which one: the value of its join key.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@_as_json
+def erase(*, entity: str, key: str, dry_run: bool, as_json: bool) -> None:
+    """Erase one entity from every table and all its snapshots, the online store and the served log, and give a receipt.
+
+    Tags do not keep it: what was kept for a training set goes with the snapshots that hold the entity. There is no way back.
+    Run it again if it was interrupted: it goes on from there.
+    """
+    from pipelines._erase import erase_entity  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+
+    erase_entity(entity, key, dry_run=dry_run, as_json=as_json)
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:

@@ -17,7 +17,7 @@ from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, n
 from lockstep.lake.commit import append_rows, replace_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
 from lockstep.lake.files import AddedFile, added_files, plain_files
-from lockstep.lake.snapshots import NO_SNAPSHOT, Snapshot
+from lockstep.lake.snapshots import ERASURE, NO_SNAPSHOT, Snapshot
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
 
@@ -185,11 +185,15 @@ class Lake:
     def refuse_deletions(self, name: str, after: int, up_to: int) -> None:
         """Refuse a range of snapshots, `after < sequence <= up_to`, of which one may have taken rows away.
 
+        An erasure is none: it took all there was of one key, and every other row is still known to be of the snapshot that
+        brought it.
+
         Raises:
             NotYetSupported: one is neither an append nor a compaction.
         """
         for snapshot in self.snapshots(name):
-            if after < snapshot.sequence <= up_to and snapshot.operation not in {"append", "replace"}:
+            adds = snapshot.operation in {"append", "replace"} or ERASURE in snapshot.properties
+            if after < snapshot.sequence <= up_to and not adds:
                 raise NotYetSupported(
                     f"{name}: snapshot {snapshot.id} is {snapshot.operation!r}; "
                     "only appends and compactions can be brought online so far"

@@ -7,6 +7,9 @@ import pyiceberg.table.snapshots as iceberg
 
 COMPUTE_ID = "lockstep.compute-id"
 TICK = "lockstep.tick"
+ERASURE = "lockstep.erasure"
+OURS = "lockstep."
+"""What the names of all properties that Lockstep gives a snapshot begin with."""
 
 NO_SNAPSHOT = -1
 """Where a snapshot's id is asked for: the table as it was before its first one."""

@@ -217,7 +217,7 @@ class Ledger:
             "sources": orjson.dumps(dict(sources), option=orjson.OPT_SORT_KEYS).decode(),
             "state": State.PLANNED.value,
             "planned_at": to_micros(planned_at),
-            "planned_by": _who(),
+            "planned_by": who(),
         }
         self._claim(COMPUTE, values)
         same = (COMPUTE.c.tick_from == values["tick_from"]) & _TILES
@@ -387,7 +387,7 @@ class Ledger:
             "watermark": to_micros(watermark),
             "state": State.PLANNED.value,
             "planned_at": to_micros(planned_at),
-            "planned_by": _who(),
+            "planned_by": who(),
         }
 
     def _of(self, table: sa.Table, view: str) -> sa.Select[tuple[object, ...]]:
@@ -455,5 +455,6 @@ def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
     )
 
 
-def _who() -> str:
+def who() -> str:
+    """Return who a row says planned it: user, host and process."""
     return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
