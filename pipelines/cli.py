@@ -218,6 +218,21 @@ def erase(*, entity: str, key: str, dry_run: bool, as_json: bool) -> None:
     erase_entity(entity, key, dry_run=dry_run, as_json=as_json)
 
 
+@cli.command()
+@click.argument("names", nargs=-1, required=True, metavar="VIEW...")
+@click.option("--dry-run", is_flag=True, help="Only count what would go.")
+@click.option("--per-second", type=click.IntRange(1), default=20_000, show_default=True, help="Look at so many keys.")
+@_as_json
+def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bool) -> None:
+    """Remove from the online store what each VIEW left there that is not declared any more.
+
+    A view that is not named stays, whoever wrote it. It is safe beside readers and writers; run it again if it was interrupted.
+    """
+    from pipelines._sweep import sweep_views  # noqa: PLC0415 - Iceberg and Redis take their time
+
+    sweep_views(names, dry_run=dry_run, per_second=per_second, as_json=as_json)
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
