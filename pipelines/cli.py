@@ -191,12 +191,23 @@ def repair(names: tuple[str, ...], *, as_json: bool) -> None:
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[VIEW]...")
 @click.option("--one-of", type=click.IntRange(1), default=1, show_default=True, help="Compare one key of so many.")
+@click.option("--bytes", "in_bytes", is_flag=True, help="Instead, say what each entity and view takes of the memory.")
+@click.option(
+    "--sample", type=click.IntRange(30), default=1_000, show_default=True, help="For --bytes: keys an entity."
+)
 @_as_json
-def doctor(names: tuple[str, ...], *, one_of: int, as_json: bool) -> None:
+def doctor(names: tuple[str, ...], *, one_of: int, in_bytes: bool, sample: int, as_json: bool) -> None:
     """Compare the online store with the lake and the ledger, key by key, and say what is wrong and what mends it.
 
     It changes nothing, and ends with 3 if something is wrong.
     """
+    if in_bytes:
+        if names:
+            raise BadInput("--bytes is of all views: what a hash takes is divided among those that are in it")
+        from pipelines._footprint import show_bytes  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+
+        show_bytes(sample=sample, as_json=as_json)
+        return
     from pipelines._online_store import diagnose  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
 
     diagnose(names, one_of, as_json=as_json)
