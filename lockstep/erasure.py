@@ -29,8 +29,7 @@ import redis
 from lockstep.contract import Column
 from lockstep.errors import BadInput, Terminal, Transient, VerificationFailed, nearest
 from lockstep.lake import Lake
-from lockstep.lake.erase import Held, KeyInTable, Wanted
-from lockstep.lake.snapshots import ERASURE
+from lockstep.lake.erase import Held, KeyInTable, Wanted, was_made
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.materialize.receipts import Erasures, Outcome, Receipt, TableErased, UnderWay
 from lockstep.online.layout import EntityKeys
@@ -228,8 +227,7 @@ class Erasure:
         if under_way is None:
             return receipt
         table = self._lake.table(under_way.table)
-        marks = [s.properties.get(ERASURE) for s in self._lake.snapshots(under_way.table)]
-        if under_way.mark not in marks:
+        if not was_made(table, under_way.mark, under_way.files):
             return self._receipts.end(receipt, receipt.outcome)
         for path in under_way.files:
             try:

@@ -30,6 +30,7 @@ def erase_entity(entity: str, text: str, *, dry_run: bool, as_json: bool) -> Non
         click.echo(json.dumps(asdict(receipt), indent=2, default=str))
         return
     click.echo("\n".join(_lines(receipt.outcome, "went")))
+    click.echo("`lockstep materialize` tells the online store which snapshots there are now")
     click.echo(f"receipt {receipt.id}: the {entity} of SHA-256 {receipt.key_sha256}, {receipt.state.value}")
 
 

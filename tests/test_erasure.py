@@ -289,6 +289,16 @@ def test_a_row_that_comes_behind_it_is_found_in_the_next_round(
     assert receipt.outcome.tables["customer_spend"].rows == 3
 
 
+def test_of_two_at_once_each_goes_and_the_files_of_both(online: Settings, lake: Lake, store: redis.Redis) -> None:
+    other = OTHERS[1]
+    receipt = during(online, store, "customer_spend: committed", lambda: eraser(online, store).erase(other)).erase(KEY)
+    assert erased(lake, store)
+    assert on_disk(online, lake) == []
+    assert set(customers(lake.table("customer_spend").scan().to_arrow())) == {1}
+    assert receipt.outcome.tables["customer_spend"].rows == 2
+    assert not store.exists(other.online)
+
+
 def test_nothing_begins_while_an_interval_is_being_written(online: Settings, lake: Lake, store: redis.Redis) -> None:
     tick(lake, 4, GONE)
     spend = materializer(online, lake, store)

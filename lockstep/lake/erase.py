@@ -31,6 +31,8 @@ from lockstep.errors import NotYetSupported, SchemaDrift
 from lockstep.lake.commit import also, committing
 from lockstep.lake.snapshots import ERASURE, OURS
 
+_MARKS = 16
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -139,7 +141,7 @@ class KeyInTable:
                 operation=Operation.OVERWRITE,
                 transaction=transaction,
                 io=self._table.io,
-                snapshot_properties={**self._said(), ERASURE: mark},
+                snapshot_properties=self._said(mark),
             )
             for manifest in self._now:
                 if not self._is_tainted(manifest):
@@ -154,12 +156,14 @@ class KeyInTable:
             dropped = (RemoveSnapshotRefUpdate.model_validate({"ref-name": name}) for name in held.refs)
             also(transaction, *dropped, RemoveSnapshotsUpdate.model_validate({"snapshot-ids": held.snapshots}))
 
-    def _said(self) -> dict[str, str]:
+    def _said(self, mark: str) -> dict[str, str]:
         """Return what writers of ours said in a snapshot's properties and nobody has said anew: the watermark, for one."""
         said: dict[str, str] = {}
         for snapshot in self._snapshots:
             properties = snapshot.summary.additional_properties if snapshot.summary else {}
             said |= {name: value for name, value in properties.items() if name.startswith(OURS)}
+        # The last ones' marks too: another erasure, whose snapshot goes with this commit, may not have looked for its own yet.
+        said[ERASURE] = " ".join([mark, *said.get(ERASURE, "").split()][:_MARKS])
         return said
 
     @cached_property
@@ -207,6 +211,18 @@ class KeyInTable:
 
     def _read(self, file: DataFile, schema: Schema) -> pa.Table:
         return ArrowScan(self._table.metadata, self._table.io, schema, AlwaysTrue()).to_table([FileScanTask(file)])
+
+
+def was_made(table: Table, mark: str, files: Sequence[str]) -> bool:
+    """Tell whether an erasure's commit was made: its mark is there, or nothing refers to what it was to take out."""
+    snapshots = table.snapshots()
+    said = [s.summary.additional_properties.get(ERASURE, "") for s in snapshots if s.summary]
+    if any(mark in marks.split() for marks in said):
+        return True
+    manifests = {m.manifest_path: m for s in snapshots for m in s.manifests(table.io)}
+    entries = (e for m in manifests.values() for e in m.fetch_manifest_entry(table.io, discard_deleted=True))
+    referred = {*(s.manifest_list for s in snapshots), *manifests, *(e.data_file.file_path for e in entries)}
+    return referred.isdisjoint(files)
 
 
 class _Erasing(_OverwriteFiles):
