@@ -207,15 +207,57 @@ def repair(names: tuple[str, ...], *, as_json: bool) -> None:
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[VIEW]...")
 @click.option("--one-of", type=click.IntRange(1), default=1, show_default=True, help="Compare one key of so many.")
+@click.option("--bytes", "in_bytes", is_flag=True, help="Instead, say what each entity and view takes of the memory.")
+@click.option(
+    "--sample", type=click.IntRange(30), default=1_000, show_default=True, help="For --bytes: keys an entity."
+)
 @_as_json
-def doctor(names: tuple[str, ...], *, one_of: int, as_json: bool) -> None:
+def doctor(names: tuple[str, ...], *, one_of: int, in_bytes: bool, sample: int, as_json: bool) -> None:
     """Compare the online store with the lake and the ledger, key by key, and say what is wrong and what mends it.
 
     It changes nothing, and ends with 3 if something is wrong.
     """
+    if in_bytes:
+        if names:
+            raise BadInput("--bytes is of all views: what a hash takes is divided among those that are in it")
+        from pipelines._footprint import show_bytes  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+
+        show_bytes(sample=sample, as_json=as_json)
+        return
     from pipelines._online_store import diagnose  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
 
     diagnose(names, one_of, as_json=as_json)
+
+
+@cli.command()
+@click.option("--entity", required=True, metavar="NAME", help="What it is, as the use case declares it.")
+@click.option("--key", required=True, metavar="VALUE", help="Which one: the value of its join key.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@_as_json
+def erase(*, entity: str, key: str, dry_run: bool, as_json: bool) -> None:
+    """Erase one entity from every table and all its snapshots, the online store and the served log, and give a receipt.
+
+    Tags do not keep it: what was kept for a training set goes with the snapshots that hold the entity. There is no way back.
+    Run it again if it was interrupted: it goes on from there.
+    """
+    from pipelines._erase import erase_entity  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+
+    erase_entity(entity, key, dry_run=dry_run, as_json=as_json)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, required=True, metavar="VIEW...")
+@click.option("--dry-run", is_flag=True, help="Only count what would go.")
+@click.option("--per-second", type=click.IntRange(1), default=20_000, show_default=True, help="Look at so many keys.")
+@_as_json
+def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bool) -> None:
+    """Remove from the online store what each VIEW left there that is not declared any more.
+
+    A view that is not named stays, whoever wrote it. It is safe beside readers and writers; run it again if it was interrupted.
+    """
+    from pipelines._sweep import sweep_views  # noqa: PLC0415 - Iceberg and Redis take their time
+
+    sweep_views(names, dry_run=dry_run, per_second=per_second, as_json=as_json)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, n
 from lockstep.lake.commit import append_rows, replace_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
 from lockstep.lake.files import AddedFile, Change, added_files, change, plain_files
-from lockstep.lake.snapshots import NO_SNAPSHOT, Snapshot
+from lockstep.lake.snapshots import ERASURE, NO_SNAPSHOT, Snapshot
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
 
@@ -191,7 +191,9 @@ class Lake:
         """
         table = self.table(name)
         for snapshot in self.snapshots(name):
-            if after < snapshot.sequence <= up_to and snapshot.operation not in {"append", "replace"}:
+            # An erasure took all there was of one key; every other row is still known to be of the snapshot that brought it.
+            adds = snapshot.operation in {"append", "replace"} or ERASURE in snapshot.properties
+            if after < snapshot.sequence <= up_to and not adds:
                 raise NotYetSupported(
                     f"{name}: snapshot {snapshot.id} is {snapshot.operation!r}; parity compares tables of appends and "
                     "compactions alone so far"

@@ -35,7 +35,7 @@ def append_rows(table: Table, rows: pa.Table, properties: Mapping[str, str]) -> 
     Raises:
         Transient: another writer committed first; nothing was appended.
     """
-    with _committing(table) as transaction:
+    with committing(table) as transaction:
         transaction.append(rows, snapshot_properties=dict(properties))
 
 
@@ -45,16 +45,26 @@ def replace_rows(table: Table, rows: pa.RecordBatchReader, properties: Mapping[s
     Raises:
         Transient: another writer committed first; nothing was changed.
     """
-    with _committing(table) as transaction:
+    with committing(table) as transaction:
         write = transaction.append if table.current_snapshot() is None else transaction.overwrite
         write(rows, snapshot_properties=dict(properties))
 
 
 @contextmanager
-def _committing(table: Table) -> Generator[Transaction]:
+def committing(table: Table) -> Generator[Transaction]:
+    """Give a transaction that is committed at the end of the block.
+
+    Raises:
+        Transient: another writer committed first; nothing was changed.
+    """
     try:
         with _Transaction(table) as transaction:
             yield transaction
     except CommitFailedException as lost:
         name = table.name()[-1]
         raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
+
+
+def also(transaction: Transaction, *updates: TableUpdate) -> None:
+    """Make these changes in the transaction's commit too."""
+    transaction._stage(updates)  # pyright: ignore[reportPrivateUsage] - PyIceberg's own builders call it

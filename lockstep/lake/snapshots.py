@@ -9,6 +9,9 @@ COMPUTE_ID = "lockstep.compute-id"
 TICK = "lockstep.tick"
 DEFINITION = "lockstep.definition"
 QUARANTINED = "lockstep.quarantined"
+ERASURE = "lockstep.erasure"
+OURS = "lockstep."
+"""What the names of all properties that Lockstep gives a snapshot begin with."""
 
 NO_SNAPSHOT = -1
 """Where a snapshot's id is asked for: the table as it was before its first one."""

@@ -276,7 +276,7 @@ class Ledger:
             "sources": orjson.dumps(dict(sources), option=orjson.OPT_SORT_KEYS).decode(),
             "state": State.PLANNED.value,
             "planned_at": to_micros(planned_at),
-            "planned_by": _who(),
+            "planned_by": who(),
         }
 
     @contextmanager
@@ -470,7 +470,7 @@ class Ledger:
             "watermark": to_micros(watermark),
             "state": State.PLANNED.value,
             "planned_at": to_micros(planned_at),
-            "planned_by": _who(),
+            "planned_by": who(),
         }
 
     def _of(self, table: sa.Table, view: str) -> sa.Select[tuple[object, ...]]:
@@ -543,5 +543,6 @@ def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
     )
 
 
-def _who() -> str:
+def who() -> str:
+    """Return who a row says planned it: user, host and process."""
     return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"

@@ -164,6 +164,11 @@ class EpochStore:
         with answering():  # redis-py takes bytes as well as the text its annotations ask for
             self._redis.hset(self._key, _field(view), cast("str", _json(epoch)))
 
+    def forget(self, view: str) -> None:
+        """Say nothing of a view any more."""
+        with answering():
+            self._redis.hdel(self._key, _field(view))
+
     def _update(self, view: str, change: Callable[[ViewEpoch], ViewEpoch], at: Place | None = None) -> ViewEpoch:
         field = _field(view)
         place = (at.incarnation, at.run, at.line) if at else ("", "", "")

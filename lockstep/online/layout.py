@@ -141,6 +141,20 @@ class EntityKeys:
             return None
 
 
+def project_of_key(key: bytes) -> str | None:
+    """Return whose entity key a Redis key is; None if it is none."""
+    try:
+        (count,), at = struct.unpack_from("<I", key), 4
+        for number in range(2 * count):  # the names of the join keys, then their values
+            kind, length = _TYPE_AND_LENGTH.unpack_from(key, at)
+            at += _TYPE_AND_LENGTH.size + length
+            if number < count and kind != _STRING:
+                return None
+        return key[at:].decode() if count and at < len(key) else None
+    except (struct.error, UnicodeDecodeError):
+        return None
+
+
 def _key_parts(key: Column, values: Sequence[object]) -> list[bytes]:
     kind, make = _KEY_PARTS[key.dtype]
     # Exactly this type: to Python a bool is an int too.

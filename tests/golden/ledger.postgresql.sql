@@ -44,7 +44,22 @@ CREATE TABLE store (
 	PRIMARY KEY (project, incarnation),
 	CONSTRAINT store_has_one_successor UNIQUE (project, follows)
 )
+CREATE TABLE erasure (
+	id SERIAL NOT NULL,
+	project VARCHAR NOT NULL,
+	entity VARCHAR NOT NULL,
+	join_key VARCHAR NOT NULL,
+	key_sha256 VARCHAR NOT NULL,
+	state VARCHAR NOT NULL,
+	planned_at BIGINT NOT NULL,
+	planned_by VARCHAR NOT NULL,
+	under_way VARCHAR,
+	outcome VARCHAR NOT NULL,
+	done_at BIGINT,
+	PRIMARY KEY (id)
+)
 CREATE UNIQUE INDEX compute_corrects_once ON compute (project, view) WHERE mode = 'correct' AND state != 'committed'
 CREATE UNIQUE INDEX compute_tiles_time ON compute (project, view, tick_from) WHERE mode IN ('bootstrap', 'live')
+CREATE UNIQUE INDEX erasure_once_at_a_time ON erasure (project, join_key, key_sha256) WHERE state = 'planned'
 CREATE UNIQUE INDEX materialize_repairs_once ON materialize (project, view) WHERE mode = 'repair' AND state != 'committed'
 CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, view, sequence_from) WHERE mode = 'interval'
