@@ -203,6 +203,8 @@ class Materializer:
                 hint="run the view's materialization again: it finishes this very interval",
             )
         read = self._doctor.read_back(row, one_of=max(1, keys // SAMPLE))
+        if read.differing and str(self._whole.place()) != row.place:
+            raise self._losing(interval)
         if read.differing:
             raise VerificationFailed(
                 f"{self._view.name}, interval {interval}: {read.differing} of {read.rows} rows read back differ, "

@@ -283,7 +283,7 @@ class Ledger:
     def _planning(self, view: str) -> Generator[sa.Connection]:
         """Give a transaction in which nobody else plans ticks of the view: no index can tell whether two ranges overlap."""
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 if connection.dialect.name == "sqlite":
                     # Else the driver begins at the first insert, when others may have read the same rows.
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -291,8 +291,6 @@ class Ledger:
                     name = f"lockstep compute {self._project} {view}"
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
                 yield connection
-        except OperationalError as busy:
-            raise Transient(f"the ledger cannot be written to: {busy.orig}", hint="run the step again") from busy
         except IntegrityError as refused:
             raise Terminal(f"the ledger refused a row of {COMPUTE.name}: {refused.orig}") from refused
 
@@ -308,7 +306,7 @@ class Ledger:
             "rows": rows,
             "committed_at": to_micros(at),
         }
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(COMPUTE.update().where(COMPUTE.c.id == row.id).values(values))
 
     def computes(self, view: str) -> list[ComputeRow]:
@@ -356,7 +354,7 @@ class Ledger:
             "watermark": to_micros(last.watermark),
         }
         unfinished = (MATERIALIZE.c.project == self._project) & (MATERIALIZE.c.view == last.view) & _REPAIRS
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             ids = sa.select(sa.func.max(MATERIALIZE.c.id)).where(
                 MATERIALIZE.c.project == self._project, MATERIALIZE.c.view == last.view
             )
@@ -473,21 +471,32 @@ class Ledger:
             "planned_by": who(),
         }
 
+    @contextmanager
+    def _transaction(self) -> Generator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except OperationalError as failure:
+            raise Transient(
+                f"the ledger cannot be read or written: {failure.orig}",
+                hint="is its disk full, or its server away? ledger_url in settings says where it is; nothing was noted",
+            ) from failure
+
     def _of(self, table: sa.Table, view: str) -> sa.Select[tuple[object, ...]]:
         return sa.select(table).where(table.c.project == self._project, table.c.view == view)
 
     def _one(self, query: sa.Select[tuple[object, ...]]) -> sa.RowMapping | None:
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return connection.execute(query).mappings().one_or_none()
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> list[sa.RowMapping]:
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return list(connection.execute(query).mappings())
 
     def _claim(self, table: sa.Table, values: Mapping[str, object]) -> None:
         """Insert a row, or leave the one that a unique index already holds."""
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 connection.execute(table.insert().values(values))
         except IntegrityError as refused:
             if "unique" not in str(refused.orig).lower():
@@ -495,7 +504,7 @@ class Ledger:
 
     def _move(self, row: MaterializeRow, values: Mapping[str, object], where: sa.ColumnElement[bool]) -> bool:
         """Change a materialize row if it is still as `where` says; return whether it was."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             same = MATERIALIZE.c.id == row.id
             return connection.execute(MATERIALIZE.update().where(same, where).values(values)).rowcount > 0
 

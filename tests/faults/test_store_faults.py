@@ -126,7 +126,7 @@ def test_a_writer_killed_at_any_command(case: Case, seed: int) -> None:
 @pytest.mark.parametrize("answers", [False, True], ids=["request", "answer"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_connection_that_is_cut(case: Case, seed: int, answers: bool) -> None:
-    after = somewhere(seed) if not answers else random.Random(seed).randrange(1, 5_000)
+    after = somewhere(seed) if not answers else random.Random(seed).randrange(1, 3_000)
     with Wire(case.server.port, after, Wire.cut, answers=answers) as wire:
         with pytest.raises(Transient):
             materialize(case.over(wire), chunks=2)
@@ -159,6 +159,7 @@ def test_a_server_that_is_killed_and_started_again(
                 materialize(case.over(wire), chunks=2)
             assert wire.befell
         server.start()
+        case.store.connection_pool.disconnect()
         assert (len(contents(case.store)) > 0) is (kept != "nothing")
         case.assert_whole()
 
