@@ -105,6 +105,10 @@ class LockstepEngine(ComputeEngine):
             )
         if config.redis_type == RedisType.redis_cluster:
             raise NotYetSupported("the online store is a Redis Cluster", hint="use a single primary for now")
+        if config.skip_dedup:
+            raise NotYetSupported(
+                "skip_dedup lets older rows overwrite newer ones, which this engine does not do", hint="leave it out"
+            )
         if config.key_ttl_seconds is not None:
             raise NotYetSupported(
                 "key_ttl_seconds would expire all of an entity's views with the first of them",
@@ -147,10 +151,14 @@ class LockstepEngine(ComputeEngine):
         table = self.offline_store.pull_latest_from_table_or_query(
             self.repo_config, source, keys, features, event, created, task.start_time, task.end_time
         ).to_arrow()
-        renamed = {**(source.field_mapping or {}), event: EVENT_TIMESTAMP}
+        renamed = dict(source.field_mapping or {})
+        named = {renamed.get(name, name): table[name] for name in (*keys, *features) if name in table.column_names}
+        if taken := sorted({EVENT_TIMESTAMP, CREATED_TIMESTAMP} & set(named)):
+            raise NotYetSupported(f"{feature_view.name} has a column {taken[0]} besides its times", hint="rename it")
+        named[EVENT_TIMESTAMP] = table[event]
         if created:
-            renamed[created] = CREATED_TIMESTAMP
-        return table.rename_columns([renamed.get(name, name) for name in table.column_names])
+            named[CREATED_TIMESTAMP] = table[created]
+        return pa.table(named)
 
 
 def _refuse_what_is_ignored(task: MaterializationTask) -> None:
@@ -162,6 +170,8 @@ def _refuse_what_is_ignored(task: MaterializationTask) -> None:
         "a filter": getattr(view, "filter", None),
         "offline=True": getattr(view, "offline", False),
         "disable_event_timestamp": task.disable_event_timestamp,
+        "source views": getattr(view, "source_views", None),
+        "enable_validation": getattr(view, "enable_validation", False),
     }
     found = [what for what, value in asked.items() if value]
     if found:

@@ -184,6 +184,7 @@ def test_the_command_line_goes_the_same_way(tmp_path: Path, server: LocalRedis, 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "another store": ({"online_store": {"type": "sqlite", "path": "online.db"}}, BadInput, "not Redis"),
     "a ttl of keys": ({"online_store": {"key_ttl_seconds": 60}}, NotYetSupported, "would expire all"),
+    "rows that go back": ({"online_store": {"skip_dedup": True}}, NotYetSupported, "older rows overwrite newer ones"),
     "a cluster": ({"online_store": {"redis_type": "redis_cluster"}}, NotYetSupported, "is a Redis Cluster"),
     "options": ({"batch_engine": {"type": ENGINE, "workers": 3}}, BadInput, "the options workers"),
 }
@@ -194,7 +195,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 def test_a_configuration_that_cannot_be_served_is_refused(tmp_path: Path, server: LocalRedis, case: str) -> None:
     changed, error, message = REFUSED[case]
     config = dict(changed)
-    if "redis_type" in config.get("online_store", {}) or "key_ttl_seconds" in config.get("online_store", {}):
+    if "online_store" in config and "type" not in config["online_store"]:
         config["online_store"] |= {"type": "redis", "connection_string": f"127.0.0.1:{server.port}"}
     engine = config.pop("batch_engine", ENGINE)
     plain = project(tmp_path / "ours", server, "local")
@@ -245,3 +246,37 @@ def test_a_type_without_one_way_to_store_it_is_named(tmp_path: Path, server: Loc
     ours.apply([CARD, SHOP, view_of(tmp_path / "rows.parquet", rows, schema={"m": types.Map})])
     with pytest.raises(NotYetSupported, match="m: the online store cannot hold Feast's MAP"):
         materialize(ours)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_feature_named_like_a_time_of_ours_is_not_taken_for_it(tmp_path: Path, server: LocalRedis) -> None:
+    ours = project(tmp_path / "ours", server)
+    rows = frame(created_timestamp=[T] * 20).drop(columns=["made"])
+    schema = {"created_timestamp": types.UnixTimestamp}
+    ours.apply([CARD, SHOP, view_of(tmp_path / "rows.parquet", rows, schema=schema, created="")])
+    with pytest.raises(NotYetSupported, match="spend has a column created_timestamp besides its times"):
+        materialize(ours)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_columns_are_found_under_the_names_that_the_source_maps(
+    tmp_path: Path, server: LocalRedis, store: redis.Redis
+) -> None:
+    found = []
+    for engine in ("local", ENGINE):
+        store.flushall()
+        ours = project(tmp_path / engine, server, engine)
+        save(frame().rename(columns={"n": "number", "card_id": "card"}), tmp_path / "rows.parquet")
+        source = feast.FileSource(
+            name="rows",
+            path=str(tmp_path / "rows.parquet"),
+            timestamp_field="event_timestamp",
+            created_timestamp_column="made",
+            field_mapping={"number": "n", "card": "card_id"},
+        )
+        schema = [feast.Field(name="card_id", dtype=types.Int64), feast.Field(name="n", dtype=types.Int64)]
+        ours.apply([CARD, FeatureView(name="spend", entities=[CARD], schema=schema, source=source, ttl=timedelta(0))])
+        materialize(ours)
+        found.append(contents(store))
+    assert found[0] == found[1]
+    assert len(found[1]) == 20
