@@ -101,6 +101,9 @@ class Doctor:
             return Diagnosis(name, 0, 0, (*problems, f"nothing is online: {again}"))
         problems += self._lost(ledger, committed[-1], again)
         everything = replace(max(committed, key=lambda r: r.sequence_to), writes_from=0)
+        if not self.rows.readable(everything):
+            expired = f"the snapshot of interval {everything.id} has expired, so nothing can be compared: {again} goes on from it"
+            return Diagnosis(name, 0, 0, (*problems, expired))
         compared = self.read_back(everything, one_of)
         stored = stored_times(self.store, self.project, self.view)
         leftovers = sum(part.num_rows for part in self.rows.leftovers(everything, stored))

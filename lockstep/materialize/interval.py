@@ -305,7 +305,7 @@ class Materializer:
 
     def _reachable(self, row: MaterializeRow) -> MaterializeRow:
         """Return an unfinished row; where its last snapshot has expired meanwhile, it goes on to the newest one."""
-        if any(s.id == row.snapshot_id for s in self._lake.snapshots(self._view.table)):
+        if self._rows.readable(row):
             return row
         current, watermark = self._lake.current(self._view.table), self._watermark([row])
         if current is None or watermark is None or current.sequence < row.sequence_to:

@@ -126,6 +126,10 @@ class IntervalRows:
                     )
                     yield from self._parts(connection, found, _with_limits(self._view.schema))
 
+    def readable(self, row: MaterializeRow) -> bool:
+        """Tell whether the interval's last snapshot has not expired."""
+        return any(snapshot.id == row.snapshot_id for snapshot in self._lake.snapshots(self._view.table))
+
     def looks_through(self, row: MaterializeRow) -> bool:
         """Tell whether the store may hold rows that the table does not have any more, and nobody knows of which keys."""
         return not row.writes_from or not self._change(row).known

@@ -157,7 +157,8 @@ class EpochStore:
         Raises:
             Transient: the store is not at the place `at` any more.
         """
-        self._update(view, lambda epoch: ViewEpoch(mark, epoch.writing) if epoch == seen else epoch, at)
+        writing = None if seen.writing and seen.writing.interval == mark.interval else seen.writing
+        self._update(view, lambda epoch: ViewEpoch(mark, writing) if epoch == seen else epoch, at)
 
     def restore(self, view: str, epoch: ViewEpoch) -> None:
         """Set a view's state, whatever it was."""
