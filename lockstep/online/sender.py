@@ -91,7 +91,9 @@ def send(redis: "redis.Redis", script: str, batches: Iterable[Batch]) -> Iterato
     try:
         for batch in _ahead(batches):
             with answering():
-                connection.send_packed_command([batch.message])
+                connection.send_packed_command(
+                    [batch.message], check_health=False
+                )  # its PING would be answered by a batch
             under_way.append(batch)
             if len(under_way) == _UNDER_WAY:
                 yield _answer(connection, script, under_way)
@@ -114,7 +116,7 @@ def _answer(connection: Any, script: str, under_way: deque[Batch]) -> tuple[Batc
             connection.send_command("SCRIPT", "LOAD", script)
             connection.read_response()
             for again in under_way:
-                connection.send_packed_command([again.message])
+                connection.send_packed_command([again.message], check_health=False)
             answers = _read(connection, under_way[0].calls)
     batch = under_way.popleft()
     refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
