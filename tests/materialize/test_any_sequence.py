@@ -192,7 +192,7 @@ def test_any_sequence_ends_at_what_the_lake_answers(tmp_path: Path) -> None:
         run_state_machine_as_test(
             Case,
             settings=settings(
-                max_examples=int(os.environ.get("LOCKSTEP_SEQUENCES", "12")),
+                max_examples=int(os.environ.get("LOCKSTEP_SEQUENCES", "6")),
                 stateful_step_count=10,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

@@ -100,7 +100,7 @@ TABLES = st.dictionaries(st.tuples(st.integers(1, 4), st.integers(0, 220)), SOME
 RANGES = st.tuples(st.integers(0, 200), st.integers(1, 120)).map(lambda r: (r[0], r[0] + r[1]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(windowed.SOURCE_ROWS, TABLES, RANGES, st.booleans(), windowed.TTLS)
 @example(windowed.REVIVED_IN_TIME, {}, (windowed.DEATH - 2, windowed.DEATH + 60), True, windowed.TTL)
 @example([], {(1, 5): (1, 1, 0, 0, 0.0, 0.0)}, (7, 9), False, windowed.FOR_EVER)
@@ -120,7 +120,7 @@ def test_whatever_a_windowed_views_table_holds_it_answers_right_at_every_correct
                 assert not any(due)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(windowed.SOURCE_ROWS, st.lists(st.integers(1, 199), max_size=3, unique=True), RANGES, windowed.TTLS)
 def test_where_nothing_was_wrong_a_windowed_view_is_not_corrected(
     rows: list[windowed.Row], cuts: list[int], bounds: tuple[int, int], ttl: int
@@ -150,7 +150,7 @@ LATEST_TABLES = st.dictionaries(st.tuples(st.integers(1, 4), st.integers(0, 32))
 LATEST_RANGES = st.tuples(st.integers(0, 25), st.integers(1, 12)).map(lambda r: (r[0], r[0] + r[1]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(latest.VIEWS, latest.SOURCE_ROWS, LATEST_TABLES, LATEST_RANGES, st.booleans())
 def test_whatever_a_latest_views_table_holds_it_answers_right_at_every_corrected_tick(
     declared: latest.LatestView, rows: list[latest.Row], table: Table, bounds: tuple[int, int], known_per_tick: bool
@@ -169,7 +169,7 @@ def test_whatever_a_latest_views_table_holds_it_answers_right_at_every_corrected
                 assert found in (None, (None,) * 4), (key, tick)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(latest.VIEWS, latest.SOURCE_ROWS, st.integers(1, 31), LATEST_RANGES)
 def test_where_nothing_was_wrong_a_latest_view_is_not_corrected(
     declared: latest.LatestView, rows: list[latest.Row], cut: int, bounds: tuple[int, int]
