@@ -6,6 +6,7 @@ filled, and a diagnosis must find nothing.
 
 import random
 import resource
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -167,6 +168,7 @@ def test_a_server_that_is_killed_and_started_again(
             with pytest.raises(Transient):
                 materialize(case.over(wire), chunks=2)
             assert wire.befell
+        assert server.died.wait(10)
         server.start()
         case.reach(server)
         assert (len(contents(case.store)) > 0) is (kept != "nothing")
@@ -179,6 +181,7 @@ class KeepingRedis(LocalRedis):
     def __init__(self, home: Path, options: dict[str, str]) -> None:
         super().__init__(home)
         self._options = options
+        self.died = threading.Event()  # the writer hears of it before the thread that killed it is done
 
     def kill(self) -> None:
         """End it as the kernel would."""
@@ -186,6 +189,7 @@ class KeepingRedis(LocalRedis):
         self._child._process.kill()
         self._child._process.wait()
         self._wanted = self.port
+        self.died.set()
 
     def _command(self, server: Path) -> list[str]:
         return super()._command(server) + [

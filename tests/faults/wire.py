@@ -85,20 +85,23 @@ class Wire:
     def _pump(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
         with suppress(OSError):
             while data := source.recv(4096):
-                target.sendall(data)
-                if counts:
-                    self._count(len(data))
+                first = self._count(len(data)) if counts else len(data)
+                target.sendall(data[:first])
+                if first < len(data):
+                    self._befall(self)
+                    target.sendall(data[first:])
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def _count(self, length: int) -> None:
+    def _count(self, length: int) -> int:
+        """Return how many of the next bytes pass before it happens: never all, so that somebody waits for the rest."""
         with self._lock:
-            self.passed += length
-            due = self._after is not None and self.passed >= self._after and not self.befell
-            self.befell = self.befell or due
-        if due:
-            self._befall(self)
+            before, self.passed = self.passed, self.passed + length
+            if self._after is None or self.befell or self.passed <= self._after:
+                return length
+            self.befell = True
+            return self._after - before
 
 
 def materialize(settings: Settings, chunks: int = 1) -> None:
