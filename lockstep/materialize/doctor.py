@@ -9,7 +9,7 @@ import redis
 from lockstep.contract import View
 from lockstep.errors import BadInput
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
-from lockstep.materialize.rows import IntervalRows, Share
+from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.withdraw import not_taken_back, stored_times
 from lockstep.online.writer import check_store, read_back
@@ -59,18 +59,18 @@ class Doctor:
         view: which view.
     """
 
-    rows: IntervalRows
+    rows: ViewRows
     store: "redis.Redis"
     project: str
     view: View
 
-    def read_back(self, row: MaterializeRow, one_of: int) -> ReadBack:
+    def read_back(self, rows: IntervalRows, one_of: int) -> ReadBack:
         """Compare what an interval writes and takes away, one key of so many, byte for byte."""
         (key,) = self.view.join_keys
         share, found = Share(0, one_of, sample=True), ReadBack()
-        for part in self.rows.newest(row, share):
+        for part in rows.newest(share):
             found = found.adding(key.name, part, read_back(self.store, self.project, self.view, part))
-        for part in self.rows.withdrawn(row, share):
+        for part in rows.withdrawn(share):
             found = found.adding(key.name, part, not_taken_back(self.store, self.project, self.view, part))
         return found
 
@@ -104,9 +104,10 @@ class Doctor:
         if not self.rows.readable(everything):
             expired = f"the snapshot of interval {everything.id} has expired, so nothing can be compared: {again} goes on from it"
             return Diagnosis(name, 0, 0, (*problems, expired))
-        compared = self.read_back(everything, one_of)
+        found = self.rows.of(everything)
+        compared = self.read_back(found, one_of)
         stored = stored_times(self.store, self.project, self.view)
-        leftovers = sum(part.num_rows for part in self.rows.leftovers(everything, stored))
+        leftovers = sum(part.num_rows for part in found.leftovers(stored))
         mended = "" if problems else f": `lockstep repair {name}`"  # else what is said above mends it
         if compared.differing:
             problems.append(

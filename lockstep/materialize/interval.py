@@ -26,7 +26,7 @@ from lockstep.errors import BadInput, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.materialize.doctor import Diagnosis, Doctor
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
-from lockstep.materialize.rows import IntervalRows, Share
+from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.materialize.wholeness import Wholeness, mark_of
 from lockstep.online.epoch import ViewEpoch
 from lockstep.online.store import Place
@@ -91,7 +91,7 @@ class Materializer:
         self._project = project
         self._view = view
         self._stored = stored_view(view)
-        self._rows = IntervalRows(settings, lake, view)
+        self._rows = ViewRows(settings, lake, view)
         self._doctor = Doctor(self._rows, store, project, self._stored)
         self._whole = Wholeness(ledger, store, project, view.name)
 
@@ -153,19 +153,19 @@ class Materializer:
         return self._ledger.materialization(row.id)
 
     def _divided(self, row: MaterializeRow, chunks: int) -> Plan:
-        of = max(chunks, -(-self._rows.size(row) // self._settings.materialize_rows))
+        of = max(chunks, -(-self._rows.of(row).size // self._settings.materialize_rows))
         return Plan(row.id, tuple(Chunk(index, of) for index in range(of)))
 
     def write(self, interval: int, chunk: Chunk) -> ChunkWritten:
         """Write the newest row per key of a chunk, and take back what the lake has no more; again, it changes nothing."""
         row = self._ledger.materialization(interval)
         place = self._whole.place()  # before the first row: what is lost from now on was written somewhere else
-        share = Share(chunk.index, chunk.of)
-        if chunk.index == 0 and self._rows.looks_through(row):
-            self._take_back_leftovers(row)
+        found, share = self._rows.of(row), Share(chunk.index, chunk.of)
+        if chunk.index == 0 and found.looks_through:
+            self._take_back_leftovers(found)
         online = self._store, self._project, self._stored
-        written = [write_rows(*online, rows) for rows in self._rows.newest(row, share)]
-        taken = [take_back(*online, rows) for rows in self._rows.withdrawn(row, share)]
+        written = [write_rows(*online, rows) for rows in found.newest(share)]
+        taken = [take_back(*online, rows) for rows in found.withdrawn(share)]
         return ChunkWritten(
             sum(w.accepted for w in written) + sum(done for done, _ in taken),
             sum(w.rejected for w in written) + sum(newer for _, newer in taken),
@@ -173,9 +173,9 @@ class Materializer:
             str(place),
         )
 
-    def _take_back_leftovers(self, row: MaterializeRow) -> None:
+    def _take_back_leftovers(self, found: IntervalRows) -> None:
         online = self._store, self._project, self._stored
-        count = sum(take_back(*online, rows)[0] for rows in self._rows.leftovers(row, stored_times(*online)))
+        count = sum(take_back(*online, rows)[0] for rows in found.leftovers(stored_times(*online)))
         if count:
             logging.getLogger(__name__).warning(
                 "%d keys of %s were online with rows that the lake does not have; they were taken back",
@@ -194,7 +194,8 @@ class Materializer:
             return
         if {str(self._whole.place()), *(w.place for w in written)} != {row.place}:
             raise self._losing(interval)
-        keys = self._rows.count(row)
+        found = self._rows.of(row)
+        keys = found.count()
         accepted, rejected = sum(w.accepted for w in written), sum(w.rejected for w in written)
         if accepted + rejected != keys:
             raise VerificationFailed(
@@ -202,7 +203,7 @@ class Materializer:
                 f"{accepted} accepted + {rejected} rejected online",
                 hint="run the view's materialization again: it finishes this very interval",
             )
-        read = self._doctor.read_back(row, one_of=max(1, keys // SAMPLE))
+        read = self._doctor.read_back(found, one_of=max(1, keys // SAMPLE))
         if read.differing and str(self._whole.place()) != row.place:
             raise self._losing(interval)
         if read.differing:

@@ -26,7 +26,7 @@ from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredVie
 _PART_ROWS = 50_000
 _ORDER = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
 _NOW, _NEWEST, _LIMITS = "now_rows", "newest_rows", "limits"
-_LATEST, _STORED, _BATCH = "latest_rows", "stored_rows", "stored_batch"
+_LATEST, _LATEST_TIMES, _STORED, _BATCH = "latest_rows", "latest_times", "stored_rows", "stored_batch"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Share:
         return f"{bits} % {self.of} = {self.index}"
 
 
-class IntervalRows:
-    """Reads the rows of a view's intervals.
+class ViewRows:
+    """Finds the rows of a view's intervals.
 
     Args:
         settings: the engine's limits.
@@ -56,59 +56,112 @@ class IntervalRows:
         self._settings = settings
         self._lake = lake
         self._view = view
-        self._key = view.entity.join_key
-        self._others = {name: name for name in view.schema.names if name != self._key}
 
-    def size(self, row: MaterializeRow) -> int:
-        """Return how many rows of the lake an interval reads."""
-        return sum(file.rows for file in self._change(row).files)
+    def of(self, row: MaterializeRow) -> "IntervalRows":
+        """Return the rows of one interval.
 
-    def count(self, row: MaterializeRow) -> int:
+        Raises:
+            BadInput: its last snapshot has expired.
+        """
+        change = self._lake.change(self._view.table, row.writes_from, row.sequence_to)
+        return IntervalRows(self._settings, self._lake, self._view, row, change)
+
+    def readable(self, row: MaterializeRow) -> bool:
+        """Tell whether the interval's last snapshot has not expired."""
+        return any(snapshot.id == row.snapshot_id for snapshot in self._lake.snapshots(self._view.table))
+
+
+@dataclass(frozen=True)
+class IntervalRows:
+    """Reads the rows of one interval of a view, of which the lake's snapshots say what they changed.
+
+    Attributes:
+        settings: the engine's limits.
+        lake: where the view's table is.
+        view: which view.
+        row: the interval.
+        change: what its snapshots did.
+    """
+
+    settings: Settings
+    lake: Lake
+    view: StoredView
+    row: MaterializeRow
+    change: Change
+
+    @property
+    def size(self) -> int:
+        """How many rows of the lake it reads."""
+        return sum(file.rows for file in self.change.files)
+
+    @property
+    def looks_through(self) -> bool:
+        """Whether the store may hold rows that the table does not have any more, and nobody knows of which keys."""
+        return not self.row.writes_from or not self.change.known
+
+    @property
+    def _compares(self) -> bool:
+        """Whether it is known which keys may have lost rows: each has a limit."""
+        return self.change.known and not self.change.only_added and self.row.writes_from > 0
+
+    @property
+    def _key(self) -> str:
+        return self.view.entity.join_key
+
+    @property
+    def _others(self) -> dict[str, str]:
+        return {name: name for name in self.view.schema.names if name != self._key}
+
+    def count(self) -> int:
         """Return how many keys an interval writes or takes away, but for leftovers."""
-        with self._open(row, Share()) as (connection, compares):
-            keys = f"SELECT key FROM {_LIMITS}" if compares else f"SELECT DISTINCT {quote(self._key)} FROM {_NOW}"
+        with self._open(Share()) as connection:
+            keys = (
+                f"SELECT key FROM {_LIMITS}" if self._compares else f"SELECT DISTINCT {quote(self._key)} FROM {_NOW}"
+            )
             return connection.sql(f"SELECT count(*) FROM ({keys})").fetchall()[0][0]
 
-    def newest(self, row: MaterializeRow, share: Share) -> Iterator[pa.Table]:
+    def newest(self, share: Share) -> Iterator[pa.Table]:
         """Yield, in parts, the newest row of each key of a share; it is at least as new as anything that the key had."""
-        with self._open(row, share) as (connection, compares):
+        with self._open(share) as connection:
             found = f"SELECT r.* FROM {_NEWEST} r"
-            if compares:
+            if self._compares:
                 found += f" JOIN {_LIMITS} l ON r.{quote(self._key)} = l.key WHERE NOT {self._is_withdrawn()}"
-            yield from self._parts(connection, found, self._view.schema)
+            yield from self._parts(connection, found, self.view.schema)
 
-    def withdrawn(self, row: MaterializeRow, share: Share) -> Iterator[pa.Table]:
+    def withdrawn(self, share: Share) -> Iterator[pa.Table]:
         """Yield, in parts, each key of a share whose newest row was taken away.
 
         Columns are those of the view's table, of the row that is the newest now (null, but for the key, if there is none), and
         the limit's two times.
         """
-        with self._open(row, share) as (connection, compares):
-            if compares:
-                columns = ", ".join(f"r.{quote(name)}" for name in self._others)
-                found = (
-                    f"SELECT l.key AS {quote(self._key)}, {columns}, l.most.event AS {LIMIT_EVENT}, "
-                    f"l.most.created AS {LIMIT_CREATED} FROM {_LIMITS} l "
-                    f"LEFT JOIN {_NEWEST} r ON r.{quote(self._key)} = l.key "
-                    f"WHERE r.{quote(self._key)} IS NULL OR {self._is_withdrawn()}"
-                )
-                yield from self._parts(connection, found, _with_limits(self._view.schema))
+        if not self._compares:
+            return
+        columns = ", ".join(f"r.{quote(name)}" for name in self._others)
+        found = (
+            f"SELECT l.key AS {quote(self._key)}, {columns}, l.most.event AS {LIMIT_EVENT}, "
+            f"l.most.created AS {LIMIT_CREATED} FROM {_LIMITS} l "
+            f"LEFT JOIN {_NEWEST} r ON r.{quote(self._key)} = l.key "
+            f"WHERE r.{quote(self._key)} IS NULL OR {self._is_withdrawn()}"
+        )
+        with self._open(share) as connection:
+            yield from self._parts(connection, found, _with_limits(self.view.schema))
 
-    def leftovers(self, row: MaterializeRow, stored: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    def leftovers(self, stored: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Yield what is online though the table, as of its newest snapshot, has no such row nor a newer one.
 
+        It is for intervals that `looks_through` the store.
+
         Args:
-            row: the interval; it must be one that `looks_through` the store.
             stored: keys that are online, with the two times of their rows as limits.
 
         Yields:
             Tables like those of `withdrawn`.
         """
-        with connect(self._settings) as connection:
-            self._register(connection, _NOW, [self._key, *self._others], row.snapshot_id)
+        with connect(self.settings) as connection:
+            self._register(connection, _NOW, [self._key, *self._others], self.row.snapshot_id)
             self._register(connection, _LATEST, [self._key, *_ORDER], None)
             newest = newest_by_key(self._key, "key", {"event": _ORDER[0], "created": _ORDER[1]}, _ORDER, _LATEST)
-            connection.execute(f"CREATE TEMP TABLE {_LIMITS} AS {newest}")
+            connection.execute(f"CREATE TEMP TABLE {_LATEST_TIMES} AS {newest}")
             columns = ", ".join(f"r.{quote(name)}" for name in self._others)
             mine = f"{quote(self._key)} IN (SELECT {quote(self._key)} FROM {_STORED})"
             rows = newest_by_key(self._key, self._key, self._others, _ORDER, _NOW, mine)
@@ -116,7 +169,7 @@ class IntervalRows:
                 connection.register(_BATCH, batch)
                 connection.execute(
                     f"CREATE OR REPLACE TEMP TABLE {_STORED} AS SELECT s.* FROM {_BATCH} s "
-                    f"LEFT JOIN {_LIMITS} l ON s.{quote(self._key)} = l.key "
+                    f"LEFT JOIN {_LATEST_TIMES} l ON s.{quote(self._key)} = l.key "
                     f"WHERE l.key IS NULL OR (l.event, l.created) < (s.{LIMIT_EVENT}, s.{LIMIT_CREATED})"
                 )
                 if connection.sql(f"SELECT count(*) FROM {_STORED}").fetchall()[0][0]:
@@ -124,33 +177,21 @@ class IntervalRows:
                         f"SELECT s.{quote(self._key)}, {columns}, s.{LIMIT_EVENT}, s.{LIMIT_CREATED} "
                         f"FROM {_STORED} s LEFT JOIN ({rows}) r USING ({quote(self._key)})"
                     )
-                    yield from self._parts(connection, found, _with_limits(self._view.schema))
-
-    def readable(self, row: MaterializeRow) -> bool:
-        """Tell whether the interval's last snapshot has not expired."""
-        return any(snapshot.id == row.snapshot_id for snapshot in self._lake.snapshots(self._view.table))
-
-    def looks_through(self, row: MaterializeRow) -> bool:
-        """Tell whether the store may hold rows that the table does not have any more, and nobody knows of which keys."""
-        return not row.writes_from or not self._change(row).known
-
-    def _change(self, row: MaterializeRow) -> Change:
-        return self._lake.change(self._view.table, row.writes_from, row.sequence_to)
+                    yield from self._parts(connection, found, _with_limits(self.view.schema))
 
     @contextmanager
-    def _open(self, row: MaterializeRow, share: Share) -> Generator[tuple[duckdb.DuckDBPyConnection, bool]]:
-        """Give an engine with the newest rows of a share; and whether there are limits to compare them with."""
-        change, condition = self._change(row), share.condition(self._key)
-        compares = bool(change.known and not change.only_added and row.writes_from)
-        with connect(self._settings) as connection:
+    def _open(self, share: Share) -> Generator[duckdb.DuckDBPyConnection]:
+        """Give an engine with the newest rows of a share, and with their limits where they are compared."""
+        change, condition = self.change, share.condition(self._key)
+        with connect(self.settings) as connection:
             if not change.only_added:
-                self._register(connection, _NOW, [self._key, *self._others], row.snapshot_id)
+                self._register(connection, _NOW, [self._key, *self._others], self.row.snapshot_id)
             elif change.files:
                 paths = read_parquet(file.path for file in change.files)
                 connection.execute(f"CREATE OR REPLACE TEMP VIEW {_NOW} AS FROM {paths}")
             else:
-                connection.register(_NOW, self._view.schema.empty_table())
-            if compares:
+                connection.register(_NOW, self.view.schema.empty_table())
+            if self._compares:
                 files = read_parquet(file.path for file in change.files)
                 times = f"{{'event': {_ORDER[0]}, 'created': {_ORDER[1]}}}"
                 connection.execute(
@@ -160,12 +201,12 @@ class IntervalRows:
                 condition += f" AND {quote(self._key)} IN (SELECT key FROM {_LIMITS})"
             newest = newest_by_key(self._key, self._key, self._others, _ORDER, _NOW, condition)
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {_NEWEST} AS {newest}")
-            yield connection, compares
+            yield connection
 
     def _register(
         self, connection: duckdb.DuckDBPyConnection, name: str, columns: list[str], snapshot_id: int | None
     ) -> None:
-        self._lake.register(connection, name, self._view.table, columns=columns, snapshot_id=snapshot_id)
+        self.lake.register(connection, name, self.view.table, columns=columns, snapshot_id=snapshot_id)
 
     @staticmethod
     def _is_withdrawn() -> str:
