@@ -8,8 +8,8 @@ from sqlalchemy import create_mock_engine
 
 from feature_repo.definitions import use_case
 from lockstep.clock import parse_time
-from lockstep.materialize import receipts  # noqa: F401 - its table is one of the ledger's
-from lockstep.materialize.ledger import METADATA
+from lockstep.materialize import ledger, receipts  # noqa: F401 - their tables are the ledger's
+from lockstep.materialize.database import METADATA
 from lockstep.parity.report import (
     REPORTS_SCHEMA,
     DifferenceFound,

@@ -7,9 +7,6 @@ the online store has lost it. Nor does *correct*: it computes again ticks that a
 """
 
 import enum
-import getpass
-import os
-import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +14,13 @@ from datetime import datetime
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError
 
 from lockstep.clock import MICROSECOND, from_micros, to_micros
 from lockstep.errors import Terminal, Transient
+from lockstep.materialize.database import METADATA, Database, who
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
-
-METADATA = sa.MetaData()
 
 
 class Mode(enum.StrEnum):
@@ -182,17 +178,13 @@ class Ledger:
     """One project's rows of the ledger.
 
     Args:
-        engine: SQLite (embedded) or PostgreSQL.
+        database: where they are.
         project: whose rows.
     """
 
-    def __init__(self, engine: sa.Engine, project: str) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, project: str) -> None:
+        self._database = database
         self._project = project
-        try:
-            METADATA.create_all(engine)
-        except (IntegrityError, ProgrammingError):  # somebody else was making them
-            METADATA.create_all(engine)
 
     @classmethod
     def open(cls, settings: Settings, project: str) -> "Ledger":
@@ -201,13 +193,7 @@ class Ledger:
         Raises:
             Transient: it cannot be reached.
         """
-        settings.home.mkdir(parents=True, exist_ok=True)
-        try:
-            return _OPENED.get(settings.ledger_url, lambda: cls(_engine(settings.ledger_url), project), project)
-        except OperationalError as failure:
-            raise Transient(
-                f"the ledger cannot be opened: {failure.orig}", hint="see ledger_url in settings"
-            ) from failure
+        return _OPENED.get(settings.ledger_url, lambda: cls(Database.open(settings), project), project)
 
     def plan_compute(
         self,
@@ -283,13 +269,7 @@ class Ledger:
     def _planning(self, view: str) -> Generator[sa.Connection]:
         """Give a transaction in which nobody else plans ticks of the view: no index can tell whether two ranges overlap."""
         try:
-            with self._transaction() as connection:
-                if connection.dialect.name == "sqlite":
-                    # Else the driver begins at the first insert, when others may have read the same rows.
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
-                else:
-                    name = f"lockstep compute {self._project} {view}"
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+            with self._database.alone(f"lockstep compute {self._project} {view}") as connection:
                 yield connection
         except IntegrityError as refused:
             raise Terminal(f"the ledger refused a row of {COMPUTE.name}: {refused.orig}") from refused
@@ -306,13 +286,13 @@ class Ledger:
             "rows": rows,
             "committed_at": to_micros(at),
         }
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(COMPUTE.update().where(COMPUTE.c.id == row.id).values(values))
 
     def computes(self, view: str) -> list[ComputeRow]:
         """Return the view's compute rows in the order of their ticks, and of the same ticks in which they were planned."""
         query = self._of(COMPUTE, view).order_by(COMPUTE.c.tick_from, COMPUTE.c.id)
-        return [_compute_row(r) for r in self._all(query)]
+        return [_compute_row(r) for r in self._database.all(query)]
 
     def plan_materialize(
         self,
@@ -325,9 +305,9 @@ class Ledger:
     ) -> MaterializeRow:
         """Claim a range of snapshots; if somebody claimed one from the same start, return theirs."""
         values = self._interval(view, Mode.INTERVAL, sequence_from, sequence_to, snapshot_id, watermark, planned_at)
-        self._claim(MATERIALIZE, values)
+        self._database.claim(MATERIALIZE, values)
         same = (MATERIALIZE.c.sequence_from == sequence_from) & _FOLLOWS
-        row = self._one(self._of(MATERIALIZE, view).where(same))
+        row = self._database.one(self._of(MATERIALIZE, view).where(same))
         if row is None:
             raise Terminal(f"the ledger did not keep the materialize row of {view} from {sequence_from}")
         return _materialize_row(row)
@@ -354,7 +334,7 @@ class Ledger:
             "watermark": to_micros(last.watermark),
         }
         unfinished = (MATERIALIZE.c.project == self._project) & (MATERIALIZE.c.view == last.view) & _REPAIRS
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             ids = sa.select(sa.func.max(MATERIALIZE.c.id)).where(
                 MATERIALIZE.c.project == self._project, MATERIALIZE.c.view == last.view
             )
@@ -366,8 +346,8 @@ class Ledger:
         values = self._interval(
             last.view, Mode.REPAIR, lost_after, last.sequence_to, last.snapshot_id, last.watermark, planned_at
         )
-        self._claim(MATERIALIZE, values)
-        row = self._one(sa.select(MATERIALIZE).where(unfinished))
+        self._database.claim(MATERIALIZE, values)
+        row = self._database.one(sa.select(MATERIALIZE).where(unfinished))
         return None if row is None else _materialize_row(row)
 
     def extend_materialize(
@@ -406,7 +386,7 @@ class Ledger:
     def materializations(self, view: str) -> list[MaterializeRow]:
         """Return the view's materialize rows in the order in which they were planned."""
         query = self._of(MATERIALIZE, view).order_by(MATERIALIZE.c.id)
-        return [_materialize_row(r) for r in self._all(query)]
+        return [_materialize_row(r) for r in self._database.all(query)]
 
     def materialization(self, row_id: int) -> MaterializeRow:
         """Return one materialize row.
@@ -414,7 +394,7 @@ class Ledger:
         Raises:
             Terminal: there is none of that id.
         """
-        row = self._one(
+        row = self._database.one(
             sa.select(MATERIALIZE).where(MATERIALIZE.c.id == row_id, MATERIALIZE.c.project == self._project)
         )
         if row is None:
@@ -423,7 +403,7 @@ class Ledger:
 
     def incarnations(self) -> list[str]:
         """Return the incarnations of the online store that this ledger wrote to, each after the one that was lost before it."""
-        rows = self._all(sa.select(STORE).where(STORE.c.project == self._project))
+        rows = self._database.all(sa.select(STORE).where(STORE.c.project == self._project))
         next_of = {row["follows"]: row["incarnation"] for row in rows}
         found: list[str] = []
         while (following := next_of.get(found[-1] if found else "")) is not None:
@@ -445,7 +425,7 @@ class Ledger:
             "follows": follows or "",
             "since": to_micros(at),
         }
-        self._claim(STORE, values)
+        self._database.claim(STORE, values)
 
     def _interval(
         self,
@@ -471,47 +451,14 @@ class Ledger:
             "planned_by": who(),
         }
 
-    @contextmanager
-    def _transaction(self) -> Generator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as failure:
-            raise Transient(
-                f"the ledger cannot be read or written: {failure.orig}",
-                hint="is its disk full, or its server away? ledger_url in settings says where it is; nothing was noted",
-            ) from failure
-
     def _of(self, table: sa.Table, view: str) -> sa.Select[tuple[object, ...]]:
         return sa.select(table).where(table.c.project == self._project, table.c.view == view)
 
-    def _one(self, query: sa.Select[tuple[object, ...]]) -> sa.RowMapping | None:
-        with self._transaction() as connection:
-            return connection.execute(query).mappings().one_or_none()
-
-    def _all(self, query: sa.Select[tuple[object, ...]]) -> list[sa.RowMapping]:
-        with self._transaction() as connection:
-            return list(connection.execute(query).mappings())
-
-    def _claim(self, table: sa.Table, values: Mapping[str, object]) -> None:
-        """Insert a row, or leave the one that a unique index already holds."""
-        try:
-            with self._transaction() as connection:
-                connection.execute(table.insert().values(values))
-        except IntegrityError as refused:
-            if "unique" not in str(refused.orig).lower():
-                raise Terminal(f"the ledger refused a row of {table.name}: {refused.orig}") from refused
-
     def _move(self, row: MaterializeRow, values: Mapping[str, object], where: sa.ColumnElement[bool]) -> bool:
         """Change a materialize row if it is still as `where` says; return whether it was."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             same = MATERIALIZE.c.id == row.id
             return connection.execute(MATERIALIZE.update().where(same, where).values(values)).rowcount > 0
-
-
-def _engine(url: str) -> sa.Engine:
-    # A few statements a run do not need a pool, and a server may have closed what waits in one.
-    return sa.create_engine(url) if url.startswith("sqlite") else sa.create_engine(url, poolclass=sa.NullPool)
 
 
 def _at(row: MaterializeRow) -> sa.ColumnElement[bool]:
@@ -550,8 +497,3 @@ def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
         rows_rejected=row["rows_rejected"],
         committed_at=None if row["committed_at"] is None else from_micros(row["committed_at"]),
     )
-
-
-def who() -> str:
-    """Return who a row says planned it: user, host and process."""
-    return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
 
 from lockstep.clock import from_micros, to_micros
-from lockstep.errors import Terminal, Transient
-from lockstep.materialize.ledger import COMPUTE, METADATA, State, who
+from lockstep.errors import Transient
+from lockstep.materialize.database import METADATA, Database, who
+from lockstep.materialize.ledger import COMPUTE, State
 from lockstep.settings import Settings
 
 ERASURE = sa.Table(
@@ -130,29 +130,22 @@ class Erasures:
     """One project's receipts.
 
     Args:
-        engine: the ledger's database.
+        database: the ledger's.
         project: whose receipts.
     """
 
-    def __init__(self, engine: sa.Engine, project: str) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, project: str) -> None:
+        self._database = database
         self._project = project
-        ERASURE.create(engine, checkfirst=True)
 
     @classmethod
     def open(cls, settings: Settings, project: str) -> "Erasures":
-        """Open the ledger the settings name.
+        """Open the ledger the settings name, and make its table when it is absent.
 
         Raises:
             Transient: it cannot be reached.
         """
-        settings.home.mkdir(parents=True, exist_ok=True)
-        try:
-            return cls(sa.create_engine(settings.ledger_url), project)
-        except OperationalError as failure:
-            raise Transient(
-                f"the ledger cannot be opened: {failure.orig}", hint="see ledger_url in settings"
-            ) from failure
+        return cls(Database.open(settings, ERASURE), project)
 
     def plan(self, entity: str, join_key: str, key_sha256: str, at: datetime) -> Receipt:
         """Begin an erasure, or take up the unfinished one of the same key."""
@@ -166,21 +159,14 @@ class Erasures:
             "planned_by": who(),
             "outcome": _to_json(Outcome()),
         }
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(ERASURE.insert().values(values))
-        except IntegrityError as refused:
-            if "unique" not in str(refused.orig).lower():
-                raise Terminal(f"the ledger refused a receipt: {refused.orig}") from refused
+        self._database.claim(ERASURE, values)
         same = (ERASURE.c.join_key == join_key) & (ERASURE.c.key_sha256 == key_sha256)
-        with self._engine.connect() as connection:
-            row = connection.execute(self._mine().where(same, _UNFINISHED)).mappings().one()
-        return _receipt(row)
+        with self._database.transaction() as connection:
+            return _receipt(connection.execute(self._mine().where(same, _UNFINISHED)).mappings().one())
 
     def receipts(self) -> list[Receipt]:
         """Return all receipts in the order in which they were planned."""
-        with self._engine.connect() as connection:
-            return [_receipt(row) for row in connection.execute(self._mine().order_by(ERASURE.c.id)).mappings()]
+        return [_receipt(row) for row in self._database.all(self._mine().order_by(ERASURE.c.id))]
 
     def begin(self, receipt: Receipt, under_way: UnderWay) -> Receipt:
         """Note what is about to go from a table."""
@@ -202,7 +188,7 @@ class Erasures:
         """
         planned = sa.select(COMPUTE).where(COMPUTE.c.project == self._project, COMPUTE.c.state == State.PLANNED.value)
         moved = 0
-        with self._engine.begin() as connection:
+        with self._database.transaction() as connection:
             for row in connection.execute(planned).mappings().all():
                 sources = orjson.loads(row["sources"])
                 if table in sources and sources[table] not in alive:
@@ -220,7 +206,7 @@ class Erasures:
         Raises:
             Transient: another run has finished it meanwhile.
         """
-        with self._engine.begin() as connection:
+        with self._database.transaction() as connection:
             same = ERASURE.c.id == receipt.id
             if not connection.execute(ERASURE.update().where(same, _UNFINISHED).values(values)).rowcount:
                 raise Transient(f"erasure {receipt.id} was finished by another run", hint="erase once more to be sure")

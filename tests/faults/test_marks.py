@@ -11,6 +11,7 @@ import redis
 
 from lockstep.lake import Lake
 from lockstep.local.redis import LocalRedis
+from lockstep.materialize.database import Database
 from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger
 from lockstep.online.epoch import EpochStore, Mark
@@ -141,7 +142,7 @@ def overtaken_repair(lake, spend, store, online, monkeypatch) -> tuple[Materiali
         tick(lake, hour, **counts)
         spend.run()
     other = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
-    claim, plans = Ledger._claim, []
+    claim, plans = Database.claim, []
 
     def overtaken(*given: Any) -> None:
         monkeypatch.undo()
@@ -149,7 +150,7 @@ def overtaken_repair(lake, spend, store, online, monkeypatch) -> tuple[Materiali
         plans.append(other.plan())
         claim(*given)
 
-    monkeypatch.setattr(Ledger, "_claim", overtaken)
+    monkeypatch.setattr(Database, "claim", overtaken)
     assert spend.run(everything=True).id > plans[0].interval
     return other, plans[0]
 

@@ -11,7 +11,9 @@ import pytest
 
 from lockstep.clock import parse_time
 from lockstep.errors import Terminal, Transient
+from lockstep.materialize.database import Database
 from lockstep.materialize.ledger import Ledger, Mode, State
+from lockstep.settings import Settings
 
 T = parse_time("2018-06-01T12:00:00Z")
 HOUR = timedelta(hours=1)
@@ -95,7 +97,7 @@ from lockstep.clock import from_micros
 from lockstep.errors import Transient
 from lockstep.materialize.ledger import Ledger, Mode
 from lockstep.settings import Settings
-ledger = Ledger.open(Settings(home=sys.argv[1]).resolved(), "test")
+ledger = Ledger.open(Settings(home=sys.argv[1], ledger_url=sys.argv[4]), "test")
 print("ready", flush=True)
 sys.stdin.readline()
 for n in range(20):
@@ -111,7 +113,7 @@ for n in range(20):
 def test_of_two_processes_that_plan_live_and_bootstrap_at_once_one_is_refused(settings, ledger) -> None:
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", _PLANNER, str(settings.home), start, mode],
+            [sys.executable, "-c", _PLANNER, str(settings.home), start, mode, settings.ledger_url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -156,3 +158,17 @@ def test_a_store_is_followed_by_one_other_and_none_is_forgotten(ledger) -> None:
     ledger.adopt_incarnation("aa", T, follows="bb")
     assert ledger.incarnations() == ["aa", "bb"]
     assert ledger.incarnation() == "bb"
+
+
+def test_tables_are_made_by_whoever_is_first(settings) -> None:
+    for number in range(10):
+        fresh = settings.model_copy(update={"ledger_url": f"sqlite:///{settings.home}/{number}.db"})
+        together = Barrier(8)
+
+        def make(_: int, fresh: Settings = fresh, together: Barrier = together) -> None:
+            together.wait()
+            Database.open(fresh)
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(make, range(8)))
+        assert Ledger.open(fresh, "test").computes("spend") == []

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from lockstep.materialize.ledger import METADATA
+from lockstep.materialize.database import METADATA
 from lockstep.settings import Settings
 from tests.services.postgresql import binaries, postgresql
 
