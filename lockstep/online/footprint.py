@@ -15,7 +15,7 @@ from lockstep.contract import Column, View, stored_view
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote
 from lockstep.online.layout import EntityKeys, fields_of
-from lockstep.online.store import answering
+from lockstep.online.writer import answers_of
 from lockstep.settings import Settings
 from lockstep.views.declare import Entity
 from lockstep.views.use_case import UseCase
@@ -131,8 +131,7 @@ def _measure(redis: "redis.Redis", views: Sequence[View], keys: Sequence[bytes])
         for key in keys[start : start + _BATCH]:
             pipeline.execute_command("MEMORY", "USAGE", key, "SAMPLES", "0")
             pipeline.execute_command("HGETALL", key)
-        with answering():
-            answers = pipeline.execute()
+        answers = answers_of(pipeline)
         for used, stored in zip(answers[::2], answers[1::2], strict=True):
             hash_of = cast("dict[bytes, bytes]", stored)
             # One that came or went between the two commands counts as not there.

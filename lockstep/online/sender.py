@@ -17,7 +17,7 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from lockstep.online.layout import EncodedRows
-from lockstep.online.store import answering, meaning
+from lockstep.online.store import answering, without_refusal
 
 # So many rows share one call of the script: each call costs the client more than a row, and a few dozen rows hold up the
 # server's other clients for a fraction of a millisecond.
@@ -119,10 +119,7 @@ def _answer(connection: Any, script: str, under_way: deque[Batch]) -> tuple[Batc
                 connection.send_packed_command([again.message], check_health=False)
             answers = _read(connection, under_way[0].calls)
     batch = under_way.popleft()
-    refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
-    if refused is not None:
-        raise meaning(refused) from refused
-    return batch, sum(answers)
+    return batch, sum(without_refusal(answers))
 
 
 def _read(connection: Any, count: int) -> list[Any]:

@@ -114,6 +114,18 @@ def answering() -> Generator[None]:
         raise meaning(failure) from failure
 
 
+def without_refusal(answers: list[Any]) -> list[Any]:
+    """Return the answers of a pipeline if none is an error.
+
+    Raises:
+        LockstepError: what the first error stands for.
+    """
+    refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
+    if refused is not None:
+        raise meaning(refused) from refused
+    return answers
+
+
 def meaning(failure: Exception) -> LockstepError:
     """Return the state that an error of redis-py stands for."""
     text = str(failure) or type(failure).__name__

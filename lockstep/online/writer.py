@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pyarrow as pa
 import redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
 from lockstep.online.layout import RowLayout, decode_pair
 from lockstep.online.sender import batch_of, send
-from lockstep.online.store import answering, meaning
+from lockstep.online.store import answering, without_refusal
 
 BATCH_ROWS = 10_000
 
@@ -198,9 +198,4 @@ def answers_of(pipeline: Any) -> list[Any]:
     """Return what a pipeline answered; its first error is raised without the command, which holds somebody's key."""
     with answering():
         answers: list[Any] = pipeline.execute(raise_on_error=False)
-    refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
-    if isinstance(refused, NoScriptError):
-        raise refused
-    if refused is not None:
-        raise meaning(refused) from refused
-    return answers
+    return without_refusal(answers)

@@ -25,35 +25,6 @@ BYTES = 100 * CARDS  # less than what the last interval sends
 
 
 @pytest.fixture
-def server(settings: Settings) -> Iterator[LocalRedis]:
-    with LocalRedis(settings.home) as running:
-        yield running
-
-
-@pytest.fixture
-def online(settings: Settings, server: LocalRedis) -> Settings:
-    return server.settings(settings)
-
-
-@pytest.fixture
-def lake(settings: Settings) -> Lake:
-    opened = Lake.open(settings, "test")
-    opened.ensure_table("spend", SPEND.schema, "event_timestamp")
-    return opened
-
-
-@pytest.fixture
-def store(online: Settings) -> Iterator["redis.Redis"]:
-    with connect(online) as client:
-        yield client
-
-
-@pytest.fixture
-def spend(online: Settings, lake: Lake, store: "redis.Redis") -> Materializer:
-    return Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
-
-
-@pytest.fixture
 def peer(settings: Settings, server: LocalRedis) -> Iterator[Settings]:
     """A store and a ledger of their own on the same lake, which nothing happens to."""
     with LocalRedis(settings.home / "peer") as running:
