@@ -37,7 +37,7 @@ from lockstep.online.store import answering
 from lockstep.serving.drain import drain
 from lockstep.serving.log import ROW_FIELD, SERVED_LOG, stream_key
 from lockstep.settings import Settings
-from lockstep.views.declare import Entity
+from lockstep.views.declare import Entity, StoredView
 from lockstep.views.use_case import UseCase
 
 _ROUNDS = 4
@@ -180,16 +180,18 @@ class Erasure:
                     f"a range of ticks of {view.name} is planned and not computed",
                     hint="let its run end; if none is under way, `lockstep run compute-and-materialize` finishes it",
                 )
-            if row := next(iter(self._unfinished(view.name)), None):
+            if row := self._unfinished(view):
                 raise Transient(
                     f"interval {row.id} of {view.name} is being brought online",
                     hint=f"let its run end; if none is under way, `lockstep materialize {view.name}` finishes it",
                 )
 
-    def _unfinished(self, view: str) -> list[MaterializeRow]:
-        rows = self._ledger.materializations(view)
-        reached = max((row.sequence_to for row in rows if row.state is State.COMMITTED), default=0)
-        return [row for row in rows if row.state is not State.COMMITTED and row.sequence_to >= reached]
+    def _unfinished(self, view: StoredView) -> MaterializeRow | None:
+        """Return the interval of the view's table that is being brought online, if any."""
+        if not self._lake.exists(view.table):
+            return None
+        rows = self._ledger.materializations(view.name, self._lake.table_uuid(view.table))
+        return next((row for row in rows if row.state is not State.COMMITTED), None)
 
     def _drain(self) -> None:
         with answering():
@@ -270,8 +272,8 @@ class Erasure:
                     hint="let its run end, or run `lockstep run compute-and-materialize`; then erase again",
                 )
         for view in self._use_case.views:
-            alive = {s.id for s in self._lake.snapshots(view.table)} if self._lake.exists(view.table) else set[int]()
-            if row := next((row for row in self._unfinished(view.name) if row.snapshot_id not in alive), None):
+            row = self._unfinished(view)
+            if row and row.snapshot_id not in {s.id for s in self._lake.snapshots(view.table)}:
                 raise Transient(
                     f"interval {row.id} of {view.name} is being brought online as it was with the entity",
                     hint=f"let its run end, or run `lockstep materialize {view.name}`; then erase again",

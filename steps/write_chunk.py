@@ -11,12 +11,13 @@ from steps._wiring import Wiring
 
 
 class Written(BaseModel):
-    """What the compare-and-set did with the chunk's keys, and where."""
+    """What the compare-and-set did with the chunk's keys, where, and what was to be written."""
 
     accepted: int
     rejected: int
     digest: str
     place: str
+    scope: str
 
 
 class WriteChunkInput(Input):

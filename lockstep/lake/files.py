@@ -53,43 +53,46 @@ def added_files(table: Table, last: Snapshot, after: int) -> list[AddedFile]:
 
 @dataclass(frozen=True)
 class Change:
-    """What a range of snapshots did to a table, as far as the snapshots that are left say.
+    """What a range of snapshots did to a table.
 
     Attributes:
         only_added: nothing but appends and compactions, one after another: no row was deleted, overwritten or rolled back.
-        known: every snapshot of the range is alive, and the one before it. Where not, rows may be gone that nobody knows of.
-        files: what the appends added; where more happened, each file that a key may have come from, gone to, or lost a row of;
-            where it is not known, all that the last snapshot has.
+        files: what the appends added; where more happened, each file that a key may have come from, gone to, or lost a row of.
     """
 
     only_added: bool
-    known: bool
     files: Sequence[AddedFile]
 
 
-def change(table: Table, last: Snapshot, after: int) -> Change:
-    """Return what the snapshots with a sequence number `after < sequence <= last`'s did.
+def change(table: Table, last: Snapshot, after: int, after_id: int) -> Change | None:
+    """Return what the snapshots with a sequence number `after < sequence <= last`'s did; None where some have expired.
 
     Each commit has the next sequence number, so a gap is an expired snapshot.
+
+    Args:
+        table: which one.
+        last: the last snapshot of the range.
+        after: the sequence number of the snapshot before the range, from 1.
+        after_id: that snapshot's id. It is the next one's parent, unless the table was rolled back.
     """
     up_to = last.sequence_number or 0
     alive = {s.sequence_number or 0: s for s in table.snapshots()}
     within = [alive[number] for number in range(after + 1, up_to + 1) if number in alive]
     if len(within) < up_to - after:
-        return Change(only_added=False, known=False, files=_files_of(table.io, [last]))
-    parents = [alive[number].snapshot_id if number in alive else None for number in range(after, up_to)]
-    follows = all(s.parent_snapshot_id == parent for s, parent in zip(within, parents, strict=True) if parent)
+        return None
+    parents = [after_id, *(s.snapshot_id for s in within)]
+    follows = all(s.parent_snapshot_id == parent for s, parent in zip(within, parents, strict=False))
     if follows and all(s.summary is None or s.summary.operation in _ADDING for s in within):
-        return Change(only_added=True, known=True, files=added_files(table, last, after))
-    if after and after not in alive:
-        return Change(only_added=False, known=False, files=_files_of(table.io, [last]))
-    before = [alive[after]] if after else []
-    files = _files_of(table.io, [*before, *within])
-    if all(manifest.content is ManifestContent.DATA for s in (*before, *within) for manifest in s.manifests(table.io)):
-        # A file that was there and still is has neither brought nor lost a row. (With files of deletes it may have.)
-        stayed = {f.path for f in _files_of(table.io, before)} & {f.path for f in _files_of(table.io, [last])}
+        return Change(only_added=True, files=added_files(table, last, after))
+    if after not in alive:
+        return None
+    states = [alive[after], *within]
+    files = _files_of(table.io, states)
+    if all(manifest.content is ManifestContent.DATA for s in states for manifest in s.manifests(table.io)):
+        # A file that was there all the time has neither brought nor lost a row. (With files of deletes it may have.)
+        stayed = set.intersection(*({f.path for f in _files_of(table.io, [s])} for s in states))
         files = [f for f in files if f.path not in stayed]
-    return Change(only_added=False, known=True, files=files)
+    return Change(only_added=False, files=files)
 
 
 def _files_of(io: FileIO, snapshots: Sequence[Snapshot]) -> list[AddedFile]:
@@ -104,6 +107,11 @@ def _files_of(io: FileIO, snapshots: Sequence[Snapshot]) -> list[AddedFile]:
         for entry in _entries(io, manifest)
     }
     return sorted(files.values(), key=lambda f: (f.sequence, f.path))
+
+
+def count_rows(table: Table, snapshot: Snapshot) -> int:
+    """Return how many rows a snapshot's data files have, deleted ones included."""
+    return sum(file.rows for file in _files_of(table.io, [snapshot]))
 
 
 def plain_files(table: Table, snapshot: Snapshot | None, within: TimeRange | None) -> Sequence[str] | None:

@@ -1,7 +1,7 @@
 """Compare what is online with the lake and the ledger, for one view; nothing is changed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 import redis
@@ -89,7 +89,7 @@ class Doctor:
             check_store(self.store)
         except BadInput as evicting:
             problems.append(str(evicting))
-        rows = ledger.materializations(name)
+        rows = ledger.materializations(name, self.rows.table_uuid())
         committed = [r for r in rows if r.state is State.COMMITTED]
         again = f"`lockstep materialize {name}`"
         problems += [
@@ -100,11 +100,13 @@ class Doctor:
         if not committed:
             return Diagnosis(name, 0, 0, (*problems, f"nothing is online: {again}"))
         problems += self._lost(ledger, committed[-1], again)
-        everything = replace(max(committed, key=lambda r: r.sequence_to), writes_from=0)
-        if not self.rows.readable(everything):
-            expired = f"the snapshot of interval {everything.id} has expired, so nothing can be compared: {again} goes on from it"
+        last = committed[-1]
+        if not self.rows.readable(last):
+            expired = (
+                f"the snapshot of interval {last.id} has expired, so nothing can be compared: {again} goes on from it"
+            )
             return Diagnosis(name, 0, 0, (*problems, expired))
-        found = self.rows.of(everything)
+        found = self.rows.whole(last)
         compared = self.read_back(found, one_of)
         stored = stored_times(self.store, self.project, self.view)
         leftovers = sum(part.num_rows for part in found.leftovers(stored))

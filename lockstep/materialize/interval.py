@@ -14,10 +14,11 @@ ledger. Then the next interval, or with nothing new a repair, writes all that ca
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import pyarrow as pa
 import redis
 
 from lockstep.clock import from_micros
@@ -25,7 +26,7 @@ from lockstep.contract import stored_view
 from lockstep.errors import BadInput, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.materialize.doctor import Diagnosis, Doctor
-from lockstep.materialize.ledger import Ledger, MaterializeRow, State
+from lockstep.materialize.ledger import Ledger, MaterializeRow, Mode, Reach, Scope, State
 from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.materialize.wholeness import Wholeness, mark_of
 from lockstep.online.epoch import ViewEpoch
@@ -61,12 +62,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class ChunkWritten:
-    """What the compare-and-set did with a chunk's keys, and at which place of the store (`online.store.Place`)."""
+    """What the compare-and-set did with a chunk's keys.
+
+    Attributes:
+        accepted: keys that are as the lake has them.
+        rejected: keys that are newer.
+        digest: of the rows that were sent (`online.writer.Written`).
+        place: of the store where it happened (`online.store.Place`).
+        scope: of the interval then (`ledger.Scope`).
+    """
 
     accepted: int
     rejected: int
     digest: str
     place: str
+    scope: str
 
 
 class Materializer:
@@ -123,64 +133,83 @@ class Materializer:
         # In this order: whatever is lost, said or planned from here on is found out by whoever comes later.
         place = self._whole.own_store(self._settings.clock)
         epoch = self._whole.epochs.read().views.get(self._view.name, ViewEpoch())
-        rows = self._ledger.materializations(self._view.name)
+        known = self._ledger.materializations(self._view.name)
+        table_uuid = self._rows.table_uuid()
+        rows = [r for r in known if r.table_uuid == table_uuid]  # not those of another table that had this name
         committed = [r for r in rows if r.state is State.COMMITTED]
-        last = committed[-1] if committed else None
-        lost_after = self._whole.lost_after(last, place, epoch) if last else None
+        lost_after = self._whole.lost_after(committed, place, epoch)
         if lost_after is not None:
             logging.getLogger(__name__).warning(
                 "the online store has lost writes of %s: all after snapshot sequence %d is written again",
                 *(self._view.name, lost_after),
             )
-        if last and everything:
+        if committed and everything:
             lost_after = 0
-        furthest = max(committed, key=lambda r: r.sequence_to, default=None)
-        reached = furthest.sequence_to if furthest else 0
-        # An interval that was overtaken by others heals nothing.
-        row = next((r for r in rows if r.state is not State.COMMITTED and r.sequence_to >= reached), None)
-        row = self._reachable(row) if row else self._claim(reached, committed)
-        if row is None and furthest and lost_after is not None:
-            now = self._settings.clock.now()
-            row = self._ledger.plan_repair(furthest, lost_after, now, newest=rows[-1].id)
-            if row is None:
-                raise _Overtaken
+        row = next((r for r in rows if r.state is not State.COMMITTED), None)
+        newest = known[-1].id if known else 0
+        row = self._reachable(row) if row else self._claim(table_uuid, committed, lost_after, newest)
         if row is None:
             return None
         writes_from = row.writes_from if lost_after is None else min(row.writes_from, lost_after)
-        if not self._ledger.start_writing(row, str(place), writes_from):
+        after = next((r for r in reversed(committed) if r.sequence_to == writes_from), None)
+        planned = self._ledger.start_writing(
+            row,
+            str(place),
+            writes_from=writes_from,
+            writes_after_id=after.snapshot_id if after else None,
+            scope=self._rows.scope(after, row.sequence_to),
+        )
+        if planned is None:
             raise _Overtaken
-        self._whole.epochs.set_writing(self._view.name, mark_of(row), place)
-        return self._ledger.materialization(row.id)
+        self._whole.epochs.set_writing(self._view.name, mark_of(planned), place)
+        return planned
 
     def _divided(self, row: MaterializeRow, chunks: int) -> Plan:
         of = max(chunks, -(-self._rows.of(row).size // self._settings.materialize_rows))
         return Plan(row.id, tuple(Chunk(index, of) for index in range(of)))
 
     def write(self, interval: int, chunk: Chunk) -> ChunkWritten:
-        """Write the newest row per key of a chunk, and take back what the lake has no more; again, it changes nothing."""
+        """Write the newest row per key of a chunk, and take back what the lake has no more; again, it changes nothing.
+
+        Of an interval that is committed nothing is written, as by a step that is tried again, or that went on while another run
+        came to the end: a later interval may have taken back what this one would bring.
+
+        Raises:
+            BadInput: the interval's last snapshot has expired.
+            Transient: snapshots that it was planned with have, or the store does not answer.
+        """
         row = self._ledger.materialization(interval)
         place = self._whole.place()  # before the first row: what is lost from now on was written somewhere else
-        found, share = self._rows.of(row), Share(chunk.index, chunk.of)
-        if chunk.index == 0 and found.looks_through:
-            self._take_back_leftovers(found)
-        online = self._store, self._project, self._stored
-        written = [write_rows(*online, rows) for rows in found.newest(share)]
-        taken = [take_back(*online, rows) for rows in found.withdrawn(share)]
-        return ChunkWritten(
-            sum(w.accepted for w in written) + sum(done for done, _ in taken),
-            sum(w.rejected for w in written) + sum(newer for _, newer in taken),
-            add_digests(w.digest for w in written),
-            str(place),
-        )
+        accepted, rejected, digests = 0, 0, list[str]()
+        if row.state is not State.COMMITTED:
+            found, share = self._rows.of(row), Share(chunk.index, chunk.of)
+            online = self._store, self._project, self._stored
+            if chunk.index == 0 and row.scope is Scope.WHOLE:
+                self._take_back_leftovers(interval, found)
+            for rows in self._under_way(interval, found.newest(share)):
+                written = write_rows(*online, rows)
+                accepted, rejected = accepted + written.accepted, rejected + written.rejected
+                digests.append(written.digest)
+            for rows in self._under_way(interval, found.withdrawn(share)):
+                done, newer = take_back(*online, rows)
+                accepted, rejected = accepted + done, rejected + newer
+        return ChunkWritten(accepted, rejected, add_digests(digests), str(place), str(row.scope))
 
-    def _take_back_leftovers(self, found: IntervalRows) -> None:
+    def _take_back_leftovers(self, interval: int, found: IntervalRows) -> None:
         online = self._store, self._project, self._stored
-        count = sum(take_back(*online, rows)[0] for rows in found.leftovers(stored_times(*online)))
-        if count:
+        leftovers = self._under_way(interval, found.leftovers(stored_times(*online)))
+        if count := sum(take_back(*online, rows, exactly=True)[0] for rows in leftovers):
             logging.getLogger(__name__).warning(
                 "%d keys of %s were online with rows that the lake does not have; they were taken back",
                 *(count, self._view.name),
             )
+
+    def _under_way(self, interval: int, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Yield parts until another run has committed the interval."""
+        for part in parts:
+            if self._ledger.materialization(interval).state is State.COMMITTED:
+                return
+            yield part
 
     def verify(self, interval: int, written: Sequence[ChunkWritten]) -> None:
         """Compare what was written with the lake: every key counted, about `SAMPLE` rows read back byte for byte.
@@ -192,7 +221,8 @@ class Materializer:
         row = self._ledger.materialization(interval)
         if row.state is State.COMMITTED:
             return
-        if {str(self._whole.place()), *(w.place for w in written)} != {row.place}:
+        as_planned = {(row.place, str(row.scope))}
+        if {(str(self._whole.place()), str(row.scope)), *((w.place, w.scope) for w in written)} != as_planned:
             raise self._losing(interval)
         found = self._rows.of(row)
         keys = found.count()
@@ -276,26 +306,31 @@ class Materializer:
             hint="run the view's materialization again, once the store is steady: what was lost is written again",
         )
 
-    def _claim(self, after: int, committed: Sequence[MaterializeRow]) -> MaterializeRow | None:
-        """Plan the snapshots after the committed ones; None when there are none."""
-        current = self._lake.current(self._view.table)
-        if current is None or (watermark := self._watermark(committed)) is None:
+    def _claim(
+        self, table_uuid: str, committed: Sequence[MaterializeRow], lost_after: int | None, newest: int
+    ) -> MaterializeRow | None:
+        """Plan what is new after the committed rows, or else what has to be written again; None where neither is so."""
+        current, watermark = self._lake.current(self._view.table), self._watermark(committed)
+        if current is None or watermark is None:
             raise BadInput(f"{self._view.name} was never computed", hint=f"run backfill for {self._view.name} first")
-        if current.sequence < after:
-            raise BadInput(
-                f"{self._view.table} was rolled back to snapshot {current.id}, what is online is of a later one",
-                hint="append to it, if only an empty snapshot: then all that was rolled back is taken back online too",
-            )
-        if current.sequence == after:
+        reached = max((row.sequence_to for row in committed), default=0)
+        mode, after = Mode.INTERVAL, reached
+        if current.sequence <= reached:
+            mode, after = Mode.REPAIR, lost_after
+            if current.id != committed[-1].snapshot_id:
+                logging.getLogger(__name__).warning(
+                    "%s was rolled back to snapshot %d: all of it is written again", self._view.table, current.id
+                )
+                after = 0
+        if after is None:
             return None
-        return self._ledger.plan_materialize(
-            self._view.name,
-            after,
-            current.sequence,
-            snapshot_id=current.id,
-            watermark=watermark,
-            planned_at=self._settings.clock.now(),
+        reach = Reach(table_uuid, current.sequence, current.id, watermark)
+        row = self._ledger.plan_materialize(
+            self._view.name, mode, after, reach, self._settings.clock.now(), newest=newest
         )
+        if row is None:
+            raise _Overtaken
+        return row
 
     def _watermark(self, known: Sequence[MaterializeRow]) -> datetime | None:
         """Return the last tick that a snapshot says or, where these have expired, the ledger; None if there never was one."""
@@ -310,8 +345,12 @@ class Materializer:
             return row
         current, watermark = self._lake.current(self._view.table), self._watermark([row])
         if current is None or watermark is None or current.sequence < row.sequence_to:
-            raise BadInput(f"{self._view.table} has no snapshot {row.snapshot_id} any more, nor a later one")
-        moved = self._ledger.extend_materialize(row, current.sequence, current.id, watermark)
+            raise BadInput(
+                f"{self._view.table} has no snapshot {row.snapshot_id} any more, nor a later one",
+                hint=f"append to it, if only an empty snapshot: interval {row.id} goes on to that",
+            )
+        reach = Reach(row.table_uuid, current.sequence, current.id, watermark)
+        moved = self._ledger.extend_materialize(row, reach)
         if moved is None:
             raise _Overtaken
         return moved

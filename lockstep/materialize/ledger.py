@@ -3,7 +3,8 @@
 Two kinds of row. A *compute* row is a range of ticks of one view; a *materialize* row is a range of its table's snapshots.
 Each starts where the last of its kind ended, which a unique index holds against two planners at once: the second one is
 handed the first one's row. The index covers the modes that tile. A *repair* does not: it writes again what is committed, where
-the online store has lost it. Nor does *correct*: it computes again ticks that a tile has computed, one unfinished row a view.
+the online store has lost it, or a table was rolled back. Nor does *correct*: it computes again ticks that a tile has computed.
+Of either a view has one unfinished row at most.
 """
 
 import enum
@@ -42,6 +43,19 @@ class State(enum.StrEnum):
     COMMITTED = "committed"
 
 
+class Scope(enum.StrEnum):
+    """What an interval brings online, and how what it takes away is found.
+
+    *Added*: the rows of files that its snapshots added; they took none away. *Changed*: the keys of files that came or went are
+    looked up as they are afterwards. *Whole*: the newest row of every key, and the store is looked through for rows that the
+    table does not have: nothing less is known, because history has expired or there is none.
+    """
+
+    ADDED = "added"
+    CHANGED = "changed"
+    WHOLE = "whole"
+
+
 COMPUTE = sa.Table(
     "compute",
     METADATA,
@@ -67,15 +81,18 @@ MATERIALIZE = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("project", sa.String, nullable=False),
     sa.Column("view", sa.String, nullable=False),
+    sa.Column("table_uuid", sa.String, nullable=False),
     sa.Column("mode", sa.String, nullable=False),
     sa.Column("sequence_from", sa.BigInteger, nullable=False),
     sa.Column("sequence_to", sa.BigInteger, nullable=False),
-    sa.Column("writes_from", sa.BigInteger, nullable=False),
     sa.Column("snapshot_id", sa.BigInteger, nullable=False),
     sa.Column("watermark", sa.BigInteger, nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("planned_at", sa.BigInteger, nullable=False),
     sa.Column("planned_by", sa.String, nullable=False),
+    sa.Column("writes_from", sa.BigInteger, nullable=False),
+    sa.Column("writes_after_id", sa.BigInteger),
+    sa.Column("scope", sa.String),
     sa.Column("place", sa.String),
     sa.Column("rows_accepted", sa.BigInteger),
     sa.Column("rows_rejected", sa.BigInteger),
@@ -112,19 +129,19 @@ sa.Index(
 _FOLLOWS = MATERIALIZE.c.mode == Mode.INTERVAL.value
 sa.Index(
     "materialize_tiles_snapshots",
-    *[MATERIALIZE.c.project, MATERIALIZE.c.view, MATERIALIZE.c.sequence_from],
+    *[MATERIALIZE.c.project, MATERIALIZE.c.view, MATERIALIZE.c.table_uuid, MATERIALIZE.c.sequence_from],
     unique=True,
     sqlite_where=_FOLLOWS,
     postgresql_where=_FOLLOWS,
 )
 
-_REPAIRS = (MATERIALIZE.c.mode == Mode.REPAIR.value) & (MATERIALIZE.c.state != State.COMMITTED.value)
+_UNFINISHED = MATERIALIZE.c.state != State.COMMITTED.value
 sa.Index(
-    "materialize_repairs_once",
-    *[MATERIALIZE.c.project, MATERIALIZE.c.view],
+    "materialize_one_at_a_time",
+    *[MATERIALIZE.c.project, MATERIALIZE.c.view, MATERIALIZE.c.table_uuid],
     unique=True,
-    sqlite_where=_REPAIRS,
-    postgresql_where=_REPAIRS,
+    sqlite_where=_UNFINISHED,
+    postgresql_where=_UNFINISHED,
 )
 
 
@@ -145,26 +162,50 @@ class ComputeRow:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """How far an interval goes: a snapshot of a view's table, and the last tick up to it.
+
+    Attributes:
+        table_uuid: which table; another one may have had its name before.
+        sequence: the snapshot's sequence number.
+        snapshot_id: its id.
+        watermark: the tick.
+    """
+
+    table_uuid: str
+    sequence: int
+    snapshot_id: int
+    watermark: datetime
+
+
+@dataclass(frozen=True)
 class MaterializeRow:
     """The snapshots `sequence_from < s <= sequence_to` of a view's table.
 
     Attributes:
+        table_uuid: which table; another one may have had its name before.
+        snapshot_id: the last of the snapshots.
+        watermark: the last tick in them.
         writes_from: what is written are the rows of the snapshots `writes_from < s <= sequence_to`: where the online store lost
             some of what came before the interval, that too.
-        watermark: the last tick in them.
+        writes_after_id: the id of the snapshot `writes_from`; None before it was planned to be written, or if there is none.
+        scope: what of these snapshots is written; None before that.
         place: of the online store when it was last planned (`online.store.Place`); None before that.
     """
 
     id: int
     view: str
+    table_uuid: str
     mode: Mode
     sequence_from: int
     sequence_to: int
-    writes_from: int
     snapshot_id: int
     watermark: datetime
     state: State
     planned_at: datetime
+    writes_from: int
+    writes_after_id: int | None
+    scope: Scope | None
     place: str | None
     rows_accepted: int | None
     rows_rejected: int | None
@@ -211,7 +252,7 @@ class Ledger:
         """
         values = self._range(view, mode, tick_from, tick_to, sources, planned_at)
         tiles = self._of(COMPUTE, view).where(_TILES)
-        with self._planning(view) as connection:
+        with self._planning(COMPUTE, view) as connection:
             same = tiles.where(COMPUTE.c.tick_from == values["tick_from"])
             if (theirs := connection.execute(same).mappings().one_or_none()) is not None:
                 return _compute_row(theirs)
@@ -235,7 +276,7 @@ class Ledger:
         Raises:
             Transient: the ledger is busy.
         """
-        with self._planning(view) as connection:
+        with self._planning(COMPUTE, view) as connection:
             rows = connection.execute(self._of(COMPUTE, view)).mappings().all()
             unfinished = connection.execute(self._of(COMPUTE, view).where(_CORRECTS)).mappings().one_or_none()
             if unfinished is not None:
@@ -266,13 +307,13 @@ class Ledger:
         }
 
     @contextmanager
-    def _planning(self, view: str) -> Generator[sa.Connection]:
-        """Give a transaction in which nobody else plans ticks of the view: no index can tell whether two ranges overlap."""
+    def _planning(self, table: sa.Table, view: str) -> Generator[sa.Connection]:
+        """Give a transaction in which nobody else plans such rows of the view: what is planned follows from those there are."""
         try:
-            with self._database.alone(f"lockstep compute {self._project} {view}") as connection:
+            with self._database.alone(f"lockstep {table.name} {self._project} {view}") as connection:
                 yield connection
         except IntegrityError as refused:
-            raise Terminal(f"the ledger refused a row of {COMPUTE.name}: {refused.orig}") from refused
+            raise Terminal(f"the ledger refused a row of {table.name}: {refused.orig}") from refused
 
     @staticmethod
     def _inserted(connection: sa.Connection, values: Mapping[str, object]) -> ComputeRow:
@@ -295,78 +336,68 @@ class Ledger:
         return [_compute_row(r) for r in self._database.all(query)]
 
     def plan_materialize(
-        self,
-        view: str,
-        sequence_from: int,
-        sequence_to: int,
-        snapshot_id: int,
-        watermark: datetime,
-        planned_at: datetime,
-    ) -> MaterializeRow:
-        """Claim a range of snapshots; if somebody claimed one from the same start, return theirs."""
-        values = self._interval(view, Mode.INTERVAL, sequence_from, sequence_to, snapshot_id, watermark, planned_at)
-        self._database.claim(MATERIALIZE, values)
-        same = (MATERIALIZE.c.sequence_from == sequence_from) & _FOLLOWS
-        row = self._database.one(self._of(MATERIALIZE, view).where(same))
-        if row is None:
-            raise Terminal(f"the ledger did not keep the materialize row of {view} from {sequence_from}")
-        return _materialize_row(row)
-
-    def plan_repair(
-        self, last: MaterializeRow, lost_after: int, planned_at: datetime, *, newest: int
+        self, view: str, mode: Mode, sequence_from: int, reach: Reach, planned_at: datetime, *, newest: int
     ) -> MaterializeRow | None:
-        """Plan to write again, up to where `last` reached, what the snapshots after `lost_after` brought.
-
-        An unfinished repair of the view is taken up, and made to reach as far.
+        """Claim the snapshots after one, up to another; or, as a repair, plan to write them again.
 
         Args:
-            last: the committed row that reaches furthest.
-            lost_after: up to this snapshot the store has everything.
+            view: which view.
+            mode: *interval* or *repair*.
+            sequence_from: the sequence number of the snapshot before the first.
+            reach: the last one.
             planned_at: now.
             newest: the greatest id of the view's rows that the caller has seen.
 
         Returns:
-            The row; None if another row was planned meanwhile.
+            The row; None if somebody planned another row of the view meanwhile. So rows of greater numbers are of later states of
+            the table, and one is under way at a time.
+
+        Raises:
+            Transient: the ledger is busy.
+            Terminal: a constraint refuses the row.
         """
-        reach = {
-            "sequence_to": last.sequence_to,
-            "snapshot_id": last.snapshot_id,
-            "watermark": to_micros(last.watermark),
+        values = {
+            "project": self._project,
+            "view": view,
+            "mode": mode.value,
+            "sequence_from": sequence_from,
+            "writes_from": sequence_from,
+            "state": State.PLANNED.value,
+            "planned_at": to_micros(planned_at),
+            "planned_by": who(),
+            **_reach_values(reach),
         }
-        unfinished = (MATERIALIZE.c.project == self._project) & (MATERIALIZE.c.view == last.view) & _REPAIRS
-        with self._database.transaction() as connection:
-            ids = sa.select(sa.func.max(MATERIALIZE.c.id)).where(
-                MATERIALIZE.c.project == self._project, MATERIALIZE.c.view == last.view
-            )
-            if connection.execute(ids).scalar_one() > newest:
-                return None
-            connection.execute(
-                MATERIALIZE.update().where(unfinished, MATERIALIZE.c.sequence_to < last.sequence_to).values(reach)
-            )
-        values = self._interval(
-            last.view, Mode.REPAIR, lost_after, last.sequence_to, last.snapshot_id, last.watermark, planned_at
+        ids = sa.select(sa.func.max(MATERIALIZE.c.id)).where(
+            MATERIALIZE.c.project == self._project, MATERIALIZE.c.view == view
         )
-        self._database.claim(MATERIALIZE, values)
-        row = self._database.one(sa.select(MATERIALIZE).where(unfinished))
-        return None if row is None else _materialize_row(row)
+        with self._planning(MATERIALIZE, view) as connection:
+            if (connection.execute(ids).scalar_one() or 0) > newest:
+                return None
+            planned = MATERIALIZE.insert().values(values).returning(MATERIALIZE)
+            return _materialize_row(connection.execute(planned).mappings().one())
 
-    def extend_materialize(
-        self, row: MaterializeRow, sequence_to: int, snapshot_id: int, watermark: datetime
-    ) -> MaterializeRow | None:
+    def extend_materialize(self, row: MaterializeRow, reach: Reach) -> MaterializeRow | None:
         """Make an unfinished row reach a later snapshot; return it, or None if somebody changed it meanwhile."""
-        values = {"sequence_to": sequence_to, "snapshot_id": snapshot_id, "watermark": to_micros(watermark)}
-        same = (MATERIALIZE.c.state != State.COMMITTED.value) & (MATERIALIZE.c.sequence_to == row.sequence_to)
-        return self.materialization(row.id) if self._move(row, values, same) else None
+        same = _UNFINISHED & (MATERIALIZE.c.sequence_to == row.sequence_to)
+        return self.materialization(row.id) if self._move(row, _reach_values(reach), same) else None
 
-    def start_writing(self, row: MaterializeRow, place: str, writes_from: int) -> bool:
-        """Note that chunks are about to be written, where, and from which snapshot on at the latest.
+    def start_writing(
+        self, row: MaterializeRow, place: str, *, writes_from: int, writes_after_id: int | None, scope: Scope
+    ) -> MaterializeRow | None:
+        """Note that chunks are about to be written: where, after which snapshot, and what.
 
         Returns:
-            Whether it is still to be written: not if somebody has committed it meanwhile.
+            The row; None if it is not as it was: somebody has committed it meanwhile, or planned it anew.
         """
-        earliest = sa.case((MATERIALIZE.c.writes_from < writes_from, MATERIALIZE.c.writes_from), else_=writes_from)
-        values = {"state": State.WRITING.value, "place": place, "writes_from": earliest}
-        return self._move(row, values, MATERIALIZE.c.state != State.COMMITTED.value)
+        values = {
+            "state": State.WRITING.value,
+            "place": place,
+            "writes_from": writes_from,
+            "writes_after_id": writes_after_id,
+            "scope": scope.value,
+        }
+        unchanged = (MATERIALIZE.c.writes_from == row.writes_from) & (MATERIALIZE.c.sequence_to == row.sequence_to)
+        return self.materialization(row.id) if self._move(row, values, _UNFINISHED & unchanged) else None
 
     def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> bool:
         """Note that what was written was read back; return whether the row is still planned for the same place."""
@@ -376,16 +407,18 @@ class Ledger:
             "rows_rejected": rejected,
             "digest": digest,
         }
-        return self._move(row, values, (MATERIALIZE.c.state != State.COMMITTED.value) & _at(row))
+        return self._move(row, values, _UNFINISHED & _as_planned(row))
 
     def commit_materialize(self, row: MaterializeRow, at: datetime) -> bool:
         """Note that an interval is online; return whether it was still the verified one, planned for the same place."""
         values = {"state": State.COMMITTED.value, "committed_at": to_micros(at)}
-        return self._move(row, values, (MATERIALIZE.c.state == State.VERIFIED.value) & _at(row))
+        return self._move(row, values, (MATERIALIZE.c.state == State.VERIFIED.value) & _as_planned(row))
 
-    def materializations(self, view: str) -> list[MaterializeRow]:
-        """Return the view's materialize rows in the order in which they were planned."""
+    def materializations(self, view: str, table_uuid: str | None = None) -> list[MaterializeRow]:
+        """Return the view's materialize rows in the order in which they were planned: all, or those of one table of its name."""
         query = self._of(MATERIALIZE, view).order_by(MATERIALIZE.c.id)
+        if table_uuid is not None:
+            query = query.where(MATERIALIZE.c.table_uuid == table_uuid)
         return [_materialize_row(r) for r in self._database.all(query)]
 
     def materialization(self, row_id: int) -> MaterializeRow:
@@ -427,30 +460,6 @@ class Ledger:
         }
         self._database.claim(STORE, values)
 
-    def _interval(
-        self,
-        view: str,
-        mode: Mode,
-        sequence_from: int,
-        sequence_to: int,
-        snapshot_id: int,
-        watermark: datetime,
-        planned_at: datetime,
-    ) -> dict[str, object]:
-        return {
-            "project": self._project,
-            "view": view,
-            "mode": mode.value,
-            "sequence_from": sequence_from,
-            "sequence_to": sequence_to,
-            "writes_from": sequence_from,
-            "snapshot_id": snapshot_id,
-            "watermark": to_micros(watermark),
-            "state": State.PLANNED.value,
-            "planned_at": to_micros(planned_at),
-            "planned_by": who(),
-        }
-
     def _of(self, table: sa.Table, view: str) -> sa.Select[tuple[object, ...]]:
         return sa.select(table).where(table.c.project == self._project, table.c.view == view)
 
@@ -461,8 +470,17 @@ class Ledger:
             return connection.execute(MATERIALIZE.update().where(same, where).values(values)).rowcount > 0
 
 
-def _at(row: MaterializeRow) -> sa.ColumnElement[bool]:
-    return MATERIALIZE.c.place == row.place
+def _as_planned(row: MaterializeRow) -> sa.ColumnElement[bool]:
+    return (MATERIALIZE.c.place == row.place) & (MATERIALIZE.c.scope == row.scope)
+
+
+def _reach_values(reach: Reach) -> dict[str, object]:
+    return {
+        "table_uuid": reach.table_uuid,
+        "sequence_to": reach.sequence,
+        "snapshot_id": reach.snapshot_id,
+        "watermark": to_micros(reach.watermark),
+    }
 
 
 def _compute_row(row: sa.RowMapping) -> ComputeRow:
@@ -484,14 +502,17 @@ def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
     return MaterializeRow(
         id=row["id"],
         view=row["view"],
+        table_uuid=row["table_uuid"],
         mode=Mode(row["mode"]),
         sequence_from=row["sequence_from"],
         sequence_to=row["sequence_to"],
-        writes_from=row["writes_from"],
         snapshot_id=row["snapshot_id"],
         watermark=from_micros(row["watermark"]),
         state=State(row["state"]),
         planned_at=from_micros(row["planned_at"]),
+        writes_from=row["writes_from"],
+        writes_after_id=row["writes_after_id"],
+        scope=None if row["scope"] is None else Scope(row["scope"]),
         place=row["place"],
         rows_accepted=row["rows_accepted"],
         rows_rejected=row["rows_rejected"],

@@ -5,20 +5,22 @@ key that a file concerned held is looked up in the table as it is afterwards: th
 there is none. How new a row it may take the place of, its *limit*, is the newest that the key ever had in these files.
 
 An interval that writes everything, or one whose history has expired, brings the newest row of every key. What is online then and
-not in the table any more, only the store knows: it is looked through (`leftovers`).
+not in the table any more, only the store knows: it is looked through (`leftovers`). Which of the three it is, its *scope*, is
+decided when the interval is planned, and kept in the ledger: history may expire between two of its chunks.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
+from lockstep.errors import Transient
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, newest_by_key, quote, read_parquet
-from lockstep.lake.files import Change
-from lockstep.materialize.ledger import MaterializeRow
+from lockstep.lake.files import AddedFile
+from lockstep.materialize.ledger import MaterializeRow, Scope
 from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT
 from lockstep.settings import Settings
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
@@ -26,7 +28,7 @@ from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredVie
 _PART_ROWS = 50_000
 _ORDER = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
 _NOW, _NEWEST, _LIMITS = "now_rows", "newest_rows", "limits"
-_LATEST, _LATEST_TIMES, _STORED, _BATCH = "latest_rows", "latest_times", "stored_rows", "stored_batch"
+_LATEST, _STORED, _LEFT, _BATCH = "latest_rows", "stored_rows", "left_rows", "stored_batch"
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,45 @@ class ViewRows:
         self._lake = lake
         self._view = view
 
+    def scope(self, after: MaterializeRow | None, sequence_to: int) -> Scope:
+        """Tell what of the snapshots after those of a committed interval, up to a later one, has to be written.
+
+        Args:
+            after: the interval; None if everything is written.
+            sequence_to: the last snapshot's sequence number.
+
+        Raises:
+            BadInput: it has expired.
+        """
+        if after is None:
+            return Scope.WHOLE
+        change = self._lake.change(self._view.table, after.sequence_to, after.snapshot_id, sequence_to)
+        return Scope.WHOLE if change is None else Scope.ADDED if change.only_added else Scope.CHANGED
+
     def of(self, row: MaterializeRow) -> "IntervalRows":
-        """Return the rows of one interval.
+        """Return the rows of an interval that is planned to be written.
 
         Raises:
             BadInput: its last snapshot has expired.
+            Transient: snapshots that it was planned with have.
         """
-        change = self._lake.change(self._view.table, row.writes_from, row.sequence_to)
-        return IntervalRows(self._settings, self._lake, self._view, row, change)
+        if row.scope is Scope.WHOLE or row.scope is None or row.writes_after_id is None:
+            return self.whole(row)
+        change = self._lake.change(self._view.table, row.writes_from, row.writes_after_id, row.sequence_to)
+        if change is None or change.only_added is not (row.scope is Scope.ADDED):
+            raise Transient(
+                f"{self._view.table}: snapshots have expired since interval {row.id} was planned",
+                hint="run the view's materialization again: it plans the same interval with what is left",
+            )
+        return IntervalRows(self._settings, self._lake, self._view, row.snapshot_id, row.scope, change.files)
+
+    def whole(self, row: MaterializeRow) -> "IntervalRows":
+        """Return all the rows of the snapshot that an interval ends at, whatever was planned of it."""
+        return IntervalRows(self._settings, self._lake, self._view, row.snapshot_id, Scope.WHOLE, ())
+
+    def table_uuid(self) -> str:
+        """Return which table it is; see `Lake.table_uuid`."""
+        return self._lake.table_uuid(self._view.table)
 
     def readable(self, row: MaterializeRow) -> bool:
         """Tell whether the interval's last snapshot has not expired."""
@@ -73,36 +106,30 @@ class ViewRows:
 
 @dataclass(frozen=True)
 class IntervalRows:
-    """Reads the rows of one interval of a view, of which the lake's snapshots say what they changed.
+    """Reads the rows of one interval of a view.
 
     Attributes:
         settings: the engine's limits.
         lake: where the view's table is.
         view: which view.
-        row: the interval.
-        change: what its snapshots did.
+        snapshot_id: the interval's last snapshot.
+        scope: what is written.
+        files: those that were added, or came or went; none where the whole table is written.
     """
 
     settings: Settings
     lake: Lake
     view: StoredView
-    row: MaterializeRow
-    change: Change
+    snapshot_id: int
+    scope: Scope
+    files: Sequence[AddedFile]
 
     @property
     def size(self) -> int:
         """How many rows of the lake it reads."""
-        return sum(file.rows for file in self.change.files)
-
-    @property
-    def looks_through(self) -> bool:
-        """Whether the store may hold rows that the table does not have any more, and nobody knows of which keys."""
-        return not self.row.writes_from or not self.change.known
-
-    @property
-    def _compares(self) -> bool:
-        """Whether it is known which keys may have lost rows: each has a limit."""
-        return self.change.known and not self.change.only_added and self.row.writes_from > 0
+        if self.scope is Scope.WHOLE:
+            return self.lake.count(self.view.table, self.snapshot_id)
+        return sum(file.rows for file in self.files)
 
     @property
     def _key(self) -> str:
@@ -116,7 +143,9 @@ class IntervalRows:
         """Return how many keys an interval writes or takes away, but for leftovers."""
         with self._open(Share()) as connection:
             keys = (
-                f"SELECT key FROM {_LIMITS}" if self._compares else f"SELECT DISTINCT {quote(self._key)} FROM {_NOW}"
+                f"SELECT key FROM {_LIMITS}"
+                if self.scope is Scope.CHANGED
+                else f"SELECT DISTINCT {quote(self._key)} FROM {_NOW}"
             )
             return connection.sql(f"SELECT count(*) FROM ({keys})").fetchall()[0][0]
 
@@ -124,7 +153,7 @@ class IntervalRows:
         """Yield, in parts, the newest row of each key of a share; it is at least as new as anything that the key had."""
         with self._open(share) as connection:
             found = f"SELECT r.* FROM {_NEWEST} r"
-            if self._compares:
+            if self.scope is Scope.CHANGED:
                 found += f" JOIN {_LIMITS} l ON r.{quote(self._key)} = l.key WHERE NOT {self._is_withdrawn()}"
             yield from self._parts(connection, found, self.view.schema)
 
@@ -134,12 +163,12 @@ class IntervalRows:
         Columns are those of the view's table, of the row that is the newest now (null, but for the key, if there is none), and
         the limit's two times.
         """
-        if not self._compares:
+        if self.scope is not Scope.CHANGED:
             return
         columns = ", ".join(f"r.{quote(name)}" for name in self._others)
         found = (
-            f"SELECT l.key AS {quote(self._key)}, {columns}, l.most.event AS {LIMIT_EVENT}, "
-            f"l.most.created AS {LIMIT_CREATED} FROM {_LIMITS} l "
+            f"SELECT l.key AS {quote(self._key)}, {columns}, l.most.event AS {quote(LIMIT_EVENT)}, "
+            f"l.most.created AS {quote(LIMIT_CREATED)} FROM {_LIMITS} l "
             f"LEFT JOIN {_NEWEST} r ON r.{quote(self._key)} = l.key "
             f"WHERE r.{quote(self._key)} IS NULL OR {self._is_withdrawn()}"
         )
@@ -149,50 +178,55 @@ class IntervalRows:
     def leftovers(self, stored: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Yield what is online though the table, as of its newest snapshot, has no such row nor a newer one.
 
-        It is for intervals that `looks_through` the store.
+        It is for intervals whose scope is the whole table.
 
         Args:
-            stored: keys that are online, with the two times of their rows as limits.
+            stored: keys that are online, with the two times of their rows as limits. They are drawn before the table is read:
+                what another run brought online meanwhile is in its newest snapshot by then.
 
         Yields:
             Tables like those of `withdrawn`.
         """
+        key = quote(self._key)
+        limits = [quote(LIMIT_EVENT), quote(LIMIT_CREATED)]
+        columns = ", ".join([f"s.{key}", *(f"r.{quote(name)}" for name in self._others), *(f"s.{n}" for n in limits)])
         with connect(self.settings) as connection:
-            self._register(connection, _NOW, [self._key, *self._others], self.row.snapshot_id)
+            self._collect(connection, stored)
+            self._register(connection, _NOW, [self._key, *self._others], self.snapshot_id)
             self._register(connection, _LATEST, [self._key, *_ORDER], None)
-            newest = newest_by_key(self._key, "key", {"event": _ORDER[0], "created": _ORDER[1]}, _ORDER, _LATEST)
-            connection.execute(f"CREATE TEMP TABLE {_LATEST_TIMES} AS {newest}")
-            columns = ", ".join(f"r.{quote(name)}" for name in self._others)
-            mine = f"{quote(self._key)} IN (SELECT {quote(self._key)} FROM {_STORED})"
-            rows = newest_by_key(self._key, self._key, self._others, _ORDER, _NOW, mine)
-            for batch in stored:
-                connection.register(_BATCH, batch)
-                connection.execute(
-                    f"CREATE OR REPLACE TEMP TABLE {_STORED} AS SELECT s.* FROM {_BATCH} s "
-                    f"LEFT JOIN {_LATEST_TIMES} l ON s.{quote(self._key)} = l.key "
-                    f"WHERE l.key IS NULL OR (l.event, l.created) < (s.{LIMIT_EVENT}, s.{LIMIT_CREATED})"
-                )
-                if connection.sql(f"SELECT count(*) FROM {_STORED}").fetchall()[0][0]:
-                    found = (
-                        f"SELECT s.{quote(self._key)}, {columns}, s.{LIMIT_EVENT}, s.{LIMIT_CREATED} "
-                        f"FROM {_STORED} s LEFT JOIN ({rows}) r USING ({quote(self._key)})"
-                    )
-                    yield from self._parts(connection, found, _with_limits(self.view.schema))
+            latest = newest_by_key(self._key, "key", {"event": _ORDER[0], "created": _ORDER[1]}, _ORDER, _LATEST)
+            connection.execute(
+                f"CREATE TEMP TABLE {_LEFT} AS SELECT s.* FROM {_STORED} s LEFT JOIN ({latest}) l ON s.{key} = l.key "
+                f"WHERE l.key IS NULL OR (l.event, l.created) < ({', '.join(f's.{name}' for name in limits)})"
+            )
+            rows = newest_by_key(
+                self._key, self._key, self._others, _ORDER, _NOW, f"{key} IN (SELECT {key} FROM {_LEFT})"
+            )
+            found = f"SELECT {columns} FROM {_LEFT} s LEFT JOIN ({rows}) r USING ({key})"
+            yield from self._parts(connection, found, _with_limits(self.view.schema))
+
+    def _collect(self, connection: duckdb.DuckDBPyConnection, stored: Iterable[pa.Table]) -> None:
+        names = [self._key, LIMIT_EVENT, LIMIT_CREATED]
+        connection.register(_BATCH, _with_limits(self.view.schema).empty_table().select(names))
+        connection.execute(f"CREATE TEMP TABLE {_STORED} AS FROM {_BATCH}")
+        for batch in stored:
+            connection.register(_BATCH, batch.select(names))
+            connection.execute(f"INSERT INTO {_STORED} FROM {_BATCH}")
 
     @contextmanager
     def _open(self, share: Share) -> Generator[duckdb.DuckDBPyConnection]:
         """Give an engine with the newest rows of a share, and with their limits where they are compared."""
-        change, condition = self.change, share.condition(self._key)
+        condition = share.condition(self._key)
         with connect(self.settings) as connection:
-            if not change.only_added:
-                self._register(connection, _NOW, [self._key, *self._others], self.row.snapshot_id)
-            elif change.files:
-                paths = read_parquet(file.path for file in change.files)
+            if self.scope is not Scope.ADDED:
+                self._register(connection, _NOW, [self._key, *self._others], self.snapshot_id)
+            elif self.files:
+                paths = read_parquet(file.path for file in self.files)
                 connection.execute(f"CREATE OR REPLACE TEMP VIEW {_NOW} AS FROM {paths}")
             else:
                 connection.register(_NOW, self.view.schema.empty_table())
-            if self._compares:
-                files = read_parquet(file.path for file in change.files)
+            if self.scope is Scope.CHANGED:
+                files = read_parquet(file.path for file in self.files)
                 times = f"{{'event': {_ORDER[0]}, 'created': {_ORDER[1]}}}"
                 connection.execute(
                     f"CREATE TEMP TABLE {_LIMITS} AS SELECT {quote(self._key)} AS key, max({times}) AS most "

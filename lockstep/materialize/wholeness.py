@@ -4,6 +4,8 @@ The epoch hash is lost with the rows beside it, so a store that says less than t
 written to a store that is not where it was, its *place*, may be lost too.
 """
 
+from collections.abc import Sequence
+
 import redis
 
 from lockstep.clock import Clock, to_micros
@@ -83,13 +85,23 @@ class Wholeness:
             )
         return here
 
-    def lost_after(self, last: MaterializeRow, place: Place, epoch: ViewEpoch) -> int | None:
+    def lost_after(self, committed: Sequence[MaterializeRow], place: Place, epoch: ViewEpoch) -> int | None:
         """Return the snapshot sequence up to which the store has what the ledger committed; None where it has all of it.
 
         What it lacks is perhaps only the word for it: when a run ended between the ledger's commit and the epoch hash's. It
         has the rows if it is still the same place; then it is told.
+
+        Args:
+            committed: the view's intervals, in the order of their numbers.
+            place: where writes go now.
+            epoch: what the store says of the view.
+
+        Raises:
+            LostStore: it says more than the ledger.
         """
-        shown, reached = (epoch.committed.interval, epoch.committed.sequence) if epoch.committed else (0, 0)
+        if not committed:
+            return None
+        last, shown = committed[-1], epoch.committed.interval if epoch.committed else 0
         if shown > last.id:
             raise LostStore(
                 f"the online store shows interval {shown} of {self._view}, the ledger only committed {last.id}",
@@ -98,7 +110,7 @@ class Wholeness:
         if shown == last.id:
             return None
         marked = epoch.writing is not None and epoch.writing.interval == last.id
-        if (marked and place.run and str(place) == last.place) or reached >= last.sequence_to:
+        if marked and place.run and str(place) == last.place:
             self.epochs.acknowledge(self._view, epoch, mark_of(last), place)
             return None
-        return reached
+        return min(row.writes_from for row in committed if row.id > shown)

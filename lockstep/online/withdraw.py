@@ -16,22 +16,25 @@ from lockstep.online.store import answering
 from lockstep.online.writer import STORED_PAIR, answers_of
 from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
 
-LIMIT_EVENT, LIMIT_CREATED = "limit_event", "limit_created"
+# Columns that no feature can be called.
+LIMIT_EVENT, LIMIT_CREATED = "limit.event", "limit.created"
 
 _PAIR = struct.Struct("<qq")
 _BATCH_ROWS = 10_000
 _TIME = ARROW_TYPES["timestamp"]
 
-# ARGV: the limit, how many fields, their names (event time and pair first), and what they hold now; no values: the row is gone.
+# ARGV: the limit, whether exactly that has to be stored, how many fields, their names (event time and pair first), and what they
+# hold now; no values: the row is gone.
 _TAKE_BACK = (
     STORED_PAIR
     + """
-local count = tonumber(ARGV[2])
-local event, created = stored_pair(KEYS[1], ARGV[3], ARGV[4])
+local count = tonumber(ARGV[3])
+local event, created = stored_pair(KEYS[1], ARGV[4], ARGV[5])
 local limit_event, limit_created = struct.unpack('<i8i8', ARGV[1])
+if ARGV[2] == '1' and not (event == limit_event and created == limit_created) then return 0 end
 if event and (event > limit_event or (event == limit_event and created > limit_created)) then return 0 end
-redis.call('HDEL', KEYS[1], unpack(ARGV, 3, 2 + count))
-for field = 3, 2 + count do
+redis.call('HDEL', KEYS[1], unpack(ARGV, 4, 3 + count))
+for field = 4, 3 + count do
   if ARGV[field + count] then redis.call('HSET', KEYS[1], ARGV[field], ARGV[field + count]) end
 end
 return 1
@@ -39,7 +42,9 @@ return 1
 )
 
 
-def take_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) -> tuple[int, int]:
+def take_back(
+    redis: "redis.Redis", project: str, view: View, rows: pa.Table, *, exactly: bool = False
+) -> tuple[int, int]:
     """Put each key's row in place of what is stored, or remove it where the row is null, unless something newer is stored.
 
     Args:
@@ -48,9 +53,10 @@ def take_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) ->
         view: which view.
         rows: its join keys, its columns and times, all of them null for a key that has no row, and `LIMIT_EVENT` and
             `LIMIT_CREATED`; at most one row a key.
+        exactly: only where the very row of the limit is stored: whoever has changed it since it was seen knows more.
 
     Returns:
-        How many keys are as the rows say now, and how many are newer.
+        How many keys are as the rows say now, and how many are newer (or have changed, if it is `exactly`).
 
     Raises:
         The same as `write_rows`.
@@ -59,7 +65,7 @@ def take_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) ->
     for start in range(0, rows.num_rows, _BATCH_ROWS):
         pipeline = redis.pipeline(transaction=False)
         for key, limit, arguments in _encoded(project, view, rows.slice(start, _BATCH_ROWS)):
-            pipeline.execute_command("EVAL", _TAKE_BACK, 1, key, _PAIR.pack(*limit), *arguments)
+            pipeline.execute_command("EVAL", _TAKE_BACK, 1, key, _PAIR.pack(*limit), int(exactly), *arguments)
         done += sum(answers_of(pipeline))
     return done, rows.num_rows - done
 

@@ -11,9 +11,8 @@ import redis
 
 from lockstep.lake import Lake
 from lockstep.local.redis import LocalRedis
-from lockstep.materialize.database import Database
 from lockstep.materialize.interval import Materializer
-from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger import Ledger, Mode
 from lockstep.online.epoch import EpochStore, Mark
 from lockstep.online.store import connect
 from lockstep.settings import Settings
@@ -103,54 +102,32 @@ def test_a_crash_between_the_two_commits_leaves_no_mark_of_writing(lake, spend, 
     assert_whole(spend, store, peer, 0)
 
 
-@pytest.fixture
-def overtaken_repair(lake, spend, store, online, monkeypatch) -> tuple[Materializer, Any]:
-    """A repair is committed between an interval's plan and its rows, and has the greater number.
-
-    `plan_repair` looks for rows that are newer than it knows in one transaction, and inserts its own in another.
-    """
+def test_a_repair_gives_way_to_an_interval_that_was_planned_before_it(
+    lake, spend, store, server, online, peer, monkeypatch
+) -> None:
+    """Rows of the ledger are in the order of the table's states: else the store would be told the older one."""
     for hour, counts in enumerate([{"c1": 1, "c2": 2}, {"c1": 5}]):
         tick(lake, hour, **counts)
         spend.run()
     other = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
-    claim, plans = Database.claim, []
+    plan, plans = Ledger.plan_materialize, []
 
-    def overtaken(*given: Any) -> None:
+    def overtaken(*given: Any, **more: Any) -> Any:
         monkeypatch.undo()
         tick(lake, 2, c2=7)
         plans.append(other.plan())
-        claim(*given)
+        return plan(*given, **more)
 
-    monkeypatch.setattr(Database, "claim", overtaken)
-    assert spend.run(everything=True).id > plans[0].interval
-    return other, plans[0]
-
-
-def bring_online(materializer: Materializer, plan: Any) -> None:
-    materializer.verify(plan.interval, [materializer.write(plan.interval, chunk) for chunk in plan.chunks])
-    materializer.commit(plan.interval)
-
-
-@pytest.mark.xfail(
-    reason="commit of an interval with a smaller number than a committed repair's is not said to the store"
-)
-def test_an_interval_that_a_repair_overtook_is_said_to_be_online(spend, store, peer, overtaken_repair) -> None:
-    bring_online(*overtaken_repair)
-    assert_whole(spend, store, peer, 0)
-
-
-@pytest.mark.xfail(
-    raises=AssertionError, reason="the store says the repair, the last of the ledger's numbers, so nothing looks lost"
-)
-def test_an_interval_that_a_repair_overtook_is_written_again_when_it_is_lost(
-    spend, store, server, online, overtaken_repair
-) -> None:
     store.save()
-    bring_online(*overtaken_repair)
+    monkeypatch.setattr(Ledger, "plan_materialize", overtaken)
+    done = spend.run(everything=True)
+    assert (done.id, done.mode, done.writes_from) == (plans[0].interval, Mode.INTERVAL, 0)
+    other.verify(plans[0].interval, [other.write(plans[0].interval, chunk) for chunk in plans[0].chunks])
+    other.commit(plans[0].interval)
     assert served(online, 1, 2) == [5, 7]
     with restarted(server, online):
         assert served(online, 1, 2) == [5, 2]
-        spend.run()
+        assert_whole(spend, store, peer, 0)
         assert served(online, 1, 2) == [5, 7]
 
 

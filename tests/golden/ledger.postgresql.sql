@@ -19,15 +19,18 @@ CREATE TABLE materialize (
 	id SERIAL NOT NULL,
 	project VARCHAR NOT NULL,
 	view VARCHAR NOT NULL,
+	table_uuid VARCHAR NOT NULL,
 	mode VARCHAR NOT NULL,
 	sequence_from BIGINT NOT NULL,
 	sequence_to BIGINT NOT NULL,
-	writes_from BIGINT NOT NULL,
 	snapshot_id BIGINT NOT NULL,
 	watermark BIGINT NOT NULL,
 	state VARCHAR NOT NULL,
 	planned_at BIGINT NOT NULL,
 	planned_by VARCHAR NOT NULL,
+	writes_from BIGINT NOT NULL,
+	writes_after_id BIGINT,
+	scope VARCHAR,
 	place VARCHAR,
 	rows_accepted BIGINT,
 	rows_rejected BIGINT,
@@ -61,5 +64,5 @@ CREATE TABLE erasure (
 CREATE UNIQUE INDEX compute_corrects_once ON compute (project, view) WHERE mode = 'correct' AND state != 'committed'
 CREATE UNIQUE INDEX compute_tiles_time ON compute (project, view, tick_from) WHERE mode IN ('bootstrap', 'live')
 CREATE UNIQUE INDEX erasure_once_at_a_time ON erasure (project, join_key, key_sha256) WHERE state = 'planned'
-CREATE UNIQUE INDEX materialize_repairs_once ON materialize (project, view) WHERE mode = 'repair' AND state != 'committed'
-CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, view, sequence_from) WHERE mode = 'interval'
+CREATE UNIQUE INDEX materialize_one_at_a_time ON materialize (project, view, table_uuid) WHERE state != 'committed'
+CREATE UNIQUE INDEX materialize_tiles_snapshots ON materialize (project, view, table_uuid, sequence_from) WHERE mode = 'interval'

@@ -1,17 +1,21 @@
 """What was deleted or overwritten in the lake goes back online too, with a real Redis and real Iceberg snapshots."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pyarrow as pa
 import pytest
 
-from lockstep.errors import BadInput
+from lockstep.errors import BadInput, Transient
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import Snapshot
+from lockstep.materialize import doctor, wholeness
 from lockstep.materialize.interval import Materializer
-from lockstep.materialize.ledger import Mode
+from lockstep.materialize.ledger import Ledger, Mode, Scope
+from lockstep.materialize.rows import IntervalRows
 from lockstep.online.layout import EntityKeys
+from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT, take_back
 from lockstep.online.writer import write_rows
 from tests.lake.compaction import compact
 from tests.materialize.spend import SPEND, VIEW, T, contents, served, tick
@@ -134,14 +138,168 @@ def test_where_history_has_expired_the_store_is_looked_through(lake, spend, onli
     assert not spend.diagnose().problems
 
 
-def test_what_was_rolled_back_is_taken_back_by_the_next_snapshot(lake, spend, online) -> None:
-    (before,) = (s for s in lake.snapshots("spend") if s.sequence == 1)
+def roll_back(lake: Lake, sequence: int) -> None:
+    (before,) = (s for s in lake.snapshots("spend") if s.sequence == sequence)
     lake.table("spend").manage_snapshots().set_current_snapshot(snapshot_id=before.id).commit()
-    with pytest.raises(BadInput, match="was rolled back to snapshot"):
-        spend.run()
+
+
+def test_what_was_rolled_back_is_taken_back_and_comes_again_when_it_is_rolled_forward(
+    lake, spend, online, caplog
+) -> None:
+    roll_back(lake, 1)
+    done = spend.run()
+    assert (done.mode, done.sequence_to) == (Mode.REPAIR, 1)
+    assert "spend was rolled back to snapshot" in caplog.text
+    assert served(online, 1, 2, 3) == [1, 2, 3]
+    assert spend.run() is None
+    assert not spend.diagnose().problems
+    roll_back(lake, 2)
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 2, 3]
+    roll_back(lake, 1)
+    spend.run()
     tick(lake, 2, c2=6)
+    done = spend.run()
+    assert (done.mode, done.sequence_from, done.sequence_to) == (Mode.INTERVAL, 2, 3)
+    assert served(online, 1, 2, 3) == [1, 6, 3]
+    assert not spend.diagnose().problems
+
+
+def test_a_store_that_is_lost_while_the_table_is_rolled_back_is_filled(lake, spend, online, store) -> None:
+    roll_back(lake, 1)
+    spend.run()
+    store.flushall()
+    spend.run()
+    assert served(online, 1, 2, 3) == [1, 2, 3]
+    assert spend.run() is None
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_what_was_rolled_back_before_the_next_snapshot_is_taken_back_with_it(
+    lake, spend, online, expired: bool
+) -> None:
+    roll_back(lake, 1)
+    tick(lake, 2, c2=6)
+    if expired:
+        (abandoned,) = (s for s in lake.snapshots("spend") if s.sequence == 2)
+        lake.table("spend").maintenance.expire_snapshots().by_id(abandoned.id).commit()
     spend.run()
     assert served(online, 1, 2, 3) == [1, 6, 3]
+    assert not spend.diagnose().problems
+
+
+@pytest.mark.parametrize("snapshots", [1, 2, 3])
+def test_a_table_that_was_dropped_and_made_again_is_another_one(lake, spend, online, snapshots: int) -> None:
+    tick(lake, 2, c3=9)
+    spend.plan()  # and is never finished
+    lake.drop("spend")
+    lake.ensure_table("spend", SPEND.schema, "event_timestamp")
+    for hour in range(snapshots):
+        tick(lake, -hour, c2=9 - hour)
+    done = spend.run()
+    assert (done.sequence_from, done.sequence_to) == (0, snapshots)
+    assert served(online, 1, 2, 3) == [None, 9, None]
+    assert spend.run() is None
+    assert not spend.diagnose().problems
+
+
+def test_a_write_that_is_tried_again_after_the_commit_takes_back_nothing(lake, spend, online) -> None:
+    lake.table("spend").delete("nb_1d = 5")
+    plan = spend.plan()
+    written = spend.write(plan.interval, plan.chunks[0])
+    spend.verify(plan.interval, [written])
+    spend.commit(plan.interval)
+    tick(lake, 1, c1=5)
+    spend.run()
+    late = spend.write(plan.interval, plan.chunks[0])
+    assert (late.accepted, late.rejected) == (0, 0)
+    spend.verify(plan.interval, [late])
+    assert served(online, 1, 2, 3) == [5, 2, 3]
+
+
+def test_a_write_that_goes_on_while_another_run_ends_takes_back_nothing_more(
+    lake, spend, online, store, monkeypatch
+) -> None:
+    lake.table("spend").delete("nb_1d = 5")
+    other = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
+    plan, withdrawn = spend.plan(), IntervalRows.withdrawn
+
+    def overtaken(*given: object) -> Iterator[pa.Table]:
+        parts = list(withdrawn(*given))
+        monkeypatch.undo()
+        other.run()
+        tick(lake, 1, c1=5)
+        other.run()
+        yield from parts
+
+    monkeypatch.setattr(IntervalRows, "withdrawn", overtaken)
+    spend.write(plan.interval, plan.chunks[0])
+    assert served(online, 1, 2, 3) == [5, 2, 3]
+
+
+def test_what_another_run_brings_online_during_a_diagnosis_is_no_leftover(
+    lake, spend, online, store, monkeypatch
+) -> None:
+    other, seen = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND), doctor.stored_times
+
+    def overtaken(*given: object) -> Iterator[pa.Table]:
+        tick(lake, 2, c3=7)
+        other.run()
+        yield from seen(*given)
+
+    monkeypatch.setattr(doctor, "stored_times", overtaken)
+    assert spend.diagnose().leftovers == 0
+
+
+def test_a_leftover_that_changed_since_it_was_seen_is_left_alone(lake, store, online) -> None:
+    """It may be an older row now: another run has taken it back already."""
+    times = [T + timedelta(hours=2)], SPEND.schema.field("event_timestamp").type
+    gone = lake.table("spend").scan(row_filter="card = 2").to_arrow().cast(SPEND.schema).slice(0, 1)
+    for name in SPEND.schema.names[1:]:
+        at = SPEND.schema.names.index(name)
+        gone = gone.set_column(at, pa.field(name, gone.schema.field(at).type), pa.nulls(1, gone.schema.field(at).type))
+    gone = gone.append_column(LIMIT_EVENT, pa.array(*times)).append_column(LIMIT_CREATED, pa.array(*times))
+    assert take_back(store, "test", VIEW, gone, exactly=True) == (0, 1)
+    assert served(online, 2) == [2]
+    assert take_back(store, "test", VIEW, gone) == (1, 0)
+    assert take_back(store, "test", VIEW, gone, exactly=True) == (0, 1)
+    assert served(online, 2) == [None]
+
+
+def test_history_that_expires_between_two_chunks_loses_no_deletion(lake, spend, online) -> None:
+    cards = {f"c{card}": 1 for card in range(4, 40)}
+    tick(lake, 2, **cards)
+    spend.run()
+    lake.table("spend").delete("card >= 3")
+    plan = spend.plan(chunks=2)
+    spend.write(plan.interval, plan.chunks[0])
+    expire(lake, up_to=newest(lake).sequence - 1)
+    with pytest.raises(Transient, match="snapshots have expired since interval 4 was planned"):
+        spend.write(plan.interval, plan.chunks[1])
+    assert spend.run().id == plan.interval
+    assert served(online, *range(1, 40)) == [5, 2, *[None] * 37]
+    assert not spend.diagnose().problems
+
+
+def test_a_file_that_went_and_came_back_is_written_again_where_the_store_lost_only_that(
+    lake, spend, online, store, monkeypatch
+) -> None:
+    lake.table("spend").delete("card = 3")
+    plan = spend.plan()
+    written = spend.write(plan.interval, plan.chunks[0])
+    held = {key: store.dump(key) for key in store.scan_iter()}
+    spend.verify(plan.interval, [written])
+    spend.commit(plan.interval)
+    roll_back(lake, 2)
+    tick(lake, 2, c2=6)
+    store.flushall()
+    for key, value in held.items():  # a copy that was made while the card was taken back
+        store.restore(key, 0, value)
+    told = wholeness.place_of
+    monkeypatch.setattr(wholeness, "place_of", lambda *given: replace(told(*given), run="", line=""))
+    done = spend.run()
+    assert (done.sequence_from, done.writes_from, done.scope) == (3, 2, Scope.CHANGED)
+    assert served(online, 1, 2, 3) == [5, 6, 3]
     assert not spend.diagnose().problems
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 from operator import attrgetter
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -380,18 +381,18 @@ def test_a_repair_that_is_not_finished_is_taken_up_and_there_is_one(lake, spend,
 def test_a_repair_gives_way_to_an_interval_that_was_planned_meanwhile(
     online, lake, spend, store, rows, monkeypatch
 ) -> None:
+    """Else the interval would have the smaller number, and the store would be told the older state last."""
     store.flushall()
-    claim = spend._claim
+    plan = Ledger.plan_materialize
     second = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
 
-    def overtaken(*given: object) -> object:
-        found = claim(*given)
+    def overtaken(*given: Any, **more: Any) -> Any:
         monkeypatch.undo()
         tick(lake, 3, c2=7)
         second.plan()
-        return found
+        return plan(*given, **more)
 
-    monkeypatch.setattr(spend, "_claim", overtaken)
+    monkeypatch.setattr(Ledger, "plan_materialize", overtaken)
     done = spend.run()
     assert (done.mode, done.id, done.writes_from) == (Mode.INTERVAL, 4, 0)
     assert served(online, 1, 2, 3) == [5, 7, 3]

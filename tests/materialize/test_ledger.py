@@ -12,7 +12,7 @@ import pytest
 from lockstep.clock import parse_time
 from lockstep.errors import Terminal, Transient
 from lockstep.materialize.database import Database
-from lockstep.materialize.ledger import Ledger, Mode, State
+from lockstep.materialize.ledger import Ledger, Mode, Reach, Scope, State
 from lockstep.settings import Settings
 
 T = parse_time("2018-06-01T12:00:00Z")
@@ -41,18 +41,41 @@ def test_views_and_projects_do_not_get_in_each_others_way(settings, ledger) -> N
     assert [r.id for r in ledger.computes("spend")] == [first.id]
 
 
+def reach(sequence: int, table: str = "a table") -> Reach:
+    return Reach(table, sequence, snapshot_id=70 + sequence, watermark=T)
+
+
 def test_an_interval_moves_through_its_states(ledger) -> None:
-    row = ledger.plan_materialize("spend", 0, 4, snapshot_id=77, watermark=T, planned_at=T)
+    row = ledger.plan_materialize("spend", Mode.INTERVAL, 0, reach(4), T, newest=0)
     assert row.state is State.PLANNED
-    ledger.start_writing(row, "run", 0)
+    written = {"writes_from": 0, "writes_after_id": None, "scope": Scope.WHOLE}
+    writing = ledger.start_writing(row, "run", **written)
+    assert (writing.state, writing.scope) == (State.WRITING, Scope.WHOLE)
     assert not ledger.verify(row, 8, 2, "abc"), "it was planned for no place when it was read"
-    row = ledger.materialization(row.id)
-    assert ledger.verify(row, 8, 2, "abc")
-    assert ledger.commit_materialize(row, T + HOUR)
-    assert not ledger.start_writing(row, "run", 0)
+    assert ledger.verify(writing, 8, 2, "abc")
+    assert ledger.commit_materialize(writing, T + HOUR)
+    assert ledger.start_writing(row, "run", **written) is None
     done = ledger.materialization(row.id)
     assert (done.state, done.rows_accepted, done.rows_rejected, done.committed_at) == (State.COMMITTED, 8, 2, T + HOUR)
-    assert (done.snapshot_id, done.watermark) == (77, T)
+    assert (done.snapshot_id, done.watermark) == (74, T)
+
+
+def test_a_row_that_somebody_planned_anew_is_not_written_as_it_was(ledger) -> None:
+    row = ledger.plan_materialize("spend", Mode.INTERVAL, 3, reach(4), T, newest=0)
+    theirs = ledger.start_writing(row, "run", writes_from=1, writes_after_id=71, scope=Scope.CHANGED)
+    assert ledger.start_writing(row, "run", writes_from=3, writes_after_id=73, scope=Scope.ADDED) is None
+    assert ledger.materialization(row.id) == theirs
+
+
+def test_nothing_is_planned_by_whoever_has_not_seen_the_newest_row(ledger) -> None:
+    row = ledger.plan_materialize("spend", Mode.INTERVAL, 0, reach(4), T, newest=0)
+    assert ledger.plan_materialize("spend", Mode.INTERVAL, 0, reach(4), T, newest=0) is None
+    assert ledger.plan_materialize("spend", Mode.REPAIR, 0, reach(4), T, newest=0) is None
+    with pytest.raises(Terminal, match=r"UNIQUE|one_at_a_time"):
+        ledger.plan_materialize("spend", Mode.REPAIR, 0, reach(4), T, newest=row.id)
+    another = ledger.plan_materialize("spend", Mode.INTERVAL, 0, reach(2, "another table"), T, newest=row.id)
+    assert ledger.materializations("spend") == [row, another]
+    assert ledger.materializations("spend", "another table") == [another]
 
 
 def test_a_range_that_does_not_go_forward_is_refused(ledger) -> None:
