@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     read_deadline: timedelta = timedelta(milliseconds=250)
     predictor_deadline: timedelta = timedelta(seconds=5)
     request_time_limit: timedelta = timedelta(minutes=5)
-    duckdb_memory_limit: str = "2GB"
+    duckdb_memory_limit: str = "1500MB"
     retrieval_rows: int = Field(default=1_000_000, gt=0)
     materialize_rows: int = Field(default=2_000_000, gt=0)
     parity_limit: float = Field(default=0.01, gt=0, lt=1)

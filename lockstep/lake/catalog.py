@@ -1,6 +1,6 @@
 """The lake: one namespace of Iceberg tables behind one catalog."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -115,11 +115,23 @@ class Lake:
             SchemaDrift: a column is missing, unknown or of another type.
             Transient: another writer committed first.
         """
+        return self.append_parts(name, [rows], properties, after=after)
+
+    def append_parts(
+        self,
+        name: str,
+        parts: Iterable[pa.Table],
+        properties: Mapping[str, str] | None = None,
+        *,
+        after: int | None = None,
+    ) -> Snapshot:
+        """Append rows in one commit that are more than memory holds, a part at a time; otherwise like `append`.
+
+        Each part gets files of its own, so one should hold all rows of some of the table's days.
+        """
         table = self.table(name)
         _require_newest(table, name, after)
-        target = table.schema().as_arrow()
-        require_schema(name, target, rows.schema)
-        append_rows(table, rows.select(target.names).cast(target), properties or {})
+        append_rows(table, _fitting(name, table.schema().as_arrow(), parts), properties or {})
         return _committed(table, name)
 
     def fill(
@@ -152,6 +164,20 @@ class Lake:
         """Return the newest snapshot, or None for a table without one."""
         snapshot = self.table(name).current_snapshot()
         return Snapshot.of(snapshot) if snapshot else None
+
+    def lineage(self, name: str) -> list[Snapshot]:
+        """Return the newest snapshot and those it came from, oldest first, as far as none has expired.
+
+        Of `snapshots`, those are not among them that a rollback left behind.
+        """
+        table = self.table(name)
+        alive = {s.snapshot_id: s for s in table.snapshots()}
+        found: list[Snapshot] = []
+        at = table.current_snapshot()
+        while at is not None:
+            found.append(Snapshot.of(at))
+            at = alive.get(at.parent_snapshot_id) if at.parent_snapshot_id is not None else None
+        return found[::-1]
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """Return the live snapshots in order of sequence number."""
@@ -186,11 +212,16 @@ class Lake:
         """Return the data files with the rows that `after < sequence <= up_to` added, oldest first; see `added_files`.
 
         Raises:
-            NotYetSupported: one of these snapshots is neither an append nor a compaction.
+            NotYetSupported: one of these snapshots is neither an append nor a compaction, or was rolled back.
             BadInput: no snapshot has the sequence number `up_to`.
         """
         table = self.table(name)
+        lineage = {s.id for s in self.lineage(name)}
         for snapshot in self.snapshots(name):
+            if snapshot.id not in lineage:
+                raise NotYetSupported(
+                    f"{name} was rolled back, over snapshot {snapshot.id}; parity compares tables that only went on so far"
+                )
             # An erasure took all there was of one key; every other row is still known to be of the snapshot that brought it.
             adds = snapshot.operation in {"append", "replace"} or ERASURE in snapshot.properties
             if after < snapshot.sequence <= up_to and not adds:
@@ -335,6 +366,12 @@ def _by_sequence(table: Table, name: str, sequence: int) -> iceberg.Snapshot:
     if found is None:
         raise BadInput(f"{name} has no snapshot with sequence number {sequence}", hint="it may have expired")
     return found
+
+
+def _fitting(name: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    for part in parts:
+        require_schema(name, schema, part.schema)
+        yield part.select(schema.names).cast(schema)
 
 
 def _committed(table: Table, name: str) -> Snapshot:

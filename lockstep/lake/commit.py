@@ -1,10 +1,14 @@
 """Append to an Iceberg table in one commit, without PyIceberg's copies of everything the table ever was."""
 
-from collections.abc import Generator, Mapping
+import itertools
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException
+
+# What Transaction.append calls; it takes a partitioned table's rows at once or not at all.
+from pyiceberg.io.pyarrow import _dataframe_to_data_files  # pyright: ignore[reportPrivateUsage]
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import TableUpdate
@@ -29,14 +33,23 @@ class _Transaction(Transaction):
         return self._seen[2]
 
 
-def append_rows(table: Table, rows: pa.Table, properties: Mapping[str, str]) -> None:
-    """Append rows of the table's own schema, with these properties in the snapshot's summary.
+def append_rows(table: Table, parts: Iterable[pa.Table], properties: Mapping[str, str]) -> None:
+    """Append rows of the table's own schema in one commit, with these properties in the snapshot's summary.
+
+    A part is written before the next one is drawn. Each gets files of its own in every partition that it has rows of.
 
     Raises:
         Transient: another writer committed first; nothing was appended.
     """
+    number = itertools.count()
     with committing(table) as transaction:
-        transaction.append(rows, snapshot_properties=dict(properties))
+        producer = transaction.update_snapshot(snapshot_properties=dict(properties)).merge_append()
+        with producer as snapshot:
+            for part in parts:
+                if part.num_rows:
+                    metadata = transaction.table_metadata
+                    for file in _dataframe_to_data_files(metadata, part, table.io, snapshot.commit_uuid, number):
+                        snapshot.append_data_file(file)
 
 
 def replace_rows(table: Table, rows: pa.RecordBatchReader, properties: Mapping[str, str]) -> None:

@@ -334,9 +334,10 @@ class Materializer:
 
     def _watermark(self, known: Sequence[MaterializeRow]) -> datetime | None:
         """Return the last tick that a snapshot says or, where these have expired, the ledger; None if there never was one."""
-        ticks = [from_micros(s.tick) for s in self._lake.snapshots(self._view.table) if s.tick is not None]
-        ticks += [row.watermark for row in known]
-        ticks += [row.tick_to for row in self._ledger.computes(self._view.name) if row.state is State.COMMITTED]
+        ticks = [from_micros(s.tick) for s in self._lake.lineage(self._view.table) if s.tick is not None]
+        if not ticks:
+            ticks = [row.watermark for row in known]
+            ticks += [row.tick_to for row in self._ledger.computes(self._view.name) if row.state is State.COMMITTED]
         return max(ticks, default=None)
 
     def _reachable(self, row: MaterializeRow) -> MaterializeRow:

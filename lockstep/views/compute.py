@@ -261,7 +261,7 @@ def _plan_and_finish(execution: Execution, mode: Mode, start: datetime, end: dat
     view = execution.view
     source = current_source(execution.lake, view)
     check_source(execution.lake, execution.query, source)
-    execution.refuse_other_definition(execution.lake.snapshots(view.table))
+    execution.refuse_other_definition(execution.lake.lineage(view.table))
     now = execution.settings.clock.now()
     row = execution.ledger.plan_compute(view.name, mode, start, end, {view.source.table: source}, now)
     return _computed(execution, execution.finish(row))

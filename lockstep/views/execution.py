@@ -1,11 +1,13 @@
 """Append a planned range of ticks to the view's table, once, and say so in the ledger."""
 
-from collections.abc import Generator, Sequence
+import logging
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from lockstep.clock import MICROSECOND, from_micros, to_micros
@@ -20,6 +22,8 @@ from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTA
 from lockstep.views.intake import check_source, register_source
 from lockstep.views.ticks import TickQuery, TickRange
 
+_PART_ROWS = 200_000
+
 
 @dataclass(frozen=True)
 class Appended:
@@ -28,6 +32,15 @@ class Appended:
     snapshot: Snapshot
     rows: int = 0
     quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The rows of a range: how many, how many rows of the source were left out, and they themselves, in parts of whole days."""
+
+    rows: int
+    quarantined: int
+    parts: Iterator[pa.Table]
 
 
 @dataclass(frozen=True)
@@ -62,12 +75,25 @@ class Execution:
             tiles: False finishes corrections alone, and takes note of tiles that are in the table already.
         """
         rows = self.ledger.computes(self.view.name)
+        self._warn_of_rollback(rows)
         for row in sorted(rows, key=lambda row: row.id):
             if row.state is State.COMMITTED:
                 continue
-            if tiles or row.mode is Mode.CORRECT or self._find(row, self.lake.snapshots(self.view.table)) is not None:
+            if tiles or row.mode is Mode.CORRECT or self._find(row, self.lake.lineage(self.view.table)) is not None:
                 self.finish(row)
         return self.tiles()
+
+    def _warn_of_rollback(self, rows: Sequence[ComputeRow]) -> None:
+        left = {s.id for s in self.lake.snapshots(self.view.table)} - {
+            s.id for s in self.lake.lineage(self.view.table)
+        }
+        if gone := [row for row in rows if row.snapshot_id in left]:
+            since, until = min(row.tick_from for row in gone).isoformat(), max(row.tick_to for row in gone).isoformat()
+            logging.getLogger(__name__).warning(
+                "%s: its table was rolled back, with ticks after %s up to %s that are computed; "
+                "`lockstep backfill %s --from %s --to %s` computes them again",
+                *(self.view.name, since, until, self.view.name, since, until),
+            )
 
     def finish(self, row: ComputeRow) -> Appended:
         """Append a planned range once.
@@ -84,18 +110,19 @@ class Execution:
         table = self.view.table
         if row.state is State.COMMITTED and row.snapshot_id is not None:
             return Appended(self.lake.snapshot(table, row.snapshot_id))
-        snapshots = self.lake.snapshots(table)
+        snapshots = self.lake.lineage(table)
         if (done := self._find(row, snapshots)) is not None:
             added = int(done.properties.get("added-records", "0"))
             self.ledger.commit_compute(row, done.id, added, self.settings.clock.now())
             return Appended(done, quarantined=int(done.properties.get(QUARANTINED, "0")))
         if row.mode is not Mode.CORRECT:
             self.refuse_other_definition(snapshots)
-        rows, quarantined = self._rows(row)
-        properties = self._properties(row, snapshots) | {QUARANTINED: str(quarantined)}
-        snapshot = self.lake.append(table, rows, properties, after=snapshots[-1].sequence if snapshots else 0)
-        self.ledger.commit_compute(row, snapshot.id, rows.num_rows, self.settings.clock.now())
-        return Appended(snapshot, rows.num_rows, quarantined)
+        with self._found(row) as found:
+            properties = self._properties(row, snapshots) | {QUARANTINED: str(found.quarantined)}
+            after = snapshots[-1].sequence if snapshots else 0
+            snapshot = self.lake.append_parts(table, found.parts, properties, after=after)
+        self.ledger.commit_compute(row, snapshot.id, found.rows, self.settings.clock.now())
+        return Appended(snapshot, found.rows, found.quarantined)
 
     def refuse_other_definition(self, snapshots: Sequence[Snapshot]) -> None:
         """Refuse to go on from ticks that were computed under another definition.
@@ -151,8 +178,9 @@ class Execution:
             return row
         return next(tile for tile in self.tiles() if tile.tick_from <= row.tick_from < tile.tick_to)
 
-    def _rows(self, row: ComputeRow) -> tuple[pa.Table, int]:
-        """Return the rows to append, and how many rows of the source were left out."""
+    @contextmanager
+    def _found(self, row: ComputeRow) -> Generator["_Found"]:
+        """Give what a range has to append."""
         view, tile, correct = self.view, self._first_reading(row), row.mode is Mode.CORRECT
         every = view.every // MICROSECOND
         span = TickRange(
@@ -176,16 +204,32 @@ class Execution:
             text = self.query.sql("duckdb", known_per_tick=span.known_per_tick, correct=correct)
             with _refusing_what_does_not_fit(view):
                 connection.execute(f"CREATE TEMP TABLE found AS {text}")
-            found: pa.Table = connection.sql(f"FROM found ORDER BY {ticks.TICK}, {ticks.KEY}").to_arrow_table()
+            (rows,) = connection.execute("SELECT count(*) FROM found").fetchall()[0]
+            yield _Found(rows, quarantined, (self._as_appended(row, part) for part in self._by_day(connection)))
+
+    def _by_day(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
+        """Yield what was found in the order of its ticks, in parts of whole days; a day of more rows than a part is cut."""
+        rows = connection.sql(f"FROM found ORDER BY {ticks.TICK}, {ticks.KEY}").to_arrow_reader(_PART_ROWS)
+        held = rows.schema.empty_table()
+        for batch in rows:
+            part = pa.concat_tables([held, pa.Table.from_batches([batch])])
+            days = part[ticks.TICK].to_numpy() // self.view.ticks_per_day
+            last_begins = int(np.searchsorted(days, days[-1]))
+            yield part.slice(0, last_begins or len(days))
+            held = part.slice(last_begins or len(days))
+        yield held
+
+    def _as_appended(self, row: ComputeRow, found: pa.Table) -> pa.Table:
+        """Return rows as the view's table has them: with their times."""
+        view = self.view
         key, tick, *features = found.columns
-        micros = tick.to_numpy() * every
+        micros = tick.to_numpy() * (view.every // MICROSECOND)
         event = pa.array(micros, pa.int64()).cast(ARROW_TYPES["timestamp"])
         created = pa.repeat(pa.scalar(row.planned_at, ARROW_TYPES["timestamp"]), len(event))
         if row.mode is Mode.BOOTSTRAP:
             created = pa.array(micros + view.compute_lag // MICROSECOND, pa.int64()).cast(ARROW_TYPES["timestamp"])
         with _refusing_what_does_not_fit(view):
-            rows = pa.table([key, *features, event, created], names=view.schema.names).cast(view.schema)
-        return rows, quarantined
+            return pa.table([key, *features, event, created], names=view.schema.names).cast(view.schema)
 
     def _register_answers(self, connection: duckdb.DuckDBPyConnection, tick: datetime) -> None:
         """Register, per key, what is compared of the row that the view's table answers with at `tick`."""

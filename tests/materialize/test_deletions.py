@@ -148,7 +148,7 @@ def test_what_was_rolled_back_is_taken_back_and_comes_again_when_it_is_rolled_fo
 ) -> None:
     roll_back(lake, 1)
     done = spend.run()
-    assert (done.mode, done.sequence_to) == (Mode.REPAIR, 1)
+    assert (done.mode, done.sequence_to, done.watermark) == (Mode.REPAIR, 1, T)
     assert "spend was rolled back to snapshot" in caplog.text
     assert served(online, 1, 2, 3) == [1, 2, 3]
     assert spend.run() is None

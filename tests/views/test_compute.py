@@ -13,7 +13,7 @@ from lockstep.lake.engine import connect
 from lockstep.lake.snapshots import COMPUTE_ID
 from lockstep.materialize.ledger import Ledger, Mode, State
 from lockstep.settings import Settings
-from lockstep.views import Entity, Source, count, days, hours, soft, total, total_of_squares, windowed_view
+from lockstep.views import Entity, Source, count, days, execution, hours, soft, total, total_of_squares, windowed_view
 from lockstep.views.compute import bootstrap, compute
 
 NOON = parse_time("2018-06-01T12:00:00Z")
@@ -140,7 +140,7 @@ def test_a_planned_range_is_finished_with_the_snapshots_it_was_planned_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as crash:
-        crash.setattr(Lake, "append", die)
+        crash.setattr(Lake, "append_parts", die)
         with pytest.raises(KeyboardInterrupt):
             compute(settings, lake, ledger, SPEND, NOON)
     pay(lake, ("2018-06-01T10:40:00Z", 1, 9, "2018-06-01T12:10:00Z"))
@@ -151,14 +151,14 @@ def test_a_planned_range_is_finished_with_the_snapshots_it_was_planned_with(
 def test_of_two_runs_at_once_one_appends_and_the_other_finds_it(settings, lake, ledger, monkeypatch) -> None:
     pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
     settings.clock.advance_to(NOON)
-    plain = Lake.append
+    plain = Lake.append_parts
 
     def overtaken(self: Lake, *given: object, **options: object) -> object:
-        monkeypatch.setattr(Lake, "append", plain)
+        monkeypatch.setattr(Lake, "append_parts", plain)
         compute(settings, lake, ledger, SPEND, NOON)
         return plain(self, *given, **options)
 
-    monkeypatch.setattr(Lake, "append", overtaken)
+    monkeypatch.setattr(Lake, "append_parts", overtaken)
     with pytest.raises(Transient, match="another writer committed first"):
         compute(settings, lake, ledger, SPEND, NOON)
     assert compute(settings, lake, ledger, SPEND, NOON).rows == 0
@@ -275,3 +275,26 @@ def test_the_greatest_sum_and_square_of_64_bits_are_exact(settings, lake, ledger
 def test_a_tick_in_the_future_is_refused(settings, lake, ledger) -> None:
     with pytest.raises(BadInput, match="is in the future"):
         compute(settings, lake, ledger, SPEND, NOON + timedelta(days=400))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 60])
+def test_a_range_that_is_appended_in_parts_holds_the_same_rows_in_one_snapshot(
+    settings, lake, ledger, monkeypatch, rows: int
+) -> None:
+    paid = [NOON - timedelta(days=n % 9, minutes=n) for n in range(80)]
+    pay(lake, *((at.isoformat(), n % 5, n, at.isoformat()) for n, at in enumerate(paid)))
+    settings.clock.advance_to(NOON)
+    held: list[list[dict[str, object]]] = []
+    for part_rows in (rows, 1_000):
+        monkeypatch.setattr(execution, "_PART_ROWS", part_rows)
+        view = replace(SPEND, name=f"spend_{part_rows}")
+        done = bootstrap(settings, lake, ledger, view, NOON - timedelta(days=12), NOON - timedelta(hours=1))
+        table = lake.table(view.table)
+        assert len(table.snapshots()) == 1
+        stored = table.scan().to_arrow()
+        assert stored.num_rows == done.rows > 100
+        held.append(sorted(stored.to_pylist(), key=lambda row: (row["card"], row["event_timestamp"])))
+        days = {row["event_timestamp"].date() for row in held[-1]}
+        files = len(lake.files_added(view.table, 0, 1))
+        assert files == len(days) if part_rows == 1_000 else files >= len(days)
+    assert held[0] == held[1]

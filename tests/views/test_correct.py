@@ -223,7 +223,7 @@ def test_an_interrupted_correction_is_finished_by_the_next_run_with_its_own_time
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for dies in ((Lake, "append"), (Ledger, "commit_compute")):
+    for dies in ((Lake, "append_parts"), (Ledger, "commit_compute")):
         at = settings.clock.now()
         with monkeypatch.context() as crash:
             crash.setattr(*dies, die)
@@ -239,14 +239,14 @@ def test_an_interrupted_correction_is_finished_by_the_next_run_with_its_own_time
 
 def test_of_two_corrections_at_once_one_appends_the_rows(settings, lake, ledger, monkeypatch) -> None:
     live_ticks(settings, lake, ledger)
-    plain = Lake.append
+    plain = Lake.append_parts
 
     def overtaken(self: Lake, *given: object, **options: object) -> object:
-        monkeypatch.setattr(Lake, "append", plain)
+        monkeypatch.setattr(Lake, "append_parts", plain)
         correct(settings, lake, ledger, FIXED, NOON, NOON + HOUR)
         return plain(self, *given, **options)
 
-    monkeypatch.setattr(Lake, "append", overtaken)
+    monkeypatch.setattr(Lake, "append_parts", overtaken)
     with pytest.raises(Transient, match="another writer committed first"):
         correct(settings, lake, ledger, FIXED, NOON, NOON + HOUR)
     assert correct(settings, lake, ledger, FIXED, NOON, NOON + HOUR).rows == 0
@@ -304,7 +304,7 @@ def test_a_live_range_that_was_planned_under_the_old_definition_does_not_stand_i
         raise KeyboardInterrupt
 
     with monkeypatch.context() as crash:
-        crash.setattr(Lake, "append", die)
+        crash.setattr(Lake, "append_parts", die)
         with pytest.raises(KeyboardInterrupt):
             compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR)
     done = backfill(settings, lake, ledger, FIXED, NOON - HOUR, NOON + 2 * HOUR)
@@ -368,3 +368,22 @@ def test_a_bootstrapped_range_is_corrected_with_what_each_tick_could_have_known(
     rows = stored(settings, lake)
     assert [answer(rows, 1, NOON + n * HOUR)[3] for n in (-4, -3, -2, -1)] == [500, 500, 530, 530]
     assert from_micros(lake.snapshots("spend")[-1].tick or 0) == NOON
+
+
+def test_a_table_that_was_rolled_back_is_gone_on_with_and_a_backfill_computes_what_went(
+    settings, lake, ledger, caplog
+) -> None:
+    view = replace(WRONG, name="spend")
+    pay(lake, Payment(1, NOON - HOUR / 2, NOON - HOUR / 2, 5), Payment(1, NOON + HOUR / 2, NOON + HOUR / 2, 7))
+    for hour in range(3):
+        settings.clock.advance_to(NOON + hour * HOUR + LAG)
+        compute(settings, lake, ledger, view, NOON + hour * HOUR)
+    whole = [row[:2] + row[3:] for row in stored(settings, lake)]
+    first = lake.snapshots("spend")[0]
+    lake.table("spend").manage_snapshots().set_current_snapshot(snapshot_id=first.id).commit()
+    settings.clock.advance_to(NOON + 3 * HOUR + LAG)
+    compute(settings, lake, ledger, view, NOON + 3 * HOUR)
+    assert "its table was rolled back, with ticks after 2018-06-01T12:00:00" in caplog.text
+    backfill(settings, lake, ledger, view, NOON, NOON + 2 * HOUR)
+    again = [row[:2] + row[3:] for row in stored(settings, lake) if row[1] <= NOON + 2 * HOUR]
+    assert sorted(again) == sorted(whole)
