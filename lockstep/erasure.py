@@ -266,7 +266,7 @@ class Erasure:
         for table in {view.source.table for view in self._use_case.views}:
             current = self._lake.current(table) if self._lake.exists(table) else None
             alive = {s.id for s in self._lake.snapshots(table)} if current else set[int]()
-            if current and self._receipts.move_sources(table, alive, current.id):
+            if current and self._ledger.move_sources(table, alive, current.id):
                 raise Transient(
                     f"a range of ticks is being computed from {table} as it was with the entity",
                     hint="let its run end, or run `lockstep run compute-and-materialize`; then erase again",

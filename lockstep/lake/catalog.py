@@ -166,17 +166,24 @@ class Lake:
         return Snapshot.of(snapshot) if snapshot else None
 
     def lineage(self, name: str) -> list[Snapshot]:
-        """Return the newest snapshot and those it came from, oldest first, as far as none has expired.
+        """Return the newest snapshot and the living ones it came from, oldest first.
 
-        Of `snapshots`, those are not among them that a rollback left behind.
+        Of `snapshots`, those are not among them that a rollback left behind. Where a parent has expired, the living snapshot before
+        it is taken for an ancestor.
         """
         table = self.table(name)
-        alive = {s.snapshot_id: s for s in table.snapshots()}
+        older = sorted(table.snapshots(), key=lambda s: s.sequence_number or 0)
+        alive = {s.snapshot_id for s in older}
         found: list[Snapshot] = []
         at = table.current_snapshot()
         while at is not None:
             found.append(Snapshot.of(at))
-            at = alive.get(at.parent_snapshot_id) if at.parent_snapshot_id is not None else None
+            sequence, parent = at.sequence_number or 0, at.parent_snapshot_id
+            while older and (older[-1].sequence_number or 0) >= sequence:
+                older.pop()
+            while parent in alive and older[-1].snapshot_id != parent:
+                older.pop()
+            at = older[-1] if older else None
         return found[::-1]
 
     def snapshots(self, name: str) -> list[Snapshot]:

@@ -8,7 +8,7 @@ Of either a view has one unfinished row at most.
 """
 
 import enum
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -300,7 +300,7 @@ class Ledger:
             "mode": mode.value,
             "tick_from": to_micros(tick_from),
             "tick_to": to_micros(tick_to),
-            "sources": orjson.dumps(dict(sources), option=orjson.OPT_SORT_KEYS).decode(),
+            "sources": _sources_text(sources),
             "state": State.PLANNED.value,
             "planned_at": to_micros(planned_at),
             "planned_by": who(),
@@ -318,6 +318,37 @@ class Ledger:
     @staticmethod
     def _inserted(connection: sa.Connection, values: Mapping[str, object]) -> ComputeRow:
         return _compute_row(connection.execute(COMPUTE.insert().values(values).returning(COMPUTE)).mappings().one())
+
+    def move_sources(self, table: str, alive: Collection[int], to: int, *, view: str | None = None) -> int:
+        """Let planned ranges of ticks be computed from another snapshot of a source table, where theirs is not alive.
+
+        Args:
+            table: the source.
+            alive: its snapshots.
+            to: the one to read instead.
+            view: of which view, and of its tiles alone: a correction has to read what was read first. None is all ranges of all
+                views.
+
+        Returns:
+            How many there were.
+        """
+        planned = sa.select(COMPUTE).where(COMPUTE.c.project == self._project, COMPUTE.c.state == State.PLANNED.value)
+        if view is not None:
+            planned = planned.where(COMPUTE.c.view == view, _TILES)
+        moved = 0
+        with self._database.transaction() as connection:
+            for row in connection.execute(planned).mappings().all():
+                sources = orjson.loads(row["sources"])
+                if table in sources and sources[table] not in alive:
+                    same = (COMPUTE.c.id == row["id"]) & (COMPUTE.c.state == State.PLANNED.value)
+                    values = {"sources": _sources_text({**sources, table: to})}
+                    moved += connection.execute(COMPUTE.update().where(same).values(values)).rowcount
+        return moved
+
+    def give_up(self, row: ComputeRow) -> None:
+        """Forget a correction that cannot be computed; nothing of it is in the table."""
+        with self._database.transaction() as connection:
+            connection.execute(COMPUTE.delete().where(COMPUTE.c.id == row.id, _CORRECTS))
 
     def commit_compute(self, row: ComputeRow, snapshot_id: int, rows: int, at: datetime) -> None:
         """Note that a range of ticks is in the view's table."""
@@ -481,6 +512,10 @@ def _reach_values(reach: Reach) -> dict[str, object]:
         "snapshot_id": reach.snapshot_id,
         "watermark": to_micros(reach.watermark),
     }
+
+
+def _sources_text(sources: Mapping[str, int]) -> str:
+    return orjson.dumps(dict(sources), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _compute_row(row: sa.RowMapping) -> ComputeRow:

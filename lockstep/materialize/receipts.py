@@ -1,7 +1,7 @@
 """The receipts of erasures in the ledger: whose rows went, in no readable form, what went with them, and how far it has come."""
 
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from lockstep.clock import from_micros, to_micros
 from lockstep.errors import Transient
 from lockstep.materialize.database import METADATA, Database, who
-from lockstep.materialize.ledger import COMPUTE, State
 from lockstep.settings import Settings
 
 ERASURE = sa.Table(
@@ -179,23 +178,6 @@ class Erasures:
     def finish(self, receipt: Receipt, at: datetime) -> Receipt:
         """Note that nothing is left of the entity."""
         return self._change(receipt, state=ErasureState.DONE.value, done_at=to_micros(at))
-
-    def move_sources(self, table: str, alive: Collection[int], to: int) -> int:
-        """Let planned ranges of ticks be computed from another snapshot of a source table, where theirs is not alive.
-
-        Returns:
-            How many there were.
-        """
-        planned = sa.select(COMPUTE).where(COMPUTE.c.project == self._project, COMPUTE.c.state == State.PLANNED.value)
-        moved = 0
-        with self._database.transaction() as connection:
-            for row in connection.execute(planned).mappings().all():
-                sources = orjson.loads(row["sources"])
-                if table in sources and sources[table] not in alive:
-                    text = orjson.dumps({**sources, table: to}, option=orjson.OPT_SORT_KEYS).decode()
-                    same = (COMPUTE.c.id == row["id"]) & (COMPUTE.c.state == State.PLANNED.value)
-                    moved += connection.execute(COMPUTE.update().where(same).values(sources=text)).rowcount
-        return moved
 
     def _mine(self) -> sa.Select[Any]:
         return sa.select(ERASURE).where(ERASURE.c.project == self._project)

@@ -111,7 +111,7 @@ def _table(lake: Lake) -> Table:
 
 def _append(table: Table, rows: pa.Table, last: str) -> None:
     """Append on exactly this state of the table: the one whose last id was read."""
-    append_rows(table, rows.cast(table.schema().as_arrow()), {STREAM_ID: last})
+    append_rows(table, [rows.cast(table.schema().as_arrow())], {STREAM_ID: last})
 
 
 def _after(stream_id: str) -> str:

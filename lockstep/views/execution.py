@@ -73,15 +73,44 @@ class Execution:
 
         Args:
             tiles: False finishes corrections alone, and takes note of tiles that are in the table already.
+
+        Raises:
+            BadInput: a correction's source has expired since it was planned; it is given up, and the next run goes on.
+            The same as `finish`.
         """
+        self._move_from_expired_source()
         rows = self.ledger.computes(self.view.name)
         self._warn_of_rollback(rows)
         for row in sorted(rows, key=lambda row: row.id):
             if row.state is State.COMMITTED:
                 continue
+            if row.mode is Mode.CORRECT:
+                self._refuse_expired(row)
             if tiles or row.mode is Mode.CORRECT or self._find(row, self.lake.lineage(self.view.table)) is not None:
                 self.finish(row)
         return self.tiles()
+
+    def _refuse_expired(self, row: ComputeRow) -> None:
+        """Give up a correction whose source has expired."""
+        found = self._find(row, self.lake.lineage(self.view.table))
+        if found is None and self._source(row) not in {s.id for s in self.lake.snapshots(self.view.source.table)}:
+            self.ledger.give_up(row)
+            raise BadInput(
+                f"{self.view.name}: the ticks after {row.tick_from.isoformat()} up to {row.tick_to.isoformat()} stay as they "
+                f"are: snapshot {self._source(row)} of {self.view.source.table}, to correct them from, has expired",
+                hint="run it again: it goes on without them",
+            )
+
+    def _move_from_expired_source(self) -> None:
+        """Let what was planned to be read from a snapshot that has expired since be read from the newest one.
+
+        Nobody has seen anything of it yet, and rows that became known after it was planned are left out anyway.
+        """
+        table = self.view.source.table
+        current = self.lake.current(table) if self.lake.exists(table) else None
+        if current is not None:
+            alive = {s.id for s in self.lake.snapshots(table)}
+            self.ledger.move_sources(table, alive, current.id, view=self.view.name)
 
     def _warn_of_rollback(self, rows: Sequence[ComputeRow]) -> None:
         left = {s.id for s in self.lake.snapshots(self.view.table)} - {

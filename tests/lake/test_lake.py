@@ -88,6 +88,23 @@ def test_a_deletion_between_snapshots_is_refused_not_skipped(lake) -> None:
         lake.files_added("events", 0, lake.current("events").sequence)
 
 
+def test_what_a_rollback_left_behind_is_not_of_the_lineage_and_refused_by_parity(lake) -> None:
+    for n in range(3):
+        lake.append("events", rows(n))
+    first, second, _ = lake.snapshots("events")
+    lake.table("events").manage_snapshots().set_current_snapshot(snapshot_id=second.id).commit()
+    assert [s.sequence for s in lake.lineage("events")] == [1, 2]
+    for n in (4, 5):
+        lake.append("events", rows(n))
+    assert [s.sequence for s in lake.lineage("events")] == [1, 2, 4, 5]
+    with pytest.raises(NotYetSupported, match="events was rolled back, over snapshot"):
+        lake.files_added("events", 0, 5)
+    for gone in (second.id, lake.snapshots("events")[3].id):
+        lake.table("events").maintenance.expire_snapshots().by_id(gone).commit()
+    assert [s.sequence for s in lake.lineage("events")] == [1, 3, 5], "of an expired parent nobody knows who it was"
+    assert lake.lineage("events")[0] == first
+
+
 def test_files_outside_the_time_range_are_not_planned(settings, lake) -> None:
     for day in range(4):
         lake.append("events", rows(day, day=day))

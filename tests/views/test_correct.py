@@ -1,5 +1,6 @@
 """Correcting computed ticks on a real lake: after it the table answers as the view says, from what was read the first time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -387,3 +388,48 @@ def test_a_table_that_was_rolled_back_is_gone_on_with_and_a_backfill_computes_wh
     backfill(settings, lake, ledger, view, NOON, NOON + 2 * HOUR)
     again = [row[:2] + row[3:] for row in stored(settings, lake) if row[1] <= NOON + 2 * HOUR]
     assert sorted(again) == sorted(whole)
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
+    """End a run between its plan and its append."""
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Lake, "append_parts", die)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+
+def expire_sources(lake: Lake) -> None:
+    for snapshot in lake.snapshots("payments")[:-1]:
+        lake.table("payments").maintenance.expire_snapshots().by_id(snapshot.id).commit()
+
+
+def test_ticks_whose_source_expired_before_they_were_computed_are_computed_from_the_newest_one(
+    settings, lake, ledger, monkeypatch
+) -> None:
+    live_ticks(settings, lake, ledger)
+    settings.clock.advance_to(NOON + 2 * HOUR + LAG)
+    interrupted(monkeypatch, lambda: compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR))
+    late = NOON + 2 * HOUR + 2 * LAG
+    pay(lake, Payment(9, NOON + HOUR, late, 5, 5))
+    expire_sources(lake)
+    settings.clock.advance_to(NOON + 3 * HOUR + LAG)
+    compute(settings, lake, ledger, WRONG, NOON + 3 * HOUR)
+    rows = stored(settings, lake)
+    assert [answer(rows, 9, NOON + hour * HOUR) for hour in (2, 3)] == [None, (1, 1, 5, 5)]
+
+
+def test_a_correction_whose_source_expired_is_given_up_by_name_and_blocks_nothing(
+    settings, lake, ledger, monkeypatch
+) -> None:
+    live_ticks(settings, lake, ledger)
+    interrupted(monkeypatch, lambda: correct(settings, lake, ledger, FIXED, NOON - HOUR, NOON))
+    pay(lake, Payment(9, NOON + HOUR, NOON + HOUR, 5, 5))
+    expire_sources(lake)
+    settings.clock.advance_to(NOON + 2 * HOUR + LAG)
+    with pytest.raises(BadInput, match="stay as they are: snapshot"):
+        compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR)
+    assert compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR).rows > 0
