@@ -168,8 +168,8 @@ class Lake:
     def lineage(self, name: str) -> list[Snapshot]:
         """Return the newest snapshot and the living ones it came from, oldest first.
 
-        Of `snapshots`, those are not among them that a rollback left behind. Where a parent has expired, the living snapshot before
-        it is taken for an ancestor.
+        Of `snapshots`, those are not among them that a rollback left behind. Where a parent has expired, the living snapshot
+        before it is taken for an ancestor.
         """
         table = self.table(name)
         older = sorted(table.snapshots(), key=lambda s: s.sequence_number or 0)
