@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import redis
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.online.epoch import EpochStore, ViewEpoch
+from lockstep.online.store import Store
 from lockstep.online.withdraw import not_taken_back, stored_times
 from lockstep.online.writer import check_store, read_back
 
@@ -60,7 +60,7 @@ class Doctor:
     """
 
     rows: ViewRows
-    store: "redis.Redis"
+    store: Store
     project: str
     view: View
 

@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import redis
-
 from lockstep.clock import from_micros
 from lockstep.contract import stored_view
 from lockstep.errors import BadInput, Transient, VerificationFailed
@@ -28,8 +26,8 @@ from lockstep.materialize.doctor import Diagnosis, Doctor
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.materialize.wholeness import Wholeness, mark_of
-from lockstep.online.epoch import ViewEpoch
-from lockstep.online.store import Place
+from lockstep.online.place import Place
+from lockstep.online.store import Store
 from lockstep.online.withdraw import stored_times, take_back
 from lockstep.online.writer import add_digests, check_store, write_rows
 from lockstep.settings import Settings
@@ -82,7 +80,7 @@ class Materializer:
     """
 
     def __init__(
-        self, settings: Settings, lake: Lake, ledger: Ledger, store: "redis.Redis", project: str, view: StoredView
+        self, settings: Settings, lake: Lake, ledger: Ledger, store: Store, project: str, view: StoredView
     ) -> None:
         self._settings = settings
         self._lake = lake
@@ -122,11 +120,11 @@ class Materializer:
         """Return the row to write; None where nothing is new."""
         # In this order: whatever is lost, said or planned from here on is found out by whoever comes later.
         place = self._whole.own_store(self._settings.clock)
-        epoch = self._whole.epochs.read().views.get(self._view.name, ViewEpoch())
+        copies = self._whole.epochs.of_view(self._view.name)
         rows = self._ledger.materializations(self._view.name)
         committed = [r for r in rows if r.state is State.COMMITTED]
         last = committed[-1] if committed else None
-        lost_after = self._whole.lost_after(last, place, epoch) if last else None
+        lost_after = self._whole.lost_after(last, place, copies) if last else None
         if lost_after is not None:
             logging.getLogger(__name__).warning(
                 "the online store has lost writes of %s: all after snapshot sequence %d is written again",

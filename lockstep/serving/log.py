@@ -20,10 +20,10 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 from prometheus_client import Counter
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from lockstep.online.reader import Reading
+from lockstep.online.store import StoreAsync
 from lockstep.serving.request import Request
 
 SERVED_LOG = "served_log"
@@ -182,7 +182,7 @@ class ServedLog:
         model: the digest of the model that scored them.
     """
 
-    def __init__(self, redis: Redis, project: str, contract_hash: str, model: str) -> None:
+    def __init__(self, redis: StoreAsync, project: str, contract_hash: str, model: str) -> None:
         self.process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.sent = 0
         self.dropped = 0

@@ -18,7 +18,6 @@ import orjson
 from kserve import Model
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from lockstep.clock import to_micros
@@ -122,7 +121,7 @@ class Transformer(Model):
         """Let go of the connections; KServe calls this when the last request has been answered."""
         self._stopping.set()
 
-    async def _warm_up(self, redis: Redis) -> None:
+    async def _warm_up(self, redis: store.StoreAsync) -> None:
         while not self._stopping.is_set():
             try:
                 async with asyncio.timeout(1):
