@@ -1,0 +1,253 @@
+"""One view's life on each kind of store, with real servers: what is online in the end is the same to the last byte."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep.errors import LostStore, Transient
+from lockstep.lake import Lake
+from lockstep.local.redis import LocalRedis
+from lockstep.materialize.doctor import Diagnosis
+from lockstep.materialize.interval import Materializer
+from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.online.cluster import primaries
+from lockstep.online.copies import copies_of
+from lockstep.online.epoch import EpochStore, ViewEpoch
+from lockstep.online.store import Store, connect
+from lockstep.online.sweep import sweep
+from lockstep.online.writer import read_back, write_rows
+from lockstep.settings import Settings
+from tests.kinds import KINDS, Clustered, Watched
+from tests.materialize.spend import SPEND, VIEW, contents, served, tick
+
+CARDS = {f"c{card}": card for card in range(300)}
+
+
+@contextmanager
+def running(kind: str, home: Path) -> Iterator[Any]:
+    if kind == "standalone":
+        with LocalRedis(home) as server:
+            yield server
+    elif kind == "sentinel":
+        with Watched(home).running() as watched:
+            yield watched
+    else:
+        with Clustered(home).running() as cluster:
+            yield cluster
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
+    with LocalRedis(tmp_path_factory.mktemp("peer")) as started:
+        yield started
+
+
+@pytest.fixture
+def store(online: Settings) -> Iterator[Store]:
+    with connect(online) as client:
+        flush(client)
+        yield client
+
+
+@pytest.fixture
+def alike(settings: Settings, lake: Lake, peer: LocalRedis) -> Iterator[Any]:
+    """Whether a store holds what one that is filled from the lake, without a cluster, does."""
+    there = peer.settings(settings).model_copy(update={"ledger_url": f"sqlite:///{settings.home}/peer.db"})
+    with connect(there) as client:
+        client.flushall()
+
+        def alike(store: Store) -> bool:
+            Materializer(there, lake, Ledger.open(there, "test"), client, "test", SPEND).run()
+            return rows_of(store) == contents(client) != {}
+
+        yield alike
+
+
+def flush(store: Store) -> None:
+    for primary in primaries(store):
+        primary.client.flushall()
+
+
+def rows_of(store: Store) -> dict[bytes, dict[bytes, bytes]]:
+    return {key: value for primary in primaries(store) for key, value in contents(primary.client).items()}
+
+
+def test_each_primary_has_its_share(store, lake, spend, alike) -> None:
+    tick(lake, 0, **CARDS)
+    assert spend.run().rows_accepted == 300
+    shares = [len(contents(primary.client)) for primary in primaries(store)]
+    assert sum(shares) == 300
+    assert min(shares) > 50
+    assert alike(store)
+
+
+def test_late_and_corrected_rows_end_at_the_newest_and_a_rerun_writes_nothing(
+    store, lake, spend, online, alike
+) -> None:
+    tick(lake, 1, **CARDS)
+    spend.run()
+    tick(lake, 0, c1=100, c2=100)
+    tick(lake, 2, c3=7, c400=4)
+    done = spend.run()
+    assert (done.rows_accepted, done.rows_rejected) == (2, 2)
+    assert spend.run() is None
+    assert served(online, 1, 2, 3, 400, 401) == [1, 2, 7, 4, None]
+    assert alike(store)
+    assert spend.diagnose() == Diagnosis("spend", 301, 0, ())
+
+
+def test_a_key_that_is_deleted_is_taken_back(store, lake, spend, online, alike) -> None:
+    tick(lake, 0, **CARDS)
+    spend.run()
+    tick(lake, 1, c1=9)
+    lake.table("spend").delete("card > 1 and card < 100")
+    assert spend.diagnose().leftovers > 0
+    spend.run()
+    assert served(online, 1, 2, 99, 100) == [9, None, None, 100]
+    assert spend.diagnose().problems == ()
+    assert alike(store)
+
+
+def test_one_primary_that_is_flushed_gets_everything_again(store, lake, spend, online, alike, caplog) -> None:
+    for hour in range(3):
+        tick(lake, hour, **{card: value + hour for card, value in CARDS.items()})
+        spend.run()
+    primaries(store)[0].client.flushall()
+    (lost, *_) = spend.diagnose().problems
+    assert "flushed" in lost
+    done = spend.run()
+    assert (done.mode, done.writes_from) == (Mode.REPAIR, 0)
+    assert "lost writes of spend: all after snapshot sequence 0 is written again" in caplog.text
+    assert alike(store)
+    assert spend.run() is None
+    assert spend.diagnose().problems == ()
+
+
+@pytest.mark.parametrize("moment", ["planned", "written", "verified"])
+def test_one_primary_that_is_flushed_on_the_way_has_it_all_in_the_end(store, lake, spend, alike, moment: str) -> None:
+    tick(lake, 0, **CARDS)
+    spend.run()
+    tick(lake, 1, c1=5, c2=6, c3=7)
+    plan = spend.plan()
+    last = primaries(store)[-1].client
+    if moment == "planned":
+        last.flushall()
+    written = spend.write(plan.interval, plan.chunks[0])
+    if moment == "verified":
+        spend.verify(plan.interval, [written])
+    last.flushall()
+    with pytest.raises(Transient) if moment != "verified" else _nothing():
+        if moment != "verified":
+            spend.verify(plan.interval, [written])
+        spend.commit(plan.interval)
+    while spend.run() is not None:
+        pass
+    assert alike(store)
+    assert spend.diagnose().problems == ()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def test_a_commit_that_only_some_primaries_heard_of_is_told_to_the_rest(store, lake, spend) -> None:
+    tick(lake, 0, **CARDS)
+    done = spend.run()
+    (epoch,) = set(EpochStore(store, "test").of_view("spend"))
+    untold = ViewEpoch(None, epoch.committed)
+    copies_of(store, "test")[-1].set("view:spend", _stored(untold, store))
+    read = EpochStore(store, "test").read()
+    assert read.views["spend"] == untold, "the oldest that is committed, and the newest that is being written"
+    assert spend.run() is None
+    assert EpochStore(store, "test").read().views["spend"].committed.interval == done.id
+
+
+def _stored(epoch: ViewEpoch, store: Store) -> bytes:
+    EpochStore(store, "other").restore("spend", epoch)
+    found = copies_of(store, "other")[0].field("view:spend")
+    assert found
+    return found
+
+
+def test_a_copy_that_names_an_older_interval_has_lost_what_came_after(store, lake, spend, alike) -> None:
+    tick(lake, 0, **CARDS)
+    spend.run()
+    copy = copies_of(store, "test")[0]
+    client, before = copy.primary.client, {}
+    before = {key: client.dump(key) for key in client.scan_iter()}
+    for hour in (1, 2):
+        tick(lake, hour, **{card: value + hour for card, value in CARDS.items()})
+        spend.run()
+    client.flushall()
+    for key, value in before.items():  # as from an older file
+        client.restore(key, 0, value)
+    done = spend.run()
+    assert (done.mode, done.writes_from) == (Mode.REPAIR, 1)
+    assert alike(store)
+
+
+def test_a_store_of_another_ledger_is_refused(store, lake, spend) -> None:
+    tick(lake, 0, **CARDS)
+    spend.run()
+    for copy in copies_of(store, "test"):
+        copy.set("incarnation", b"f" * 32)
+    with pytest.raises(LostStore, match="not the one that was written to"):
+        spend.run()
+
+
+def test_what_is_read_says_which_interval_it_is_of(store, lake, spend, online) -> None:
+    tick(lake, 0, **CARDS)
+    done = spend.run()
+    tick(lake, 1, c5=50)
+    assert served(online, *range(300)) == list(range(300))
+    planned = spend.plan()
+    reading = spend_reading(online, list(range(300)))
+    assert reading.before == reading.after
+    epoch = reading.before.views["spend"]
+    assert (epoch.committed.interval, epoch.writing.interval) == (done.id, planned.interval)
+
+
+def spend_reading(online: Settings, cards: list[int]) -> Any:
+    from lockstep.online.reader import read_online
+    from tests.materialize.spend import CONTRACT
+
+    return read_online(online, CONTRACT, {"card": cards}, [0] * len(cards))
+
+
+def test_no_entities_are_read_as_none(store, lake, spend, online) -> None:
+    tick(lake, 0, c1=1)
+    done = spend.run()
+    reading = spend_reading(online, [])
+    assert reading.views["spend"].status == []
+    assert reading.before.views["spend"].committed.interval == done.id
+
+
+def test_rows_of_a_view_that_goes_are_swept(store, lake, spend) -> None:
+    tick(lake, 0, **CARDS)
+    spend.run()
+    done = sweep(store, "test", [], [("spend", ("nb_1d",))])
+    assert (done.hashes, done.fields, done.left) == (300, 900, 0)
+    assert rows_of(store) == {}
+    assert EpochStore(store, "test").read().views == {}
+
+
+def test_rows_are_written_in_batches_and_read_back(store, lake) -> None:
+    tick(lake, 0, **{f"c{n}": n for n in range(2_000)})
+    rows = lake.table("spend").scan().to_arrow().select(SPEND.schema.names).cast(SPEND.schema)
+    told: list[int] = []
+    done = write_rows(store, "test", VIEW, rows, progress=told.append, batch_rows=150)
+    assert (done.accepted, done.rejected, sum(told)) == (2_000, 0, 2_000)
+    assert read_back(store, "test", VIEW, rows) == []
+    victim = next(iter(rows_of(store)))
+    store.delete(victim)
+    assert len(read_back(store, "test", VIEW, rows)) == 1
