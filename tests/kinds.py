@@ -37,7 +37,7 @@ class Server:
     def __init__(self, home: Path, options: Mapping[str, str] | None = None, *, sentinel: str = "") -> None:
         self.home = home
         self.port = _port()
-        self._options = dict(options or {})
+        self.options = dict(options or {})
         self._sentinel = sentinel
         self._child: Child | None = None
         self.client = redis.Redis(port=self.port, socket_timeout=5)
@@ -52,7 +52,7 @@ class Server:
             command += [str(file), "--sentinel"]
         else:
             plain = {"bind": LOOPBACK, "port": str(self.port), "dir": str(self.home), "save": ""}
-            for name, value in {**plain, "repl-diskless-sync-delay": "0", **self._options}.items():
+            for name, value in {**plain, "repl-diskless-sync-delay": "0", **self.options}.items():
                 command += [f"--{name}", *value.split()] if value else [f"--{name}", ""]
         self._child = child = Child(f"redis {self.port}", command, self.home / "log")
         until(lambda: child.require_running() or (listens(child.pid, self.port) and self.client.ping()), "a server")

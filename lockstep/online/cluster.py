@@ -18,7 +18,7 @@ from redis.cluster import PRIMARY, ClusterNode, RedisCluster
 from redis.crc import key_slot
 
 from lockstep.errors import Transient
-from lockstep.online.store import Store, answering, meaning
+from lockstep.online.store import Store, answering, without_refusal
 
 _MOVING = (exceptions.AskError, exceptions.TryAgainError)  # MOVED is an ASK, to redis-py
 _HOPS = 8
@@ -167,7 +167,7 @@ def ask_each(store: Store, commands: Iterable[Sequence[Any]]) -> list[Any]:
         Terminal: it refuses one of them; the message does not hold the command, which holds somebody's key.
     """
     if isinstance(store, RedisCluster):
-        return without_refusal(_ask_primaries(store, list(commands)))
+        return settled(_ask_primaries(store, list(commands)))
     return without_refusal(_asked(store, commands))
 
 
@@ -225,15 +225,13 @@ def _client_at(cluster: RedisCluster, host: str, port: int) -> "redis.Redis":
     return cluster.get_redis_connection(node)
 
 
-def without_refusal(answers: list[Any]) -> list[Any]:
-    """Return answers of which none is a refusal.
+def settled(answers: list[Any]) -> list[Any]:
+    """Return a cluster's answers of which none is a refusal.
 
     Raises:
+        Transient: a slot is being moved faster than commands can follow.
         LockstepError: what the first refusal means, see `store.meaning`.
     """
-    refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
-    if refused is None:
-        return answers
-    if is_moving(refused):
-        raise moving(refused) from refused
-    raise meaning(refused) from refused
+    if moved := next(filter(is_moving, answers), None):
+        raise moving(moved) from moved
+    return without_refusal(answers)

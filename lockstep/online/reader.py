@@ -21,13 +21,12 @@ from redis.asyncio.cluster import RedisCluster
 
 from lockstep.contract import FeatureContract, View
 from lockstep.errors import BadInput
-from lockstep.online.cluster import without_refusal
 from lockstep.online.cluster_reader import ClusterReader
 from lockstep.online.copies import epoch_key
 from lockstep.online.epoch import Epochs, combine, parse
 from lockstep.online.exchange import Exchange, hash_of, packed, read_hash
 from lockstep.online.layout import EntityKeys, decode_pair, field_of, fields_of, require_distinct
-from lockstep.online.store import StoreAsync, answering, connect_async
+from lockstep.online.store import StoreAsync, answering, connect_async, without_refusal
 from lockstep.online.values import decode_column
 from lockstep.settings import Settings
 from lockstep.views.declare import DataType
@@ -267,7 +266,10 @@ def read_online(
     """Read once, with a connection of its own, for scripts and tests; see `OnlineReader.read`. Not inside an event loop."""
 
     async def read() -> Reading:
-        async with connect_async(settings) as client:
+        client = connect_async(settings)
+        try:
             return await OnlineReader(client, ReadPlan.compile(contract)).read(entities, times_us)
+        finally:
+            await client.aclose()
 
     return asyncio.run(read())

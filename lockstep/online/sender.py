@@ -17,9 +17,8 @@ from typing import Any, Self, TypeVar, cast
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from lockstep.online.cluster import without_refusal
 from lockstep.online.layout import EncodedRows
-from lockstep.online.store import answering
+from lockstep.online.store import answering, without_refusal
 
 # So many rows share one call of the script: each call costs the client more than a row, and a few dozen rows hold up the
 # server's other clients for a fraction of a millisecond.

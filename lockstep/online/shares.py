@@ -14,7 +14,7 @@ from typing import Any
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
-from lockstep.online.cluster import Layout, client_of, followed, is_moving, refreshed, without_refusal
+from lockstep.online.cluster import Layout, client_of, followed, is_moving, refreshed, settled
 from lockstep.online.layout import EncodedRows
 from lockstep.online.sender import Batch, Line, ahead, batch_of
 
@@ -86,9 +86,9 @@ class _Routes:
         if moved and isinstance(batch, _Share):
             for call, answer in moved.items():
                 again = [followed(self._cluster, command, answer) for command in batch.commands(self._script, call)]
-                answers[call] = sum(without_refusal(again))
+                answers[call] = sum(settled(again))
             self.layout = refreshed(self._cluster)
-        return batch, sum(without_refusal(answers))
+        return batch, sum(settled(answers))
 
 
 def _shares(layout: Layout, sha: str, part: EncodedRows) -> list[tuple[str, Batch]]:

@@ -38,13 +38,17 @@ _TRANSIENT = {
 }
 _TERMINAL = {
     "OOM": "the store is full: give it more memory (maxmemory); what was written stays, a rerun goes on from there",
-    "NOPERM": "the user needs DEL, HGET, HGETALL, HMGET, HSET, INFO, EVAL, EVALSHA and SCRIPT LOAD on the project's keys",
+    "NOPERM": "the user needs DEL, EVAL, EVALSHA, HDEL, HGET, HGETALL, HKEYS, HMGET, HSET, INFO, SCAN, SCRIPT LOAD and TYPE, "
+    "and of a cluster ASKING, CLUSTER SLOTS and COMMAND",
     "NOAUTH": "the server wants a password",
     "WRONGPASS": "user or password is wrong",
     "MISCONF": "the server cannot save to disk and refuses writes: look at its log",
 }
+_BAD_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 _CLUSTER = ("MOVED", "ASK", "CROSSSLOT")
 _NO_CLUSTER = "This instance has cluster support disabled"
+# What redis-py raises: its exceptions of a cluster are not of one kind with the others.
+FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 # That of a cluster stands for nodes that do not answer, or slots that nobody serves.
 _NO_ANSWER = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException, OSError)
 _CODE = re.compile(rf"\b({'|'.join((*_TRANSIENT, *_TERMINAL, *_CLUSTER))})\b")
@@ -142,8 +146,20 @@ def answering() -> Generator[None]:
     """
     try:
         yield
-    except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as failure:
+    except FAILURES as failure:
         raise meaning(failure) from failure
+
+
+def without_refusal(answers: list[Any]) -> list[Any]:
+    """Return answers of which none is a refusal.
+
+    Raises:
+        LockstepError: what the first refusal means; the message does not hold the command, which holds somebody's key.
+    """
+    refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
+    if refused is not None:
+        raise meaning(refused) from refused
+    return answers
 
 
 def meaning(failure: BaseException) -> LockstepError:
@@ -156,12 +172,20 @@ def meaning(failure: BaseException) -> LockstepError:
             f"the online store is a Redis Cluster: {text}",
             hint="set redis_mode to cluster, and redis_nodes to its nodes",
         )
-    if text.startswith(_NO_CLUSTER):
-        return BadInput(f"the online store is no Redis Cluster: {text}", hint="set redis_mode to what it is")
     if code in _TERMINAL:
         return Terminal(f"the online store refuses: {text}", hint=_TERMINAL[code])
     if code in _TRANSIENT:
         return Transient(f"the online store cannot answer now: {text}", hint=_TRANSIENT[code])
+    return _without_code(failure, text)
+
+
+def _without_code(failure: BaseException, text: str) -> LockstepError:
+    if text.startswith(_NO_CLUSTER):
+        return BadInput(f"the online store is no Redis Cluster: {text}", hint="set redis_mode to what it is")
+    if _BAD_CERTIFICATE in text:
+        return Terminal(
+            f"the online store is not who it says: {text}", hint="redis_tls_ca has to hold who signed its certificate"
+        )
     if isinstance(failure, _NO_ANSWER):
         return Transient(
             f"the online store does not answer: {text}",

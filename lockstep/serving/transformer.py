@@ -18,7 +18,6 @@ import orjson
 from kserve import Model
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
-from redis.exceptions import RedisError
 
 from lockstep.clock import to_micros
 from lockstep.contract import FeatureContract
@@ -131,7 +130,7 @@ class Transformer(Model):
                             self._warm = True
                             return
                 reason = f"the predictor answered {answer.status}"
-            except (RedisError, aiohttp.ClientError, OSError) as failure:  # TimeoutError is an OSError
+            except (*store.FAILURES, aiohttp.ClientError) as failure:  # TimeoutError is an OSError
                 reason = f"{type(failure).__name__}: {failure}"
             logging.getLogger(__name__).info("not ready yet: %s", reason)
             await asyncio.sleep(_RETRY_SECONDS)
