@@ -121,14 +121,15 @@ class Watched:
 
 
 class Clustered:
-    """Primaries that share the slots evenly, the first with replicas if so many are wanted."""
+    """Primaries that share the slots evenly but for `empty` ones, the first with replicas if so many are wanted."""
 
-    def __init__(self, home: Path, primaries: int = 3, replicas: int = 0, options: Mapping[str, str] = {}) -> None:
+    def __init__(self, home: Path, primaries: int = 3, replicas: int = 0, empty: int = 0) -> None:
         on = {"cluster-enabled": "yes", "cluster-node-timeout": "1500", "cluster-replica-validity-factor": "0"}
-        self.servers = [Server(home / f"node{n}", {**on, **options}) for n in range(primaries + replicas)]
+        on["cluster-allow-replica-migration"] = "no"  # else a primary whose last slot goes becomes a replica
+        self.servers = [Server(home / f"node{n}", on) for n in range(primaries + replicas)]
         self.primaries, self.replicas = self.servers[:primaries], self.servers[primaries:]
-        share = -(-SLOTS // primaries)
-        self._ranges = [range(n * share, min(SLOTS, (n + 1) * share)) for n in range(primaries)]
+        share = -(-SLOTS // (primaries - empty))
+        self._ranges = [range(n * share, min(SLOTS, (n + 1) * share)) for n in range(primaries - empty)]
 
     @contextmanager
     def running(self) -> Iterator[Self]:
@@ -136,7 +137,7 @@ class Clustered:
             for server in self.servers:
                 stack.enter_context(server)
             first = self.primaries[0]
-            for server, slots in zip(self.primaries, self._ranges, strict=True):
+            for server, slots in zip(self.primaries, self._ranges, strict=False):
                 server.client.execute_command("CLUSTER ADDSLOTS", *slots)
             for number, server in enumerate(self.servers):
                 server.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)

@@ -125,7 +125,8 @@ class Doctor:
         epoch = epochs.views.get(self.view.name, ViewEpoch())
         shown = epoch.committed.interval if epoch.committed else None
         if epochs.incarnation is None:
-            return [f"the store is empty, or was flushed: {again} writes all of it again"]
+            of_cluster = ", as is a primary of it, or has other slots" if epochs.views else ""
+            return [f"the store is empty, or was flushed{of_cluster}: {again} writes all of it again"]
         if epochs.incarnation != known:
             return [f"it is another store than the ledger's (incarnation {epochs.incarnation}, ledger {known})"]
         if shown != last.id:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from redis import exceptions
@@ -73,7 +74,7 @@ class ClusterReader:
                     raise
                 failure = unanswered
                 continue
-            if not any(map(is_moving, answers.found)):
+            if not any(map(is_moving, chain(answers.found, answers.before, answers.after))):
                 if self._vouched(layout, answers) or layout == await self._look():
                     return answers
             elif layout == await self._look():
@@ -99,13 +100,14 @@ class ClusterReader:
             for number, answer in zip(share, part[1:-1], strict=True):
                 answers.found[number] = answer
         await self._follow(layout, texts, answers)
-        return answers
+        # A copy whose own slot is on its way: nothing is known until it has arrived.
+        return Answers(answers.found, _without_gone(answers.before), _without_gone(answers.after))
 
     async def _follow(self, layout: Layout, texts: Sequence[bytes], answers: Answers) -> None:
         """Fetch rows of slots that are on their way from where they have gone to."""
         gone: dict[tuple[str, int], list[int]] = {}
         for number, answer in enumerate(answers.found):
-            if isinstance(answer, exceptions.AskError) and not isinstance(answer, exceptions.MovedError):
+            if _is_gone(answer):
                 gone.setdefault((answer.host, answer.port), []).append(number)
         for (host, port), share in gone.items():
             name = f"{host}:{port}"
@@ -149,6 +151,14 @@ class ClusterReader:
                 manager.nodes_cache[name] = node  # so that it is closed with the others
             self._exchanges[name] = Exchange.with_node(node)
         return self._exchanges[name]
+
+
+def _is_gone(answer: Any) -> bool:
+    return isinstance(answer, exceptions.AskError) and not isinstance(answer, exceptions.MovedError)
+
+
+def _without_gone(copies: list[Any]) -> list[Any]:
+    return [[] if _is_gone(copy) else copy for copy in copies]
 
 
 async def _together(asked: Iterable[Any]) -> list[list[Any]]:
