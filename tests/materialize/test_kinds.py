@@ -1,11 +1,15 @@
 """One view's life on each kind of store, with real servers: what is online in the end is the same to the last byte."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from lockstep.errors import LostStore, Transient
 from lockstep.lake import Lake
@@ -15,13 +19,19 @@ from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger, Mode
 from lockstep.online.cluster import primaries
 from lockstep.online.copies import copies_of
-from lockstep.online.epoch import EpochStore, ViewEpoch
-from lockstep.online.store import Store, connect
+from lockstep.online.epoch import Epochs, EpochStore, ViewEpoch
+from lockstep.online.footprint import footprints
+from lockstep.online.reader import Reading, ViewRows, read_online
+from lockstep.online.store import Store, connect, connect_async
 from lockstep.online.sweep import sweep
 from lockstep.online.writer import read_back, write_rows
+from lockstep.serving.drain import drain
+from lockstep.serving.log import Served, ServedLog
+from lockstep.serving.request import Request
 from lockstep.settings import Settings
+from lockstep.views import load_use_case
 from tests.kinds import KINDS, Clustered, Watched
-from tests.materialize.spend import SPEND, VIEW, contents, served, tick
+from tests.materialize.spend import CONTRACT, SPEND, VIEW, contents, served, tick
 
 CARDS = {f"c{card}": card for card in range(300)}
 
@@ -183,7 +193,7 @@ def test_a_copy_that_names_an_older_interval_has_lost_what_came_after(store, lak
     tick(lake, 0, **CARDS)
     spend.run()
     copy = copies_of(store, "test")[0]
-    client, before = copy.primary.client, {}
+    client = copy.primary.client
     before = {key: client.dump(key) for key in client.scan_iter()}
     for hour in (1, 2):
         tick(lake, hour, **{card: value + hour for card, value in CARDS.items()})
@@ -218,9 +228,6 @@ def test_what_is_read_says_which_interval_it_is_of(store, lake, spend, online) -
 
 
 def spend_reading(online: Settings, cards: list[int]) -> Any:
-    from lockstep.online.reader import read_online
-    from tests.materialize.spend import CONTRACT
-
     return read_online(online, CONTRACT, {"card": cards}, [0] * len(cards))
 
 
@@ -239,6 +246,62 @@ def test_rows_of_a_view_that_goes_are_swept(store, lake, spend) -> None:
     assert (done.hashes, done.fields, done.left) == (300, 900, 0)
     assert rows_of(store) == {}
     assert EpochStore(store, "test").read().views == {}
+
+
+COMMANDS = "del eval evalsha hdel hget hgetall hkeys hmget hset info scan script|load type"
+OF_A_CLUSTER = "asking cluster|slots command"
+
+
+def test_a_user_with_the_least_permissions_may_do_all_of_it(store, lake, online, server) -> None:
+    allowed = f"{COMMANDS} {OF_A_CLUSTER}" if isinstance(server, Clustered) else COMMANDS
+    rules = ["reset", "on", ">secret", "~*", *(f"+{command}" for command in allowed.split())]
+    for primary in primaries(store):
+        primary.client.execute_command("ACL", "SETUSER", "lockstep", *rules)
+    user = {"redis_username": "lockstep", "redis_password": SecretStr("secret")}
+    limited = online.model_copy(update=user)
+    try:
+        with connect(limited) as client:
+            spend = Materializer(limited, lake, Ledger.open(limited, "test"), client, "test", SPEND)
+            tick(lake, 0, **CARDS)
+            spend.run()
+            lake.table("spend").delete("card = 2")
+            spend.run()
+            assert served(limited, 1, 2) == [1, None]
+            assert spend.diagnose().problems == ()
+            assert sweep(client, "test", [], [("spend", ("nb_1d",))]).hashes == 299
+    finally:
+        for primary in primaries(store):
+            primary.client.execute_command("ACL", "DELUSER", "lockstep")
+
+
+def test_memory_is_measured(store, lake, spend, online) -> None:
+    tick(lake, 0, **CARDS)
+    spend.run()
+    use_case = replace(load_use_case("feature_repo"), project="test", entities=(SPEND.entity,), views=(SPEND,))
+    (found,) = footprints(online, use_case, lake, store)
+    used = [p.client.memory_usage(key, samples=0) for p in primaries(store) for key in contents(p.client)]
+    assert (found.keys, found.whole.found, found.whole.total) == (300, 300, sum(used))
+
+
+def test_what_was_served_is_logged_and_drained(store, lake, online) -> None:
+    async def send() -> int:
+        client = connect_async(online)
+        try:
+            log = ServedLog(client, "test", "c", "m")
+            log.offer(answered())
+            await log.close()
+            return log.sent
+        finally:
+            await client.aclose()
+
+    assert asyncio.run(send()) == 1
+    assert drain(online, lake, store, "test").rows == 1
+
+
+def answered() -> Served:
+    epochs, rows = Epochs("i", {}), ViewRows(["present"], [1], [1], {"nb_1d": [3]})
+    request = Request("r", [1], {"card": [7]}, [{}])
+    return Served(request, 2, Reading(epochs, epochs, {"spend": rows}), np.ones((1, 1)), [0.5], [[]], shadow=False)
 
 
 def test_rows_are_written_in_batches_and_read_back(store, lake) -> None:
