@@ -54,7 +54,7 @@ class ClusterReader:
         self._layout: Layout | None = None
         self._looked = 0.0
         self._copies: list[bytes] = []
-        self._exchanges: dict[str, Exchange] = {}
+        self._exchanges: dict[str, tuple[ClusterNode, Exchange]] = {}
 
     async def ask(self, commands: Sequence[tuple[bytes, bytes]]) -> Answers:
         """Send commands, each given with the key that it is about, and return what they answer.
@@ -136,7 +136,7 @@ class ClusterReader:
         self._looked = time.monotonic()
         layout = Layout.of(self._cluster.nodes_manager.slots_cache)
         if layout != self._layout:
-            self._exchanges.clear()
+            await self._leave_removed()
             self._copies = [read_hash(epoch_key(self._project, shard.tag)) for shard in layout.shards]
             self._layout = layout
         return layout
@@ -149,8 +149,16 @@ class ClusterReader:
             if node is None:
                 node = ClusterNode(host, int(port), **self._cluster.connection_kwargs)
                 manager.nodes_cache[name] = node  # so that it is closed with the others
-            self._exchanges[name] = Exchange.with_node(node)
-        return self._exchanges[name]
+            self._exchanges[name] = node, Exchange.with_node(node)
+        return self._exchanges[name][1]
+
+    async def _leave_removed(self) -> None:
+        """Let go of nodes that the cluster does not name any more."""
+        named = self._cluster.nodes_manager.nodes_cache
+        for name, (node, exchange) in list(self._exchanges.items()):
+            if named.get(name) is not node:
+                del self._exchanges[name]
+                await exchange.close()
 
 
 def _is_gone(answer: Any) -> bool:

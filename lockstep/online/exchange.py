@@ -31,6 +31,7 @@ class Exchange:
         self._borrow = borrow
         self._give_back = give_back
         self._idle: list[AbstractConnection] = []
+        self._closed = False
 
     @classmethod
     def with_server(cls, client: "redis.asyncio.Redis") -> "Exchange":
@@ -69,8 +70,17 @@ class Exchange:
         except BaseException:
             await self._give_back(connection)
             raise
-        self._idle.append(connection)
+        if self._closed:
+            await self._give_back(connection)
+        else:
+            self._idle.append(connection)
         return found
+
+    async def close(self) -> None:
+        """Give the connections back, those that are in use once they are not."""
+        self._closed = True
+        while self._idle:
+            await self._give_back(self._idle.pop())
 
 
 async def _exchange(connection: AbstractConnection, message: bytes, answers: int) -> list[Any]:
