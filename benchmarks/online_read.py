@@ -30,7 +30,8 @@ import uvloop
 from benchmarks._table import cpu_seconds, show
 from lockstep.contract import Column, FeatureContract, TrainingCut, View
 from lockstep.local.redis import LocalRedis
-from lockstep.online.epoch import EpochStore, Mark, ViewEpoch, epoch_key
+from lockstep.online.copies import epoch_key
+from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.layout import EntityKeys, fields_of
 from lockstep.online.reader import OnlineReader, Reading, ReadPlan
 from lockstep.online.store import connect, connect_async

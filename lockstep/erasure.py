@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
-import redis
 
 from lockstep.contract import Column
 from lockstep.errors import BadInput, Terminal, Transient, VerificationFailed, nearest
@@ -33,7 +32,7 @@ from lockstep.lake.erase import Held, KeyInTable, Wanted, was_made
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.materialize.receipts import Erasures, Outcome, Receipt, TableErased, UnderWay
 from lockstep.online.layout import EntityKeys
-from lockstep.online.store import answering
+from lockstep.online.store import Store, answering
 from lockstep.serving.drain import drain
 from lockstep.serving.log import ROW_FIELD, SERVED_LOG, stream_key
 from lockstep.settings import Settings
@@ -108,7 +107,7 @@ class Erasure:
         use_case: UseCase,
         lake: Lake,
         ledger: Ledger,
-        store: "redis.Redis",
+        store: Store,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._settings = settings

@@ -1,11 +1,19 @@
 """Every endpoint and limit, typed, from one TOML file and the environment."""
 
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from lockstep.clock import Clock
 from lockstep.errors import BadInput
@@ -16,6 +24,20 @@ class Settings(BaseSettings):
 
     The file is `$LOCKSTEP_SETTINGS`, or `$LOCKSTEP_HOME/lockstep.toml` where it exists; the environment wins. Everything that
     is not given lives below `home`, which is the embedded profile.
+
+    Attributes:
+        redis_mode: what the online store is: one server, a primary that Sentinels name, or a Redis Cluster.
+        redis_host: the one server's.
+        redis_port: the one server's.
+        redis_nodes: `host:port` of the Sentinels, or of some nodes of the cluster, which name the others; a list in the file,
+            separated by commas in the environment.
+        redis_sentinel_service: by which name the Sentinels know the primary.
+        redis_username: for the online store; the Sentinels themselves are asked without a user.
+        redis_password: the same; never shown.
+        redis_tls: speak TLS, also to the Sentinels.
+        redis_tls_ca: the file with the authorities that may have signed the servers' certificates; the system's if not given.
+        redis_tls_certificate: the file with our own certificate, for servers that want one.
+        redis_tls_key: the file with its key.
     """
 
     model_config = SettingsConfigDict(env_prefix="LOCKSTEP_", extra="forbid", frozen=True)
@@ -29,6 +51,15 @@ class Settings(BaseSettings):
     tracking_url: str = ""
     redis_host: str = "127.0.0.1"
     redis_port: int = 6379
+    redis_mode: Literal["standalone", "sentinel", "cluster"] = "standalone"
+    redis_nodes: Annotated[tuple[str, ...], NoDecode] = ()
+    redis_sentinel_service: str = ""
+    redis_username: str = ""
+    redis_password: SecretStr = SecretStr("")
+    redis_tls: bool = False
+    redis_tls_ca: FilePath | None = None
+    redis_tls_certificate: FilePath | None = None
+    redis_tls_key: FilePath | None = None
     clock_file: Path | None = None
     shadow_url: str = ""
     read_deadline: timedelta = timedelta(milliseconds=250)
@@ -53,12 +84,30 @@ class Settings(BaseSettings):
         """Read the TOML file below the environment; no .env file is looked for."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
 
+    @field_validator("redis_nodes", mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        """Split what the environment holds; a file holds a list."""
+        return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _require_one_meaning(self) -> Self:
+        """Refuse settings of the online store that contradict each other, before anything is asked.
+
+        Raises:
+            BadInput: they do.
+        """
+        for wrong, message, setting in _contradictions(self):
+            if wrong:
+                raise BadInput(f"settings: {message}", hint=f"see to {setting}")
+        return self
+
     @classmethod
     def load(cls) -> "Settings":
         """Read the settings file and the environment.
 
         Raises:
-            BadInput: a value is of the wrong kind, or a key of the file is unknown.
+            BadInput: a value is of the wrong kind, a key of the file is unknown, or two settings contradict each other.
         """
         try:
             settings = cls()
@@ -89,9 +138,39 @@ class Settings(BaseSettings):
         return Clock(self.clock_file)
 
     def environment(self) -> dict[str, str]:
-        """Return the `LOCKSTEP_*` variables that give another process these very settings."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        """Return the `LOCKSTEP_*` variables that give another process these very settings, the password among them."""
+        values = self.model_dump(mode="json", exclude_none=True) | {
+            "redis_nodes": ",".join(self.redis_nodes),
+            "redis_password": self.redis_password.get_secret_value(),
+        }
         return {f"LOCKSTEP_{name.upper()}": str(value) for name, value in values.items()}
+
+
+def _contradictions(given: Settings) -> Iterator[tuple[object, str, str]]:
+    """Yield what may not be, whether it is so, and which setting to look at."""
+    mode, password = given.redis_mode, given.redis_password.get_secret_value()
+    several, sentinel = mode in {"sentinel", "cluster"}, mode == "sentinel"
+    files = given.redis_tls_ca or given.redis_tls_certificate or given.redis_tls_key
+    for node in given.redis_nodes:
+        yield not all(address_of(node)), f"{node!r} is no host:port", "redis_nodes, as in 10.0.0.7:6379"
+    yield several and not given.redis_nodes, f"redis_mode is {mode} and names no node", "redis_nodes"
+    yield given.redis_nodes and not several, f"there are redis_nodes and redis_mode is {mode}", "redis_mode"
+    yield (
+        sentinel and not given.redis_sentinel_service,
+        "redis_mode is sentinel",
+        "redis_sentinel_service: it is empty",
+    )
+    yield given.redis_sentinel_service and not sentinel, f"redis_mode is {mode}", "redis_sentinel_service: it is given"
+    yield given.redis_username and not password, "redis_username has no password", "redis_password"
+    yield given.redis_tls_certificate and not given.redis_tls_key, "a certificate needs its key", "redis_tls_key"
+    yield given.redis_tls_key and not given.redis_tls_certificate, "a key has no certificate", "redis_tls_certificate"
+    yield files and not given.redis_tls, "there are files for TLS, which is not spoken", "redis_tls"
+
+
+def address_of(node: str) -> tuple[str, int]:
+    """Return host and port of `host:port`; "" and 0 where there is none."""
+    host, _, port = node.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port) if port.isascii() and port.isdigit() else 0
 
 
 def settings_file() -> Path:

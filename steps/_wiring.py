@@ -9,9 +9,8 @@ from lockstep.settings import Settings
 from lockstep.views import UseCase, load_use_case
 
 if TYPE_CHECKING:
-    from redis import Redis
-
     from lockstep.materialize.interval import Materializer
+    from lockstep.online.store import Store
 
 
 class Wiring:
@@ -36,7 +35,7 @@ class Wiring:
         return Ledger.open(self.settings, self.use_case.project)
 
     @cached_property
-    def store(self) -> "Redis":
+    def store(self) -> "Store":
         """The online store."""
         from lockstep.online.store import connect  # noqa: PLC0415 - not every step needs Redis
 

@@ -58,7 +58,9 @@ class LocalRedis:
 
     def settings(self, settings: Settings) -> Settings:
         """Return these settings with this server as the online store."""
-        return settings.model_copy(update={"redis_host": LOOPBACK, "redis_port": self.port})
+        there = {"redis_host": LOOPBACK, "redis_port": self.port}
+        plain = {name: field.default for name, field in Settings.model_fields.items() if name.startswith("redis_")}
+        return settings.model_copy(update=plain | there)
 
     def start(self) -> Self:
         """Start it and wait until it answers.

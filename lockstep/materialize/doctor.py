@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import redis
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
 from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.online.epoch import EpochStore, ViewEpoch
+from lockstep.online.store import Store
 from lockstep.online.withdraw import not_taken_back, stored_times
 from lockstep.online.writer import check_store, read_back
 
@@ -60,7 +60,7 @@ class Doctor:
     """
 
     rows: ViewRows
-    store: "redis.Redis"
+    store: Store
     project: str
     view: View
 
@@ -127,7 +127,8 @@ class Doctor:
         epoch = epochs.views.get(self.view.name, ViewEpoch())
         shown = epoch.committed.interval if epoch.committed else None
         if epochs.incarnation is None:
-            return [f"the store is empty, or was flushed: {again} writes all of it again"]
+            of_cluster = ", as is a primary of it, or has other slots" if epochs.views else ""
+            return [f"the store is empty, or was flushed{of_cluster}: {again} writes all of it again"]
         if epochs.incarnation != known:
             return [f"it is another store than the ledger's (incarnation {epochs.incarnation}, ledger {known})"]
         if shown != last.id:

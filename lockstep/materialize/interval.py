@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
-import redis
 
 from lockstep.clock import from_micros
 from lockstep.contract import stored_view
@@ -29,8 +28,8 @@ from lockstep.materialize.doctor import Diagnosis, Doctor
 from lockstep.materialize.ledger import Ledger, MaterializeRow, Mode, Reach, Scope, State
 from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.materialize.wholeness import Wholeness, mark_of
-from lockstep.online.epoch import ViewEpoch
-from lockstep.online.store import Place
+from lockstep.online.place import Place
+from lockstep.online.store import Store
 from lockstep.online.withdraw import stored_times, take_back
 from lockstep.online.writer import add_digests, check_store, write_rows
 from lockstep.settings import Settings
@@ -92,7 +91,7 @@ class Materializer:
     """
 
     def __init__(
-        self, settings: Settings, lake: Lake, ledger: Ledger, store: "redis.Redis", project: str, view: StoredView
+        self, settings: Settings, lake: Lake, ledger: Ledger, store: Store, project: str, view: StoredView
     ) -> None:
         self._settings = settings
         self._lake = lake
@@ -132,12 +131,12 @@ class Materializer:
         """Return the row to write; None where nothing is new."""
         # In this order: whatever is lost, said or planned from here on is found out by whoever comes later.
         place = self._whole.own_store(self._settings.clock)
-        epoch = self._whole.epochs.read().views.get(self._view.name, ViewEpoch())
+        copies = self._whole.epochs.of_view(self._view.name)
         known = self._ledger.materializations(self._view.name)
         table_uuid = self._rows.table_uuid()
         rows = [r for r in known if r.table_uuid == table_uuid]  # not those of another table that had this name
         committed = [r for r in rows if r.state is State.COMMITTED]
-        lost_after = self._whole.lost_after(committed, place, epoch)
+        lost_after = self._whole.lost_after(committed, place, copies)
         if lost_after is not None:
             logging.getLogger(__name__).warning(
                 "the online store has lost writes of %s: all after snapshot sequence %d is written again",

@@ -6,13 +6,19 @@ written to a store that is not where it was, its *place*, may be lost too.
 
 from collections.abc import Sequence
 
-import redis
-
 from lockstep.clock import Clock, to_micros
 from lockstep.errors import LostStore
 from lockstep.materialize.ledger import Ledger, MaterializeRow
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
-from lockstep.online.store import Place, place_of
+from lockstep.online.place import Place, place_of
+from lockstep.online.store import Store
+
+
+def _another(here: str, known: str | None) -> LostStore:
+    return LostStore(
+        f"the online store is not the one that was written to (incarnation {here}, ledger {known})",
+        hint="it is another ledger's, or an old copy of this one: empty it, and run again to have all written anew",
+    )
 
 
 def mark_of(row: MaterializeRow) -> Mark:
@@ -35,7 +41,7 @@ class Wholeness:
         view: the view's name.
     """
 
-    def __init__(self, ledger: Ledger, store: "redis.Redis", project: str, view: str) -> None:
+    def __init__(self, ledger: Ledger, store: Store, project: str, view: str) -> None:
         self._ledger = ledger
         self._store = store
         self._project = project
@@ -51,10 +57,9 @@ class Wholeness:
 
         A server that does not tell its run is taken at the word of its epoch hash.
         """
-        epochs = self.epochs.read()
-        epoch = epochs.views.get(self._view, ViewEpoch())
-        says_so = any(mark is not None and mark.interval >= row.id for mark in (epoch.writing, epoch.committed))
-        return says_so and str(place_of(self._store, epochs.incarnation or "")) == row.place
+        marks = [(epoch.writing, epoch.committed) for epoch in self.epochs.of_view(self._view)]
+        says_so = all(any(mark is not None and mark.interval >= row.id for mark in copy) for copy in marks)
+        return says_so and str(self.place()) == row.place
 
     def own_store(self, clock: Clock) -> Place:
         """Return where writes go now; a new or flushed store is given a name, which the ledger remembers.
@@ -73,34 +78,43 @@ class Wholeness:
             )
         if known is not None and known == epochs.incarnation:
             return known
+        if known is not None and epochs.views and epochs.incarnation is None:
+            # Some primaries lost their copy: it is the ledger's own store if any other has it still.
+            self._require_own(known)
         # The name is given before the ledger knows it, so a run that ends in between leaves a name and no view.
         now, here = clock.now(), self.epochs.ensure_incarnation()
         if known is None or not epochs.views or epochs.incarnation is None:
             self._ledger.adopt_incarnation(here, now, follows=known)
         # Read anew: another run may have come first.
         if (known := self._ledger.incarnation()) != here:
-            raise LostStore(
-                f"the online store is not the one that was written to (incarnation {here}, ledger {known})",
-                hint="it is another ledger's, or an old copy of this one: empty it, and run again to have all written anew",
-            )
+            raise _another(here, known)
         return here
 
-    def lost_after(self, committed: Sequence[MaterializeRow], place: Place, epoch: ViewEpoch) -> int | None:
+    def _require_own(self, known: str) -> None:
+        names = self.epochs.names()
+        if names and known not in names:
+            raise _another(", ".join(sorted(names)), known)
+
+    def lost_after(self, committed: Sequence[MaterializeRow], place: Place, copies: Sequence[ViewEpoch]) -> int | None:
         """Return the snapshot sequence up to which the store has what the ledger committed; None where it has all of it.
 
-        What it lacks is perhaps only the word for it: when a run ended between the ledger's commit and the epoch hash's. It
-        has the rows if it is still the same place; then it is told.
+        A copy lacks perhaps only the word for it: when a run ended between the ledger's commit and the epoch hash's. Its
+        primary has the rows if the store is still at the same place; then it is told.
 
         Args:
             committed: the view's intervals, in the order of their numbers.
-            place: where writes go now.
-            epoch: what the store says of the view.
+            place: where the store is.
+            copies: what each primary's copy of the epoch hash says of the view.
 
         Raises:
-            LostStore: it says more than the ledger.
+            LostStore: a copy says more than the ledger.
         """
         if not committed:
             return None
+        found = [self._lost_of(epoch, committed, place) for epoch in dict.fromkeys(copies)]
+        return min((lost for lost in found if lost is not None), default=None)
+
+    def _lost_of(self, epoch: ViewEpoch, committed: Sequence[MaterializeRow], place: Place) -> int | None:
         last, shown = committed[-1], epoch.committed.interval if epoch.committed else 0
         if shown > last.id:
             raise LostStore(
@@ -110,7 +124,7 @@ class Wholeness:
         if shown == last.id:
             return None
         marked = epoch.writing is not None and epoch.writing.interval == last.id
-        if marked and place.run and str(place) == last.place:
+        if marked and place.is_told and str(place) == last.place:
             self.epochs.acknowledge(self._view, epoch, mark_of(last), place)
             return None
         return min(row.writes_from for row in committed if row.id > shown)

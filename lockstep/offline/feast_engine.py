@@ -22,7 +22,7 @@ from feast.infra.common.materialization_job import MaterializationJobStatus, Mat
 from feast.infra.compute_engines.base import ComputeEngine
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.infra.online_stores.helpers import compute_versioned_name
-from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, RedisType
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 from feast.types import Array, FeastType, Set
@@ -30,6 +30,7 @@ from feast.utils import _get_column_names  # pyright: ignore[reportPrivateUsage]
 
 from lockstep.contract import Column, View
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift
+from lockstep.online.store import answering
 from lockstep.online.stored_types import STORED_TYPES, stored_type
 from lockstep.online.writer import check_store, write_rows
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, DataType
@@ -103,8 +104,6 @@ class LockstepEngine(ComputeEngine):
             raise BadInput(
                 f"the online store is {type(config).__name__}, not Redis", hint="online_store: {type: redis}"
             )
-        if config.redis_type == RedisType.redis_cluster:
-            raise NotYetSupported("the online store is a Redis Cluster", hint="use a single primary for now")
         if config.skip_dedup:
             raise NotYetSupported(
                 "skip_dedup lets older rows overwrite newer ones, which this engine does not do", hint="leave it out"
@@ -119,7 +118,8 @@ class LockstepEngine(ComputeEngine):
                 f"entity_key_serialization_version is {self.repo_config.entity_key_serialization_version}",
                 hint=f"the rows are stored under version {_KEY_VERSION}: set it, and materialize everything anew",
             )
-        client = cast("Any", store)._get_client(config)
+        with answering():  # of a cluster Feast's client asks for its slots at once
+            client = cast("Any", store)._get_client(config)
         check_store(client)
         return client
 

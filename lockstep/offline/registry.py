@@ -1,5 +1,6 @@
 """Feast's registry of one project: open it by settings, bring the definitions into it."""
 
+import json
 import warnings
 
 import feast
@@ -24,13 +25,36 @@ def feature_store(settings: Settings, use_case: UseCase) -> feast.FeatureStore:
             "provider": "local",
             "registry": {"registry_type": "sql", "path": settings.registry_url},
             "offline_store": LockstepDuckDBOfflineStoreConfig.of(settings).model_dump(),
-            "online_store": {"type": "redis", "connection_string": f"{settings.redis_host}:{settings.redis_port}"},
+            "online_store": online_store(settings),
             "entity_key_serialization_version": ENTITY_KEY_VERSION,
             # Feast would take a time without a zone for UTC; our store refuses it.
             "coerce_tz_aware": False,
         }
     )
     return feast.FeatureStore(config=config)
+
+
+def online_store(settings: Settings) -> dict[str, str]:
+    """Return the online store as Feast's own Redis store is told of it, the password included."""
+    options = {
+        "username": settings.redis_username,
+        "password": settings.redis_password.get_secret_value(),
+        "ssl_ca_certs": settings.redis_tls_ca,
+        "ssl_certfile": settings.redis_tls_certificate,
+        "ssl_keyfile": settings.redis_tls_key,
+    }
+    nodes = settings.redis_nodes or (f"{settings.redis_host}:{settings.redis_port}",)
+    parts = [*nodes, *(f"{name}={_quoted(str(value))}" for name, value in options.items() if value)]
+    if settings.redis_tls:
+        parts.append("ssl=true")
+    kind = {"standalone": "redis", "sentinel": "redis_sentinel", "cluster": "redis_cluster"}[settings.redis_mode]
+    told = {"type": "redis", "redis_type": kind, "connection_string": ",".join(parts)}
+    return told | ({"sentinel_master": settings.redis_sentinel_service} if kind == "redis_sentinel" else {})
+
+
+def _quoted(text: str) -> str:
+    """Write a text as JSON without a comma: Feast ends a value there, and reads as JSON what can be, as a password of digits."""
+    return json.dumps(text).replace(",", "\\u002c")
 
 
 def apply_definitions(settings: Settings, use_case: UseCase) -> list[str]:

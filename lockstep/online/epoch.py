@@ -2,42 +2,24 @@
 
 Key `lockstep:epoch:<project>`. Field `incarnation` is a random name that the store gets once, so that a flushed or replaced store
 is known; field `view:<name>` is the canonical JSON of a `ViewEpoch`. Only *plan* and *commit* of a materialization write it.
+
+On Redis Cluster there is a copy per primary (`copies.py`), and what the store says is what all of them say: the oldest
+`committed`, and `writing` if any of them does or is further.
 """
 
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import orjson
-import redis
 
 from lockstep.errors import SchemaDrift, Transient
-from lockstep.online.store import Place, answering
+from lockstep.online.copies import INCARNATION, Copy, Elsewhere, copies_of, name_all
+from lockstep.online.place import Place
+from lockstep.online.store import Store
 
-_INCARNATION = "incarnation"
 _VIEW = "view:"
-# What a store without a name says of views was said after it was flushed, by a commit that did not know.
-_NAME = """
-local known = redis.call('HGET', KEYS[1], ARGV[1])
-if known then return known end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-return ARGV[2]
-"""
 _TRIES = 32
-# Snapshot ids need all 64 bits, which Redis's own JSON (doubles) does not have: the comparison is of the stored bytes. ARGV[4] to
-# [6] are a place, if any: the store's name, its server's run and line of replication. -1: this is another.
-_REPLACE = """
-if ARGV[4] ~= '' and redis.call('HGET', KEYS[1], 'incarnation') ~= ARGV[4] then return -1 end
-if ARGV[5] ~= '' and not string.find(redis.call('INFO', 'server'), 'run_id:' .. ARGV[5], 1, true) then return -1 end
-if ARGV[6] ~= '' and not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. ARGV[6], 1, true) then
-  return -1
-end
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +74,6 @@ class Epochs:
             raise SchemaDrift(f"this is no reading of the epoch hash: {text!r}") from invalid
 
 
-def epoch_key(project: str) -> str:
-    """Return the Redis key of a project's epoch hash."""
-    return f"lockstep:epoch:{project}"
-
-
 def parse(raw: Mapping[bytes, bytes]) -> Epochs:
     """Read the hash as HGETALL returns it.
 
@@ -104,30 +81,64 @@ def parse(raw: Mapping[bytes, bytes]) -> Epochs:
         SchemaDrift: a view's field is not what this release writes.
     """
     fields = {field.decode(): value for field, value in raw.items()}
-    incarnation = fields.get(_INCARNATION)
+    incarnation = fields.get(INCARNATION.decode())
     views = {f.removeprefix(_VIEW): _parse_view(f, value) for f, value in fields.items() if f.startswith(_VIEW)}
     return Epochs(incarnation.decode() if incarnation else None, views)
 
 
+def combine(copies: Sequence[Epochs]) -> Epochs:
+    """Return what all copies of the epoch hash say together.
+
+    No name, if they do not agree on one. Of a view the oldest `committed`, none if a copy does not know the view; it is being
+    written if any copy says so, or has committed more than the oldest.
+    """
+    first = copies[0]
+    if all(copy == first for copy in copies):
+        return first
+    names = {copy.incarnation for copy in copies}
+    views = {
+        view: _together([copy.views.get(view, ViewEpoch()) for copy in copies])
+        for view in dict.fromkeys(view for copy in copies for view in copy.views)
+    }
+    return Epochs(names.pop() if len(names) == 1 else None, views)
+
+
+def _together(epochs: Sequence[ViewEpoch]) -> ViewEpoch:
+    oldest = min((e.committed for e in epochs), key=lambda mark: mark.interval if mark else 0)
+    since = oldest.interval if oldest else 0
+    later = [mark for e in epochs for mark in (e.committed, e.writing) if mark and mark.interval > since]
+    return ViewEpoch(oldest, max(later, key=lambda mark: mark.interval, default=None))
+
+
 class EpochStore:
-    """Reads and writes a project's epoch hash.
+    """Reads and writes a project's epoch hash, on each primary that the store has at that time.
 
     Every method raises what `lockstep.online.store.answering` does.
     """
 
-    def __init__(self, redis: "redis.Redis", project: str) -> None:
-        self._redis = redis
-        self._key = epoch_key(project)
+    def __init__(self, store: Store, project: str) -> None:
+        self._store = store
+        self._project = project
 
     def ensure_incarnation(self) -> str:
-        """Return the store's incarnation, which it gets now if it has none; then nothing is known of any view."""
-        with answering():
-            return cast("bytes", self._redis.eval(_NAME, 1, self._key, _INCARNATION, secrets.token_hex(16))).decode()
+        """Return the store's incarnation, which it gets now if it has none; then nothing is known of any view.
+
+        Copies that do not agree on one have none, nor has one whose primary has got or lost slots.
+        """
+        return name_all(self._copies(), self._project)
+
+    def names(self) -> set[str]:
+        """Return the incarnations that copies name, one at most where nothing was lost."""
+        found = (copy.fields().get(INCARNATION) for copy in self._copies())
+        return {name.decode() for name in found if name}
 
     def read(self) -> Epochs:
-        """Return the hash as it is."""
-        with answering():
-            return parse(cast("dict[bytes, bytes]", self._redis.hgetall(self._key)))
+        """Return the hash as it is; without a name where a copy is missing, or is of other slots than its primary has."""
+        return combine([_vouched(copy, copy.fields()) for copy in self._copies()])
+
+    def of_view(self, view: str) -> list[ViewEpoch]:
+        """Return what each copy says of a view."""
+        return [_parse_view(_field(view), copy.field(_field(view))) for copy in self._copies()]
 
     def set_writing(self, view: str, mark: Mark, at: Place | None = None) -> None:
         """Say that chunks of an interval may be online from now on; nothing changes when it is committed already.
@@ -149,10 +160,11 @@ class EpochStore:
         Raises:
             Transient: the store is not at the place `at` any more, if one is given.
         """
-        return _covers(self._update(view, lambda epoch: _committed(epoch, mark), at).committed, mark)
+        said = self._update(view, lambda epoch: _committed(epoch, mark), at)
+        return all(_covers(epoch.committed, mark) for epoch in said)
 
     def acknowledge(self, view: str, seen: ViewEpoch, mark: Mark, at: Place) -> None:
-        """Say that all of an interval is online where the store still says `seen`, which is all there is to it.
+        """Say that all of an interval is online where a copy still says `seen`, which is all there is to it.
 
         Raises:
             Transient: the store is not at the place `at` any more.
@@ -162,34 +174,46 @@ class EpochStore:
 
     def restore(self, view: str, epoch: ViewEpoch) -> None:
         """Set a view's state, whatever it was."""
-        with answering():  # redis-py takes bytes as well as the text its annotations ask for
-            self._redis.hset(self._key, _field(view), cast("str", _json(epoch)))
+        for copy in self._copies():
+            copy.set(_field(view), _json(epoch))
 
     def forget(self, view: str) -> None:
         """Say nothing of a view any more."""
-        with answering():
-            self._redis.hdel(self._key, _field(view))
+        for copy in self._copies():
+            copy.forget(_field(view))
 
-    def _update(self, view: str, change: Callable[[ViewEpoch], ViewEpoch], at: Place | None = None) -> ViewEpoch:
-        field = _field(view)
-        place = (at.incarnation, at.run, at.line) if at else ("", "", "")
-        with answering():
-            for _ in range(_TRIES):
-                stored = cast("bytes | None", self._redis.hget(self._key, field))
-                before = _parse_view(field, stored)
-                after = change(before)
-                if after == before:
-                    return after
-                arguments = (self._key, field, stored or b"", _json(after), *place)
-                done = cast("int", self._redis.eval(_REPLACE, 1, *arguments))
-                if done == 1:
-                    return after
-                if done == -1:
-                    raise Transient(
-                        f"the online store was flushed, restarted or failed over while {view} was brought online",
-                        hint="run the view's materialization again: what was lost is written again",
-                    )
-        raise Transient(f"the epoch of {view} changed {_TRIES} times while it was to be set")
+    def _copies(self) -> list[Copy]:
+        return copies_of(self._store, self._project)
+
+    def _update(self, view: str, change: Callable[[ViewEpoch], ViewEpoch], at: Place | None = None) -> list[ViewEpoch]:
+        copies = self._copies()
+        places = at.each if at else [None] * len(copies)
+        elsewhere = Transient(
+            f"the online store was flushed, restarted or failed over while {view} was brought online",
+            hint="run the view's materialization again: what was lost is written again",
+        )
+        if len(places) != len(copies):  # a primary came or went
+            raise elsewhere
+        try:
+            return [_updated(copy, view, change, place) for copy, place in zip(copies, places, strict=True)]
+        except Elsewhere:
+            raise elsewhere from None
+
+
+def _updated(copy: Copy, view: str, change: Callable[[ViewEpoch], ViewEpoch], at: Place | None) -> ViewEpoch:
+    field = _field(view)
+    for _ in range(_TRIES):
+        stored = copy.field(field)
+        before = _parse_view(field, stored)
+        after = change(before)
+        if after == before or copy.replace(field, stored or b"", _json(after), at):
+            return after
+    raise Transient(f"the epoch of {view} changed {_TRIES} times while it was to be set")
+
+
+def _vouched(copy: Copy, fields: Mapping[bytes, bytes]) -> Epochs:
+    found = parse(fields)
+    return found if copy.vouches(fields) else Epochs(None, found.views)
 
 
 def _covers(committed: Mark | None, mark: Mark) -> bool:

@@ -7,15 +7,15 @@ whose: that is divided by the bytes of names and values. What the server needs b
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
-
-import redis
 
 from lockstep.contract import Column, View, stored_view
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote
+from lockstep.online.cluster import ask_each
 from lockstep.online.layout import EntityKeys, fields_of
-from lockstep.online.writer import answers_of
+from lockstep.online.store import Store
 from lockstep.settings import Settings
 from lockstep.views.declare import Entity
 from lockstep.views.use_case import UseCase
@@ -64,7 +64,7 @@ class Footprint:
 
 
 def footprints(
-    settings: Settings, use_case: UseCase, lake: Lake, redis: "redis.Redis", sample: int = SAMPLE
+    settings: Settings, use_case: UseCase, lake: Lake, store: Store, sample: int = SAMPLE
 ) -> list[Footprint]:
     """Measure every entity that a stored view is about; nothing is changed.
 
@@ -72,7 +72,7 @@ def footprints(
         settings: the engine's limits.
         use_case: what declares entities and views.
         lake: has the keys.
-        redis: the online store.
+        store: the online store.
         sample: at most so many keys of each entity are measured, chosen by a hash; two at least.
 
     Raises:
@@ -86,7 +86,7 @@ def footprints(
             continue
         keys, values = _keys(settings, lake, entity, views, sample)
         layout = EntityKeys(use_case.project, [Column(name=entity.join_key, dtype=entity.dtype)])
-        measured = _measure(redis, views, layout.encode({entity.join_key: values}))
+        measured = _measure(store, views, layout.encode({entity.join_key: values}))
         parts = [estimate(keys, [row[column] for row in measured]) for column in range(len(views) + 2)]
         named = {view.name: part for view, part in zip(views, parts[1:-1], strict=True)}
         found.append(Footprint(entity.name, keys, len(values), parts[0], named, parts[-1]))
@@ -122,16 +122,14 @@ def _keys(
     return keys, [key for (key,) in rows]
 
 
-def _measure(redis: "redis.Redis", views: Sequence[View], keys: Sequence[bytes]) -> list[list[float]]:
+def _measure(store: Store, views: Sequence[View], keys: Sequence[bytes]) -> list[list[float]]:
     """Return the bytes of each key: of its whole hash, of each view, of all else."""
     fields = [set(fields_of(view)) for view in views]
     measured: list[list[float]] = []
     for start in range(0, len(keys), _BATCH):
-        pipeline = redis.pipeline(transaction=False)
-        for key in keys[start : start + _BATCH]:
-            pipeline.execute_command("MEMORY", "USAGE", key, "SAMPLES", "0")
-            pipeline.execute_command("HGETALL", key)
-        answers = answers_of(pipeline)
+        some = keys[start : start + _BATCH]
+        commands = [(("MEMORY USAGE", key, "SAMPLES", "0"), ("HGETALL", key)) for key in some]
+        answers = ask_each(store, chain.from_iterable(commands))
         for used, stored in zip(answers[::2], answers[1::2], strict=True):
             hash_of = cast("dict[bytes, bytes]", stored)
             # One that came or went between the two commands counts as not there.

@@ -12,21 +12,21 @@ Feast's status, which says PRESENT of both.
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import redis.asyncio
-from redis import exceptions
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.cluster import RedisCluster
 
 from lockstep.contract import FeatureContract, View
 from lockstep.errors import BadInput
-from lockstep.online.epoch import Epochs, epoch_key, parse
+from lockstep.online.cluster_reader import ClusterReader
+from lockstep.online.copies import epoch_key
+from lockstep.online.epoch import Epochs, combine, parse
+from lockstep.online.exchange import Exchange, hash_of, packed, read_hash
 from lockstep.online.layout import EntityKeys, decode_pair, field_of, fields_of, require_distinct
-from lockstep.online.store import answering, connect_async, meaning
+from lockstep.online.store import StoreAsync, answering, connect_async, without_refusal
 from lockstep.online.values import decode_column
 from lockstep.settings import Settings
 from lockstep.views.declare import DataType
@@ -92,7 +92,7 @@ class _Group:
 
     @cached_property
     def _around_key(self) -> tuple[bytes, bytes]:
-        return b"*%d\r\n" % (2 + len(self.fields)) + _packed(b"HMGET"), _packed(*self.fields)
+        return b"*%d\r\n" % (2 + len(self.fields)) + packed(b"HMGET"), packed(*self.fields)
 
     @cached_property
     def _typed(self) -> Mapping[DataType, list[int]]:
@@ -112,17 +112,17 @@ class _Group:
                 values[place] = decoded[number * rows : (number + 1) * rows]
         return values
 
-    def commands(self, keys: Iterable[bytes]) -> bytes:
+    def commands(self, keys: Iterable[bytes]) -> list[bytes]:
         """Return an HMGET of the fields for each key, as Redis is sent them."""
         head, tail = self._around_key
-        return b"".join([b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail) for key in keys])
+        return [b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail) for key in keys]
 
 
 @dataclass(frozen=True)
 class ReadPlan:
     """What to read for one contract."""
 
-    epoch_key: str
+    project: str
     order: tuple[str, ...]
     groups: tuple[_Group, ...]
 
@@ -137,12 +137,7 @@ class ReadPlan:
         for view in contract.views:
             shared.setdefault(tuple(sorted((k.name, k.dtype) for k in view.join_keys)), []).append(view)
         groups = tuple(_group(contract.project, views) for views in shared.values())
-        return cls(epoch_key(contract.project), tuple(view.name for view in contract.views), groups)
-
-
-def _packed(*words: bytes) -> bytes:
-    """Return words of a command as the Redis protocol has them."""
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+        return cls(contract.project, tuple(view.name for view in contract.views), groups)
 
 
 def _group(project: str, views: Sequence[View]) -> _Group:
@@ -159,16 +154,18 @@ class OnlineReader:
     """Reads the rows that a contract names.
 
     Args:
-        redis: an asyncio client with `decode_responses` off; closed by its owner. The reader keeps the connections it has used.
+        store: an asyncio client with `decode_responses` off; closed by its owner. The reader keeps the connections it has used.
         plan: what to read.
     """
 
-    def __init__(self, redis: "redis.asyncio.Redis", plan: ReadPlan) -> None:
-        self._redis = redis
+    def __init__(self, store: StoreAsync, plan: ReadPlan) -> None:
         self._plan = plan
-        self._epoch_command = b"*2\r\n" + _packed(b"HGETALL", plan.epoch_key.encode())
-        self._idle: list[AbstractConnection] = []
+        self._epoch_command = read_hash(epoch_key(plan.project))
         self._last: tuple[Any, Epochs] = ([], parse({}))
+        if isinstance(store, RedisCluster):
+            self._cluster = ClusterReader(store, plan.project)
+        else:
+            self._cluster, self._server = None, Exchange.with_server(store)
 
     async def read(self, entities: Mapping[str, Sequence[Any]], times_us: Sequence[int]) -> Reading:
         """Read one row per request row from every view.
@@ -186,18 +183,14 @@ class OnlineReader:
         keys = [self._keys(group, entities, len(times_us)) for group in self._plan.groups]
         distinct = [dict.fromkeys(of_group) for of_group in keys]
         commands = [group.commands(of_group) for group, of_group in zip(self._plan.groups, distinct, strict=True)]
-        message = b"".join((self._epoch_command, *commands, self._epoch_command))
-        with answering():
-            answers = await self._ask(message, sum(map(len, distinct)) + 2)
-        refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
-        if refused is not None:
-            raise meaning(refused) from refused
-
-        before, after = self._epochs(answers[0]), self._epochs(answers[-1])
+        if self._cluster is None:
+            found, before, after = await self._ask(commands)
+        else:
+            found, before, after = await self._ask_cluster(self._cluster, distinct, commands)
         views: dict[str, ViewRows] = {}
-        start = 1
+        start = 0
         for group, rows, wanted in zip(self._plan.groups, keys, distinct, strict=True):
-            stored = answers[start : start + len(wanted)]
+            stored = found[start : start + len(wanted)]
             start += len(wanted)
             cells: list[Cells] = list(zip(*stored, strict=True)) or [()] * len(group.fields)
             values = group.decode(cells)
@@ -216,52 +209,29 @@ class OnlineReader:
                 raise BadInput(f"{len(entities[key.name])} values of the join key {key.name} for {rows} request times")
         return group.keys.encode(entities)
 
-    async def _ask(self, message: bytes, answers: int) -> list[Any]:
-        # A pool looks whether anything came on a connection before it lends it, which takes a fifth of a small read's time.
-        # One that is kept may have been closed meanwhile, as by a server that started again: then another one is asked.
-        while self._idle:
-            with suppress(exceptions.ConnectionError):
-                return await self._ask_on(self._idle.pop(), message, answers)
-        return await self._ask_on(await self._redis.connection_pool.get_connection(), message, answers)
+    async def _ask(self, commands: Sequence[list[bytes]]) -> tuple[list[Any], Epochs, Epochs]:
+        message = b"".join((self._epoch_command, *chain.from_iterable(commands), self._epoch_command))
+        with answering():
+            answers = without_refusal(await self._server.ask(message, sum(map(len, commands)) + 2))
+        return answers[1:-1], self._epochs(answers[0]), self._epochs(answers[-1])
 
-    async def _ask_on(self, connection: AbstractConnection, message: bytes, answers: int) -> list[Any]:
-        try:
-            found = await _exchange(connection, message, answers)
-        except BaseException:
-            await self._redis.connection_pool.release(connection)
-            raise
-        self._idle.append(connection)
-        return found
+    @staticmethod
+    async def _ask_cluster(
+        cluster: ClusterReader, keys: Sequence[Iterable[bytes]], commands: Sequence[list[bytes]]
+    ) -> tuple[list[Any], Epochs, Epochs]:
+        keyed = zip(chain.from_iterable(keys), chain.from_iterable(commands), strict=True)
+        with answering():
+            answers = await cluster.ask(list(keyed))
+        for part in (answers.found, answers.before, answers.after):
+            without_refusal(part)
+        before, after = ([parse(hash_of(raw)) for raw in part] for part in (answers.before, answers.after))
+        return answers.found, combine(before), combine(after)
 
     def _epochs(self, raw: Any) -> Epochs:
         # It changes a few times an hour and is read twice a request.
         if raw != self._last[0]:
-            fields = raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True))  # RESP3, RESP2
-            self._last = (raw, parse(cast("dict[bytes, bytes]", fields)))
+            self._last = (raw, parse(hash_of(raw)))
         return self._last[1]
-
-
-async def _exchange(connection: AbstractConnection, message: bytes, answers: int) -> list[Any]:
-    """Send the message and return its answers, refusals among them.
-
-    A connection on which this was given up is closed by redis-py, so that no late answer is taken for the next one's.
-    """
-    # One timer for all the answers, in place of redis-py's for each.
-    seconds, connection.socket_timeout = connection.socket_timeout, None
-    found: list[Any] = []
-    try:
-        async with asyncio.timeout(seconds):
-            await connection.send_packed_command(message)
-            for _ in range(answers):
-                try:
-                    found.append(await connection.read_response())
-                except exceptions.ResponseError as refused:
-                    found.append(refused)
-    except TimeoutError as late:
-        raise exceptions.TimeoutError(f"{len(found)} of {answers} answers came in {seconds:g} s") from late
-    finally:
-        connection.socket_timeout = seconds
-    return found
 
 
 def _view_rows(
@@ -296,7 +266,10 @@ def read_online(
     """Read once, with a connection of its own, for scripts and tests; see `OnlineReader.read`. Not inside an event loop."""
 
     async def read() -> Reading:
-        async with connect_async(settings) as client:
+        client = connect_async(settings)
+        try:
             return await OnlineReader(client, ReadPlan.compile(contract)).read(entities, times_us)
+        finally:
+            await client.aclose()
 
     return asyncio.run(read())

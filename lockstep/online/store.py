@@ -1,20 +1,27 @@
 """Connect to the online store, and say what its refusals mean to the caller."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import redis
 import redis.asyncio
 from redis import exceptions
+from redis.asyncio.cluster import ClusterNode as ClusterNodeAsync
+from redis.asyncio.cluster import RedisCluster as RedisClusterAsync
 from redis.asyncio.retry import Retry as RetryAsync
+from redis.asyncio.sentinel import Sentinel as SentinelAsync
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
-from lockstep.errors import LockstepError, NotYetSupported, Terminal, Transient
-from lockstep.settings import Settings
+from lockstep.errors import BadInput, LockstepError, Terminal, Transient
+from lockstep.settings import Settings, address_of
+
+Store: TypeAlias = redis.Redis | RedisCluster
+StoreAsync: TypeAlias = redis.asyncio.Redis | RedisClusterAsync
 
 # Far above any honest answer: a batch of 10 000 scripts takes 0.1 s. A request's own deadline lies around the whole read.
 SOCKET_SECONDS = 10.0
@@ -31,72 +38,101 @@ _TRANSIENT = {
 }
 _TERMINAL = {
     "OOM": "the store is full: give it more memory (maxmemory); what was written stays, a rerun goes on from there",
-    "NOPERM": "the user needs DEL, HGET, HGETALL, HMGET, HSET, INFO, EVAL, EVALSHA and SCRIPT LOAD on the project's keys",
+    "NOPERM": "the user needs DEL, EVAL, EVALSHA, HDEL, HGET, HGETALL, HKEYS, HMGET, HSET, INFO, SCAN, SCRIPT LOAD and TYPE, "
+    "and of a cluster ASKING, CLUSTER SLOTS and COMMAND",
     "NOAUTH": "the server wants a password",
     "WRONGPASS": "user or password is wrong",
     "MISCONF": "the server cannot save to disk and refuses writes: look at its log",
 }
+_BAD_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 _CLUSTER = ("MOVED", "ASK", "CROSSSLOT")
+_NO_CLUSTER = "This instance has cluster support disabled"
+# What redis-py raises: its exceptions of a cluster are not of one kind with the others.
+FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
+# That of a cluster stands for nodes that do not answer, or slots that nobody serves.
+_NO_ANSWER = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException, OSError)
 _CODE = re.compile(rf"\b({'|'.join((*_TRANSIENT, *_TERMINAL, *_CLUSTER))})\b")
 
 _NO_PERMISSION_IN_SCRIPT = re.compile("user executing the script can't|ACL failure in script")
 
 
-def connect(settings: Settings) -> "redis.Redis":
-    """Return a client of the online store, for steps and scripts; nothing is sent yet."""
-    return redis.Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        socket_timeout=SOCKET_SECONDS,
-        socket_connect_timeout=CONNECT_SECONDS,
-        # redis-py's default is three more tries a second and more apart, which turned a time-out of 50 ms into 6.5 s.
-        # A step is tried again by its workflow, a request by its caller.
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-    )
+def connect(settings: Settings) -> Store:
+    """Return a client of the online store, for steps and scripts; nothing is sent yet, except that a cluster names its nodes.
 
+    Behind Sentinel it is always the primary's: each new connection asks which server that is.
 
-def connect_async(settings: Settings) -> "redis.asyncio.Redis":
-    """Return an asyncio client of the online store, for serving; nothing is sent yet."""
-    return redis.asyncio.Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        socket_timeout=SOCKET_SECONDS,
-        socket_connect_timeout=CONNECT_SECONDS,
-        retry=RetryAsync(NoBackoff(), 0),
-        decode_responses=False,
-    )
-
-
-@dataclass(frozen=True)
-class Place:
-    """What has to stay the same for writes not to be lost: the store's name, the run of its server, its line of replication.
-
-    A flush takes the name, a restart changes the run, a failover the run or the line. Run and line are "" where the server
-    does not tell them (no permission for INFO): then a restart goes unnoticed.
+    Raises:
+        BadInput: `redis_mode` is not what the server is.
+        Transient: no node of the cluster answers.
     """
+    options = _options(settings)
+    # redis-py's default is three more tries a second and more apart, which turned a time-out of 50 ms into 6.5 s.
+    # A step is tried again by its workflow, a request by its caller.
+    retry = Retry(NoBackoff(), 0)
+    if settings.redis_mode == "cluster":
+        seeds = [ClusterNode(*address_of(node)) for node in settings.redis_nodes]
+        with answering():
+            return RedisCluster(startup_nodes=seeds, retry=retry, **options)
+    if settings.redis_mode == "sentinel":
+        asked = [address_of(node) for node in settings.redis_nodes]
+        sentinel = Sentinel(asked, sentinel_kwargs={**_without_user(options), "retry": retry}, **options)
+        return sentinel.master_for(settings.redis_sentinel_service, redis_class=_Primary, retry=retry)
+    return redis.Redis(host=settings.redis_host, port=settings.redis_port, retry=retry, **options)
 
-    incarnation: str
-    run: str
-    line: str
 
-    @classmethod
-    def of(cls, text: str) -> "Place":
-        """Read what `str` wrote."""
-        return cls(*text.split("/"))
+def connect_async(settings: Settings) -> StoreAsync:
+    """Return an asyncio client of the online store, for serving; nothing is sent yet. Otherwise as `connect`."""
+    options = _options(settings)
+    retry = RetryAsync(NoBackoff(), 0)
+    if settings.redis_mode == "cluster":
+        seeds = [ClusterNodeAsync(*address_of(node)) for node in settings.redis_nodes]
+        return RedisClusterAsync(startup_nodes=seeds, retry=retry, **options)
+    if settings.redis_mode == "sentinel":
+        asked = [address_of(node) for node in settings.redis_nodes]
+        sentinel = SentinelAsync(asked, sentinel_kwargs={**_without_user(options), "retry": retry}, **options)
+        return sentinel.master_for(settings.redis_sentinel_service, redis_class=_PrimaryAsync, retry=retry)
+    return redis.asyncio.Redis(host=settings.redis_host, port=settings.redis_port, retry=retry, **options)
 
-    def __str__(self) -> str:
-        return f"{self.incarnation}/{self.run}/{self.line}"
+
+class _Primary(redis.Redis):
+    """A client that closes the connections to the Sentinels with its own."""
+
+    def close(self) -> None:
+        super().close()
+        for sentinel in cast("Any", self.connection_pool).sentinel_manager.sentinels:
+            sentinel.close()
 
 
-def place_of(redis: "redis.Redis", incarnation: str) -> Place:
-    """Return where writes go now, to the store of this name."""
-    with answering():
-        try:
-            info = cast("dict[str, Any]", redis.info())
-        except exceptions.NoPermissionError:
-            info = {}
-    return Place(incarnation, info.get("run_id", ""), info.get("master_replid", ""))
+class _PrimaryAsync(redis.asyncio.Redis):
+    """The same for asyncio, where an open connection that is forgotten is an error."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        for sentinel in cast("Any", self.connection_pool).sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    """Return what every connection is opened with."""
+    options: dict[str, Any] = {
+        "socket_timeout": SOCKET_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "decode_responses": False,
+    }
+    if password := settings.redis_password.get_secret_value():
+        options |= {"username": settings.redis_username or None, "password": password}
+    if settings.redis_tls:
+        files = {
+            "ssl_ca_certs": settings.redis_tls_ca,
+            "ssl_certfile": settings.redis_tls_certificate,
+            "ssl_keyfile": settings.redis_tls_key,
+        }
+        options |= {"ssl": True, **{name: str(file) for name, file in files.items() if file}}
+    return options
+
+
+def _without_user(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in {"username", "password"}}
 
 
 @contextmanager
@@ -105,20 +141,20 @@ def answering() -> Generator[None]:
 
     Raises:
         Transient: nobody answers, or the server is about to recover.
-        NotYetSupported: it is a Redis Cluster.
+        BadInput: the server is part of a Redis Cluster and `redis_mode` says otherwise, or the other way round.
         Terminal: it refuses, and will again.
     """
     try:
         yield
-    except (exceptions.RedisError, OSError) as failure:
+    except FAILURES as failure:
         raise meaning(failure) from failure
 
 
 def without_refusal(answers: list[Any]) -> list[Any]:
-    """Return the answers of a pipeline if none is an error.
+    """Return answers of which none is a refusal.
 
     Raises:
-        LockstepError: what the first error stands for.
+        LockstepError: what the first refusal means; the message does not hold the command, which holds somebody's key.
     """
     refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
     if refused is not None:
@@ -126,25 +162,49 @@ def without_refusal(answers: list[Any]) -> list[Any]:
     return answers
 
 
-def meaning(failure: Exception) -> LockstepError:
+def meaning(failure: BaseException) -> LockstepError:
     """Return the state that an error of redis-py stands for."""
+    failure = _innermost(failure)
     text = str(failure) or type(failure).__name__
     code = _code(failure)
     if code in _CLUSTER:
-        return NotYetSupported(f"the online store is a Redis Cluster: {text}", hint="use a single primary for now")
+        return BadInput(
+            f"the online store is a Redis Cluster: {text}",
+            hint="set redis_mode to cluster, and redis_nodes to its nodes",
+        )
     if code in _TERMINAL:
         return Terminal(f"the online store refuses: {text}", hint=_TERMINAL[code])
     if code in _TRANSIENT:
         return Transient(f"the online store cannot answer now: {text}", hint=_TRANSIENT[code])
-    if isinstance(failure, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
+    return _without_code(failure, text)
+
+
+def _without_code(failure: BaseException, text: str) -> LockstepError:
+    if text.startswith(_NO_CLUSTER):
+        return BadInput(f"the online store is no Redis Cluster: {text}", hint="set redis_mode to what it is")
+    if _BAD_CERTIFICATE in text:
+        return Terminal(
+            f"the online store is not who it says: {text}", hint="redis_tls_ca has to hold who signed its certificate"
+        )
+    if isinstance(failure, _NO_ANSWER):
         return Transient(
             f"the online store does not answer: {text}",
-            hint="is it running, and are redis_host and redis_port its address?",
+            hint="is it running, and are redis_host and redis_port its address, or redis_nodes those of its nodes?",
         )
     return Terminal(f"the online store refuses: {text}")
 
 
-def _code(failure: Exception) -> str | None:
+def _innermost(failure: BaseException) -> BaseException:
+    """Return what redis-py found when it asked the last node that it knows of a cluster."""
+    while isinstance(failure, exceptions.RedisClusterException):
+        inner = failure.__cause__ or failure.__context__
+        if inner is None:
+            break
+        failure = inner
+    return failure
+
+
+def _code(failure: BaseException) -> str | None:
     # redis-py cuts the codes it knows off the message. Redis before 7 wraps what a script ran into, as in
     # `ERR Error running script ...: -OOM command not allowed ...`, and no Redis gives a code for what its user may not do.
     text = f"{getattr(failure, 'status_code', None)} {failure}"

@@ -9,17 +9,18 @@ that ended on the way is simply run again.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import redis
+from redis.cluster import RedisCluster
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
+from lockstep.online.cluster import ask_each, primaries
 from lockstep.online.epoch import EpochStore
 from lockstep.online.layout import field_of, fields_of, project_of_key
-from lockstep.online.store import answering
+from lockstep.online.store import Store, answering
 
 PER_SECOND = 20_000
 _SCAN_KEYS = 1_000
@@ -81,7 +82,7 @@ class Swept:
 
 
 def sweep(
-    redis: "redis.Redis",
+    store: Store,
     project: str,
     declared: Collection[View],
     going: Sequence[tuple[str, Collection[str]]],
@@ -93,7 +94,7 @@ def sweep(
     """Remove the rows of views that a project does not declare any more, and in the end what the epoch hash says of them.
 
     Args:
-        redis: the online store, on its primary.
+        store: the online store; the primaries of a cluster one after the other.
         project: whose keys.
         declared: the views that stay, as they are declared and as models in use read them.
         going: the views that go, each with the features that it is known to have had, if any.
@@ -114,23 +115,28 @@ def sweep(
             hint="delete its declaration first, and promote a model that does not read it",
         )
     arguments = _arguments(declared, going, dry_run=dry_run)
-    done, cursor, began = Swept(), 0, time.monotonic()
-    while True:
-        with answering():
-            answer = redis.scan(cursor, count=min(_SCAN_KEYS, per_second))
-        cursor, keys = cast("tuple[int, list[bytes]]", answer)
+    done, began = Swept(), time.monotonic()
+    for keys in _pages(store, min(_SCAN_KEYS, per_second)):
+        time.sleep(max(0.0, done.keys / per_second - (time.monotonic() - began)))
         mine = [key for key in keys if project_of_key(key) == project]
-        found = [_call(redis, mine[at : at + _SCRIPT_KEYS], arguments) for at in range(0, len(mine), _SCRIPT_KEYS)]
-        hashes, fields, left = (sum(part) for part in zip((0, 0, 0), *found, strict=True))
+        hashes, fields, left = _swept(store, mine, arguments)
         done = Swept(done.keys + len(keys), done.hashes + hashes, done.fields + fields, done.left + left)
         progress(done)
-        if not cursor:
-            break
-        time.sleep(max(0.0, done.keys / per_second - (time.monotonic() - began)))
     if not dry_run:
         for name, _ in going:
-            EpochStore(redis, project).forget(name)
+            EpochStore(store, project).forget(name)
     return done
+
+
+def _pages(store: Store, count: int) -> Iterator[list[bytes]]:
+    """Yield every key that is there all the while, some at a time."""
+    for primary in primaries(store):
+        cursor = None
+        while cursor != 0:
+            with answering():
+                answer = primary.client.scan(cursor or 0, count=count)
+            cursor, keys = cast("tuple[int, list[bytes]]", answer)
+            yield keys
 
 
 def _arguments(
@@ -142,9 +148,10 @@ def _arguments(
     return ["0" if dry_run else "1", len(names), *names, len(stay), *stay, len(known), *known]
 
 
-def _call(redis: "redis.Redis", keys: Sequence[bytes], arguments: Sequence[bytes | str | int]) -> tuple[int, int, int]:
-    with answering():
-        # redis-py takes bytes as well as the text its annotations ask for
-        answer = redis.eval(_SWEEP, len(keys), *cast("list[str]", [*keys, *arguments]))
-    hashes, fields, left = cast("list[int]", answer)
+def _swept(store: Store, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]) -> tuple[int, int, int]:
+    # A call's keys have to be in one slot of a cluster: of a thousand keys hardly two are.
+    at_once = 1 if isinstance(store, RedisCluster) else _SCRIPT_KEYS
+    parts = [keys[at : at + at_once] for at in range(0, len(keys), at_once)]
+    answers = ask_each(store, [("EVAL", _SWEEP, len(part), *part, *arguments) for part in parts])
+    hashes, fields, left = (sum(part) for part in zip((0, 0, 0), *answers, strict=True))
     return hashes, fields, left

@@ -8,12 +8,12 @@ import struct
 from collections.abc import Iterator
 
 import pyarrow as pa
-import redis
 
 from lockstep.contract import Column, View
+from lockstep.online.cluster import ask_each
 from lockstep.online.layout import EntityKeys, RowLayout, decode_pair, event_field, fields_of, pair_field
-from lockstep.online.store import answering
-from lockstep.online.writer import STORED_PAIR, answers_of
+from lockstep.online.store import Store, answering
+from lockstep.online.writer import STORED_PAIR
 from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
 
 # Columns that no feature can be called.
@@ -42,13 +42,11 @@ return 1
 )
 
 
-def take_back(
-    redis: "redis.Redis", project: str, view: View, rows: pa.Table, *, exactly: bool = False
-) -> tuple[int, int]:
+def take_back(store: Store, project: str, view: View, rows: pa.Table, *, exactly: bool = False) -> tuple[int, int]:
     """Put each key's row in place of what is stored, or remove it where the row is null, unless something newer is stored.
 
     Args:
-        redis: the online store, on its primary.
+        store: the online store.
         project: whose keys.
         view: which view.
         rows: its join keys, its columns and times, all of them null for a key that has no row, and `LIMIT_EVENT` and
@@ -63,14 +61,16 @@ def take_back(
     """
     done = 0
     for start in range(0, rows.num_rows, _BATCH_ROWS):
-        pipeline = redis.pipeline(transaction=False)
-        for key, limit, arguments in _encoded(project, view, rows.slice(start, _BATCH_ROWS)):
-            pipeline.execute_command("EVAL", _TAKE_BACK, 1, key, _PAIR.pack(*limit), int(exactly), *arguments)
-        done += sum(answers_of(pipeline))
+        encoded = _encoded(project, view, rows.slice(start, _BATCH_ROWS))
+        calls = (
+            ("EVAL", _TAKE_BACK, 1, key, _PAIR.pack(*limit), int(exactly), *arguments)
+            for key, limit, arguments in encoded
+        )
+        done += sum(ask_each(store, calls))
     return done, rows.num_rows - done
 
 
-def not_taken_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) -> list[int]:
+def not_taken_back(store: Store, project: str, view: View, rows: pa.Table) -> list[int]:
     """Return the indices of rows that `take_back` was given and that are not stored so, nor anything newer than their limit.
 
     Raises:
@@ -80,10 +80,8 @@ def not_taken_back(redis: "redis.Redis", project: str, view: View, rows: pa.Tabl
     differing: list[int] = []
     for start in range(0, rows.num_rows, _BATCH_ROWS):
         wanted = list(_encoded(project, view, rows.slice(start, _BATCH_ROWS)))
-        pipeline = redis.pipeline(transaction=False)
-        for key, _, _ in wanted:
-            pipeline.execute_command("HMGET", key, *fields)
-        for row, (found, (_, limit, arguments)) in enumerate(zip(answers_of(pipeline), wanted, strict=True)):
+        stored = ask_each(store, (("HMGET", key, *fields) for key, _, _ in wanted))
+        for row, (found, (_, limit, arguments)) in enumerate(zip(stored, wanted, strict=True)):
             values = list(arguments[1 + len(fields) :]) or [None] * len(fields)
             newer = found[0] is not None and decode_pair(found[0], found[1]) > limit
             if found != values and not newer:
@@ -91,7 +89,7 @@ def not_taken_back(redis: "redis.Redis", project: str, view: View, rows: pa.Tabl
     return differing
 
 
-def stored_times(redis: "redis.Redis", project: str, view: View) -> Iterator[pa.Table]:
+def stored_times(store: Store, project: str, view: View) -> Iterator[pa.Table]:
     """Look through the store; yield, in parts, each key that has a row of the view, with the row's two times as its limit.
 
     A created time that is not known (a stock Feast writer does not store one) is the least there is.
@@ -104,13 +102,11 @@ def stored_times(redis: "redis.Redis", project: str, view: View) -> Iterator[pa.
     keys = EntityKeys(project, view.join_keys)
     event, pair = event_field(view.name), pair_field(view.name)
     with answering():
-        found = redis.scan_iter(match=keys.pattern(), count=_BATCH_ROWS, _type="HASH")
+        found = store.scan_iter(match=keys.pattern(), count=_BATCH_ROWS, _type="HASH")
         for batch in _batches(found):
-            pipeline = redis.pipeline(transaction=False)
-            for key in batch:
-                pipeline.execute_command("HMGET", key, event, pair)
+            stored = ask_each(store, (("HMGET", key, event, pair) for key in batch))
             rows: list[tuple[object, int, int]] = []
-            for key, (stored_event, stored_pair) in zip(batch, answers_of(pipeline), strict=True):
+            for key, (stored_event, stored_pair) in zip(batch, stored, strict=True):
                 value = keys.value_of(key)
                 if value is not None and stored_event is not None:
                     rows.append((value, *decode_pair(stored_event, stored_pair)))

@@ -11,13 +11,16 @@ from typing import Any, cast
 
 import pyarrow as pa
 import redis
+from redis.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
+from lockstep.online.cluster import ask_each, primaries
 from lockstep.online.layout import RowLayout, decode_pair
 from lockstep.online.sender import batch_of, send
-from lockstep.online.store import answering, without_refusal
+from lockstep.online.shares import send_shares
+from lockstep.online.store import Store, answering
 
 BATCH_ROWS = 10_000
 
@@ -96,16 +99,20 @@ class Written:
     digest: str
 
 
-def check_store(redis: "redis.Redis") -> str:
+def check_store(store: Store) -> str:
     """Refuse a store that may drop rows by itself; return a note for the log where that cannot be known, else "".
 
     Raises:
-        BadInput: its `maxmemory-policy` evicts.
+        BadInput: its `maxmemory-policy` evicts, or that of one of its primaries.
         Transient: it does not answer.
     """
+    return next(filter(None, [_check_server(primary.client) for primary in primaries(store)]), "")
+
+
+def _check_server(server: "redis.Redis") -> str:
     with answering():
         try:
-            found = cast("dict[str, Any]", redis.info("memory")).get("maxmemory_policy")
+            found = cast("dict[str, Any]", server.info("memory")).get("maxmemory_policy")
         except ResponseError as refused:
             found = None
             reason = str(refused)
@@ -122,7 +129,7 @@ def check_store(redis: "redis.Redis") -> str:
 
 
 def write_rows(
-    redis: "redis.Redis",
+    store: Store,
     project: str,
     view: View,
     rows: pa.Table,
@@ -133,26 +140,32 @@ def write_rows(
     """Write rows, each unless something newer is stored; equal (event, created) is written again, to no effect.
 
     Args:
-        redis: the online store, on its primary.
+        store: the online store.
         project: whose keys.
         view: which view.
         rows: its join keys, its columns, `event_timestamp` and `created_timestamp`; at most one row per key.
         progress: told the number of rows of each batch that was answered.
-        batch_rows: how many rows are under way at once.
+        batch_rows: how many rows are sent at once, to each primary of a cluster.
 
     Raises:
         BadInput: a join key or a time is null, or a time is out of range.
         SchemaDrift: a column is missing or has another type than the view declares.
-        NotYetSupported: the layout does not hold such a view, or the store is a Redis Cluster.
-        Transient: the store does not answer; what it had accepted stays, and writing again is harmless.
+        NotYetSupported: the layout does not hold such a view.
+        Transient: the store does not answer, or hands slots from one primary to the other faster than rows can follow; what it
+            had accepted stays, and writing again is harmless.
         Terminal: the store refuses: full, no permission.
     """
     layout = RowLayout(project, view)
     layout.require(rows)
-    starts = range(0, rows.num_rows, batch_rows)
-    batches = (batch_of(_SHA, layout.encode(rows.slice(start, batch_rows))) for start in starts)
     accepted = digest = 0
-    for batch, answered in send(redis, COMPARE_AND_SET, batches):
+    if isinstance(store, RedisCluster):
+        step = batch_rows * len(store.get_primaries())
+        parts = (layout.encode(rows.slice(start, step)) for start in range(0, rows.num_rows, step))
+        answers = send_shares(store, COMPARE_AND_SET, parts)
+    else:
+        parts = (layout.encode(rows.slice(start, batch_rows)) for start in range(0, rows.num_rows, batch_rows))
+        answers = send(store, COMPARE_AND_SET, (batch_of(_SHA, part) for part in parts))
+    for batch, answered in answers:
         accepted, digest = accepted + answered, digest + batch.digest
         if progress is not None:
             progress(batch.rows)
@@ -168,7 +181,7 @@ def _digest(total: int) -> str:
     return f"{total % (1 << 256):064x}"
 
 
-def read_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) -> list[int]:
+def read_back(store: Store, project: str, view: View, rows: pa.Table) -> list[int]:
     """Return the indices of rows whose stored bytes are not theirs; a newer stored row is no mismatch.
 
     Raises:
@@ -179,10 +192,7 @@ def read_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) ->
     differing: list[int] = []
     for start in range(0, rows.num_rows, BATCH_ROWS):
         encoded = layout.encode(rows.slice(start, BATCH_ROWS))
-        pipeline = redis.pipeline(transaction=False)
-        for key in encoded.keys:
-            pipeline.execute_command("HMGET", key, *encoded.fields)
-        stored = cast("list[list[bytes | None]]", answers_of(pipeline))
+        stored: list[list[bytes | None]] = ask_each(store, (("HMGET", key, *encoded.fields) for key in encoded.keys))
         wanted = zip(*encoded.columns, strict=True)
         for row, (found, fields, pair) in enumerate(zip(stored, wanted, encoded.pairs, strict=True)):
             if tuple(found) != fields and not _is_newer(found, pair):
@@ -192,10 +202,3 @@ def read_back(redis: "redis.Redis", project: str, view: View, rows: pa.Table) ->
 
 def _is_newer(found: Sequence[bytes | None], pair: tuple[int, int]) -> bool:
     return found[0] is not None and decode_pair(found[0], found[1]) > pair
-
-
-def answers_of(pipeline: Any) -> list[Any]:
-    """Return what a pipeline answered; its first error is raised without the command, which holds somebody's key."""
-    with answering():
-        answers: list[Any] = pipeline.execute(raise_on_error=False)
-    return without_refusal(answers)

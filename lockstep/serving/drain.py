@@ -11,12 +11,11 @@ from typing import Any, cast
 import orjson
 import pyarrow as pa
 from pyiceberg.table import Table
-from redis import Redis
 
 from lockstep.errors import SchemaDrift
 from lockstep.lake import Lake
 from lockstep.lake.commit import append_rows
-from lockstep.online.store import answering
+from lockstep.online.store import Store, answering
 from lockstep.serving.log import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, stream_key
 from lockstep.settings import Settings
 
@@ -40,7 +39,7 @@ class Drained:
     last_id: str
 
 
-def drain(settings: Settings, lake: Lake, redis: Redis, project: str) -> Drained:
+def drain(settings: Settings, lake: Lake, redis: Store, project: str) -> Drained:
     """Append what the stream holds beyond the lake's last row, and trim what the lake has.
 
     Raises:

@@ -20,10 +20,9 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 from prometheus_client import Counter
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from lockstep.online.reader import Reading
+from lockstep.online.store import FAILURES, StoreAsync
 from lockstep.serving.request import Request
 
 SERVED_LOG = "served_log"
@@ -182,7 +181,7 @@ class ServedLog:
         model: the digest of the model that scored them.
     """
 
-    def __init__(self, redis: Redis, project: str, contract_hash: str, model: str) -> None:
+    def __init__(self, redis: StoreAsync, project: str, contract_hash: str, model: str) -> None:
         self.process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.sent = 0
         self.dropped = 0
@@ -233,7 +232,7 @@ class ServedLog:
             pipeline.xadd(self._key, {ROW_FIELD: row}, maxlen=STREAM_ROWS, approximate=True)
         try:
             await pipeline.execute()
-        except (RedisError, OSError) as failure:
+        except FAILURES as failure:
             logging.getLogger(__name__).warning(
                 "%d rows of the served log were not confirmed: %s", len(batch), failure
             )

@@ -18,8 +18,6 @@ import orjson
 from kserve import Model
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from lockstep.clock import to_micros
 from lockstep.contract import FeatureContract
@@ -122,7 +120,7 @@ class Transformer(Model):
         """Let go of the connections; KServe calls this when the last request has been answered."""
         self._stopping.set()
 
-    async def _warm_up(self, redis: Redis) -> None:
+    async def _warm_up(self, redis: store.StoreAsync) -> None:
         while not self._stopping.is_set():
             try:
                 async with asyncio.timeout(1):
@@ -132,7 +130,7 @@ class Transformer(Model):
                             self._warm = True
                             return
                 reason = f"the predictor answered {answer.status}"
-            except (RedisError, aiohttp.ClientError, OSError) as failure:  # TimeoutError is an OSError
+            except (*store.FAILURES, aiohttp.ClientError) as failure:  # TimeoutError is an OSError
                 reason = f"{type(failure).__name__}: {failure}"
             logging.getLogger(__name__).info("not ready yet: %s", reason)
             await asyncio.sleep(_RETRY_SECONDS)

@@ -61,6 +61,10 @@ class Wire:
             end.close()
         self._sockets.clear()
 
+    def befall_after(self, count: int, befall: Callable[["Wire"], None]) -> None:
+        """Have something happen after so many more bytes."""
+        self.passed, self._after, self._befall = 0, count, befall
+
     def lead_to(self, port: int) -> None:
         """Lead new connections to another server, and end those there are."""
         self._server = port

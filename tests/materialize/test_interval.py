@@ -19,7 +19,7 @@ from lockstep.materialize.doctor import Diagnosis
 from lockstep.materialize.interval import Chunk, Materializer
 from lockstep.materialize.ledger import Ledger, Mode, State
 from lockstep.online.epoch import EpochStore, ViewEpoch
-from lockstep.online.store import Place
+from lockstep.online.place import Place
 from lockstep.online.writer import add_digests
 from tests.lake.compaction import compact
 from tests.materialize.spend import SPEND, T, contents, served, tick

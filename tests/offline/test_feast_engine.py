@@ -185,7 +185,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "another store": ({"online_store": {"type": "sqlite", "path": "online.db"}}, BadInput, "not Redis"),
     "a ttl of keys": ({"online_store": {"key_ttl_seconds": 60}}, NotYetSupported, "would expire all"),
     "rows that go back": ({"online_store": {"skip_dedup": True}}, NotYetSupported, "older rows overwrite newer ones"),
-    "a cluster": ({"online_store": {"redis_type": "redis_cluster"}}, NotYetSupported, "is a Redis Cluster"),
+    "a cluster that is none": ({"online_store": {"redis_type": "redis_cluster"}}, BadInput, "is no Redis Cluster"),
     "options": ({"batch_engine": {"type": ENGINE, "workers": 3}}, BadInput, "the options workers"),
 }
 

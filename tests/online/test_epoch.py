@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.errors import SchemaDrift
-from lockstep.online.epoch import Epochs, EpochStore, Mark, ViewEpoch, epoch_key, parse
+from lockstep.online.copies import epoch_key
+from lockstep.online.epoch import Epochs, EpochStore, Mark, ViewEpoch, parse
 
 LARGE = (1 << 63) - 1
 

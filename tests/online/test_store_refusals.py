@@ -10,7 +10,7 @@ import redis
 from redis import exceptions
 from stored_rows import NOON_US, PROJECT, make_contract, make_rows, make_view
 
-from lockstep.errors import BadInput, LockstepError, NotYetSupported, Terminal, Transient
+from lockstep.errors import BadInput, LockstepError, Terminal, Transient
 from lockstep.local import LocalRedis
 from lockstep.local.ports import free_port
 from lockstep.online import store as online_store
@@ -141,7 +141,7 @@ def test_a_time_out_is_not_tried_again(
 @pytest.mark.parametrize(
     ("failure", "state", "hint"),
     [
-        (exceptions.MovedError("3 127.0.0.1:7000", status_code="MOVED"), NotYetSupported, "single primary"),
+        (exceptions.MovedError("3 127.0.0.1:7000", status_code="MOVED"), BadInput, "redis_mode"),
         (exceptions.AuthenticationError("Authentication required.", status_code="NOAUTH"), Terminal, "password"),
         (exceptions.BusyLoadingError("Redis is loading", status_code="LOADING"), Transient, "loading"),
         (exceptions.ResponseError("NOREPLICAS Not enough good replicas to write."), Transient, "replicas"),

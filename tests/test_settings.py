@@ -1,0 +1,88 @@
+"""The online store's settings: from the file, the environment and another process; and what contradicts itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from lockstep.errors import BadInput
+from lockstep.local.redis import LocalRedis
+from lockstep.settings import Settings
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "lockstep.toml"
+    monkeypatch.setenv("LOCKSTEP_SETTINGS", str(path))
+    return path
+
+
+def test_the_file_names_the_nodes_and_the_environment_wins(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text('redis_mode = "cluster"\nredis_nodes = ["a:1", "[::1]:2"]\nredis_password = "hidden"\n')
+    assert Settings.load().redis_nodes == ("a:1", "[::1]:2")
+    monkeypatch.setenv("LOCKSTEP_REDIS_NODES", "c:3, d:4")
+    assert Settings.load().redis_nodes == ("c:3", "d:4")
+
+
+def test_another_process_gets_the_same_settings(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ca", "crt", "key"):
+        (tmp_path / name).touch()
+    given = Settings(
+        redis_mode="sentinel",
+        redis_nodes=("a:1", "b:2"),
+        redis_sentinel_service="online",
+        redis_username="lockstep",
+        redis_password=SecretStr("a, b"),
+        redis_tls=True,
+        redis_tls_ca=tmp_path / "ca",
+        redis_tls_certificate=tmp_path / "crt",
+        redis_tls_key=tmp_path / "key",
+    ).resolved()
+    for name, value in given.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load() == given
+
+
+def test_a_password_is_not_shown(file: Path) -> None:
+    file.write_text('redis_password = "hidden"\n')
+    settings = Settings.load()
+    assert "hidden" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert settings.redis_password.get_secret_value() == "hidden"
+
+
+def test_a_server_of_our_own_is_reached_without_what_the_settings_say_of_another(tmp_path: Path) -> None:
+    given = Settings(redis_mode="cluster", redis_nodes=("a:1",), redis_password=SecretStr("x"), redis_tls=True)
+    with LocalRedis(tmp_path) as server:
+        there = server.settings(given)
+        assert (there.redis_mode, there.redis_nodes, there.redis_tls) == ("standalone", (), False)
+        assert (there.redis_port, there.redis_password.get_secret_value()) == (server.port, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "setting"),
+    [
+        ({"redis_mode": "cluster"}, "redis_nodes"),
+        ({"redis_mode": "sentinel", "redis_sentinel_service": "x"}, "redis_nodes"),
+        ({"redis_mode": "sentinel", "redis_nodes": ("a:1",)}, "redis_sentinel_service"),
+        ({"redis_mode": "cluster", "redis_nodes": ("a:1",), "redis_sentinel_service": "x"}, "redis_sentinel_service"),
+        ({"redis_nodes": ("a:1",)}, "redis_mode"),
+        ({"redis_mode": "cluster", "redis_nodes": ("a",)}, "redis_nodes"),
+        ({"redis_mode": "cluster", "redis_nodes": ("a:b",)}, "redis_nodes"),
+        ({"redis_username": "x"}, "redis_password"),
+        ({"redis_tls": True, "redis_tls_certificate": __file__}, "redis_tls_key"),
+        ({"redis_tls": True, "redis_tls_key": __file__}, "redis_tls_certificate"),
+        ({"redis_tls_ca": __file__}, "redis_tls"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], setting: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        Settings(**given)
+    assert setting in refused.value.hint.split()[2]
+
+
+def test_a_kind_or_a_file_that_is_not_there_is_refused(file: Path) -> None:
+    file.write_text('redis_mode = "ring"\nredis_tls = true\nredis_tls_ca = "/nowhere"\n')
+    with pytest.raises(BadInput, match=r"redis_mode: .*redis_tls_ca: ") as refused:
+        Settings.load()
+    assert str(file) in refused.value.hint
