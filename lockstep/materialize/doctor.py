@@ -11,7 +11,7 @@ from lockstep.materialize.ledger import Ledger, MaterializeRow, State
 from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.store import Store
-from lockstep.online.withdraw import not_taken_back, stored_times
+from lockstep.online.withdraw import StoredTimes, not_taken_back
 from lockstep.online.writer import check_store, read_back
 
 
@@ -108,8 +108,8 @@ class Doctor:
             return Diagnosis(name, 0, 0, (*problems, expired))
         found = self.rows.whole(last)
         compared = self.read_back(found, one_of)
-        stored = stored_times(self.store, self.project, self.view)
-        leftovers = sum(part.num_rows for part in found.leftovers(stored))
+        stored = StoredTimes(self.store, self.project, self.view)
+        leftovers = sum(part.num_rows for part in found.leftovers(stored)) + len(stored.unreadable)
         mended = "" if problems else f": `lockstep repair {name}`"  # else what is said above mends it
         if compared.differing:
             problems.append(

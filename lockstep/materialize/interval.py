@@ -30,8 +30,8 @@ from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.materialize.wholeness import Wholeness, mark_of
 from lockstep.online.place import Place
 from lockstep.online.store import Store
-from lockstep.online.withdraw import stored_times, take_back
-from lockstep.online.writer import add_digests, check_store, write_rows
+from lockstep.online.withdraw import StoredTimes, take_back
+from lockstep.online.writer import add_digests, check_store, write_parts
 from lockstep.settings import Settings
 from lockstep.views.declare import StoredView
 
@@ -179,25 +179,28 @@ class Materializer:
         """
         row = self._ledger.materialization(interval)
         place = self._whole.place()  # before the first row: what is lost from now on was written somewhere else
-        accepted, rejected, digests = 0, 0, list[str]()
-        if row.state is not State.COMMITTED:
-            found, share = self._rows.of(row), Share(chunk.index, chunk.of)
-            online = self._store, self._project, self._stored
-            if chunk.index == 0 and row.scope is Scope.WHOLE:
-                self._take_back_leftovers(interval, found)
-            for rows in self._under_way(interval, found.newest(share)):
-                written = write_rows(*online, rows)
-                accepted, rejected = accepted + written.accepted, rejected + written.rejected
-                digests.append(written.digest)
-            for rows in self._under_way(interval, found.withdrawn(share)):
-                done, newer = take_back(*online, rows)
-                accepted, rejected = accepted + done, rejected + newer
-        return ChunkWritten(accepted, rejected, add_digests(digests), str(place), str(row.scope))
+        if row.state is State.COMMITTED:
+            return ChunkWritten(0, 0, add_digests(()), str(place), str(row.scope))
+        found, share = self._rows.of(row), Share(chunk.index, chunk.of)
+        online = self._store, self._project, self._stored
+        if chunk.index == 0 and row.scope is Scope.WHOLE:
+            self._take_back_leftovers(interval, found)
+        written = write_parts(*online, self._under_way(interval, found.newest(share)))
+        taken = [take_back(*online, rows) for rows in self._under_way(interval, found.withdrawn(share))]
+        return ChunkWritten(
+            written.accepted + sum(done for done, _ in taken),
+            written.rejected + sum(newer for _, newer in taken),
+            written.digest,
+            str(place),
+            str(row.scope),
+        )
 
     def _take_back_leftovers(self, interval: int, found: IntervalRows) -> None:
         online = self._store, self._project, self._stored
-        leftovers = self._under_way(interval, found.leftovers(stored_times(*online)))
-        if count := sum(take_back(*online, rows, exactly=True)[0] for rows in leftovers):
+        stored = StoredTimes(*online)
+        leftovers = self._under_way(interval, found.leftovers(stored))
+        count = sum(take_back(*online, rows, exactly=True)[0] for rows in leftovers) + stored.remove_unreadable()
+        if count:
             logging.getLogger(__name__).warning(
                 "%d keys of %s were online with rows that the lake does not have; they were taken back",
                 *(count, self._view.name),
@@ -239,7 +242,8 @@ class Materializer:
             raise VerificationFailed(
                 f"{self._view.name}, interval {interval}: {read.differing} of {read.rows} rows read back differ, "
                 f"first {read.first}",
-                hint="another writer may be using this store; run the materialization again",
+                hint="another writer may be using this store; run the materialization again, and if that does not help: "
+                f"`lockstep repair {self._view.name}` writes all of it anew",
             )
         if not self._ledger.verify(row, accepted, rejected, add_digests(w.digest for w in written)):
             raise self._losing(interval)

@@ -320,6 +320,15 @@ def decode_pair(event: bytes, pair: bytes | None) -> tuple[int, int]:
     return event_us, created if pair_event == event_us else UNKNOWN_CREATED
 
 
+def readable_pair(event: bytes, pair: bytes | None) -> tuple[int, int] | None:
+    """Return what `decode_pair` does; None where the bytes are no times, or such as no row can have."""
+    try:
+        found = decode_pair(event, pair)
+    except SchemaDrift:
+        return None
+    return found if max(map(abs, found)) <= TIME_LIMIT_US else None
+
+
 def _micros(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     return column.cast(pa.int64()).to_numpy()
 

@@ -11,9 +11,16 @@ import pyarrow as pa
 
 from lockstep.contract import Column, View
 from lockstep.online.cluster import ask_each
-from lockstep.online.layout import EntityKeys, RowLayout, decode_pair, event_field, fields_of, pair_field
+from lockstep.online.layout import (
+    EntityKeys,
+    RowLayout,
+    event_field,
+    fields_of,
+    pair_field,
+    readable_pair,
+)
 from lockstep.online.store import Store, answering
-from lockstep.online.writer import STORED_PAIR
+from lockstep.online.writer import STORED_PAIR, is_newer
 from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
 
 # Columns that no feature can be called.
@@ -21,6 +28,7 @@ LIMIT_EVENT, LIMIT_CREATED = "limit.event", "limit.created"
 
 _PAIR = struct.Struct("<qq")
 _BATCH_ROWS = 10_000
+_SCAN_KEYS = 1_000  # a server answers nobody else while it looks at so many: half a millisecond
 _TIME = ARROW_TYPES["timestamp"]
 
 # ARGV: the limit, whether exactly that has to be stored, how many fields, their names (event time and pair first), and what they
@@ -74,7 +82,7 @@ def not_taken_back(store: Store, project: str, view: View, rows: pa.Table) -> li
     """Return the indices of rows that `take_back` was given and that are not stored so, nor anything newer than their limit.
 
     Raises:
-        The same as `write_rows`, and SchemaDrift where stored times cannot be read.
+        The same as `write_rows`.
     """
     fields = fields_of(view)
     differing: list[int] = []
@@ -83,35 +91,59 @@ def not_taken_back(store: Store, project: str, view: View, rows: pa.Table) -> li
         stored = ask_each(store, (("HMGET", key, *fields) for key, _, _ in wanted))
         for row, (found, (_, limit, arguments)) in enumerate(zip(stored, wanted, strict=True)):
             values = list(arguments[1 + len(fields) :]) or [None] * len(fields)
-            newer = found[0] is not None and decode_pair(found[0], found[1]) > limit
-            if found != values and not newer:
+            if found != values and not is_newer(found, limit):
                 differing.append(start + row)
     return differing
 
 
-def stored_times(store: Store, project: str, view: View) -> Iterator[pa.Table]:
-    """Look through the store; yield, in parts, each key that has a row of the view, with the row's two times as its limit.
+class StoredTimes:
+    """The keys that have a row of a view online, each with the row's two times as its limit: an iterable of tables, drawn once.
 
-    A created time that is not known (a stock Feast writer does not store one) is the least there is.
+    The store is looked through for them. A created time that is not known (a stock Feast writer does not store one) is the least
+    there is.
+
+    Args:
+        store: the online store.
+        project: whose keys.
+        view: which view.
 
     Raises:
         Transient: the store does not answer.
-        SchemaDrift: stored times cannot be read.
     """
-    (join_key,) = view.join_keys
-    keys = EntityKeys(project, view.join_keys)
-    event, pair = event_field(view.name), pair_field(view.name)
-    with answering():
-        found = store.scan_iter(match=keys.pattern(), count=_BATCH_ROWS, _type="HASH")
-        for batch in _batches(found):
-            stored = ask_each(store, (("HMGET", key, event, pair) for key in batch))
-            rows: list[tuple[object, int, int]] = []
-            for key, (stored_event, stored_pair) in zip(batch, stored, strict=True):
-                value = keys.value_of(key)
-                if value is not None and stored_event is not None:
-                    rows.append((value, *decode_pair(stored_event, stored_pair)))
-            if rows:
-                yield _times(join_key, rows)
+
+    def __init__(self, store: Store, project: str, view: View) -> None:
+        self._store = store
+        self._view = view
+        self._keys = EntityKeys(project, view.join_keys)
+        self.unreadable: list[bytes] = []
+        """The Redis keys seen so far whose times are none that this library writes, nor Feast."""
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        (join_key,) = self._view.join_keys
+        with answering():
+            found = self._store.scan_iter(match=self._keys.pattern(), count=_SCAN_KEYS, _type="HASH")
+            for batch in _batches(found):
+                if rows := list(self._times(batch)):
+                    yield _table(join_key, rows)
+
+    def _times(self, batch: list[bytes]) -> Iterator[tuple[object, int, int]]:
+        event, pair = event_field(self._view.name), pair_field(self._view.name)
+        stored = ask_each(self._store, (("HMGET", key, event, pair) for key in batch))
+        for key, (stored_event, stored_pair) in zip(batch, stored, strict=True):
+            value = self._keys.value_of(key)
+            if value is None or stored_event is None:
+                continue
+            times = readable_pair(stored_event, stored_pair)
+            if times is None:
+                self.unreadable.append(key)
+            else:
+                yield value, *times
+
+    def remove_unreadable(self) -> int:
+        """Remove the view's fields of the keys whose times cannot be read; return how many keys there were."""
+        fields = fields_of(self._view)
+        ask_each(self._store, (("HDEL", key, *fields) for key in self.unreadable))
+        return len(self.unreadable)
 
 
 def _batches(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -125,7 +157,7 @@ def _batches(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _times(join_key: Column, rows: list[tuple[object, int, int]]) -> pa.Table:
+def _table(join_key: Column, rows: list[tuple[object, int, int]]) -> pa.Table:
     values, events, created = (list(column) for column in zip(*rows, strict=True))
     limits = [pa.array(micros, pa.int64()).cast(_TIME) for micros in (events, created)]
     return pa.table(

@@ -5,7 +5,7 @@ changes nothing, and a chunk needs no lock.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,14 +17,14 @@ from redis.exceptions import ResponseError
 from lockstep.contract import View
 from lockstep.errors import BadInput
 from lockstep.online.cluster import ask_each, primaries
-from lockstep.online.layout import RowLayout, decode_pair
+from lockstep.online.layout import EncodedRows, RowLayout, readable_pair
 from lockstep.online.sender import batch_of, send
 from lockstep.online.shares import send_shares
 from lockstep.online.store import Store, answering
 
 BATCH_ROWS = 10_000
 
-# Answers a row's (event, created) in microseconds, or nothing if there is no row.
+# Answers a row's (event, created) in microseconds, or nothing if there is no row, or one of which nobody could read the time.
 # An event time's varint has up to 64 bits, a Lua number 53: it is put together of 28 low and 36 high bits, of which the
 # topmost is the sign.
 STORED_PAIR = """
@@ -35,6 +35,7 @@ local function event_micros(data)
     repeat
       at = at + 1
       local byte = string.byte(data, at)
+      if not byte then return nil end
       if group < 4 then low = low + (byte % 128) * 128 ^ group
       else high = high + (byte % 128) * 128 ^ (group - 4) end
       group = group + 1
@@ -50,7 +51,8 @@ local function stored_pair(key, event_field, pair_field)
   local stored = redis.call('HMGET', key, event_field, pair_field)
   if not stored[1] then return nil end
   local event, created = event_micros(stored[1]), -1
-  if stored[2] then
+  if not event then return nil end
+  if stored[2] and #stored[2] == 16 then
     local pair_event, pair_created = struct.unpack('<i8i8', stored[2])
     if pair_event == event then created = pair_created end
   end
@@ -137,13 +139,27 @@ def write_rows(
     progress: Callable[[int], None] | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Written:
+    """Write rows, at most one per key; see `write_parts`."""
+    return write_parts(store, project, view, [rows], progress=progress, batch_rows=batch_rows)
+
+
+def write_parts(
+    store: Store,
+    project: str,
+    view: View,
+    parts: Iterable[pa.Table],
+    *,
+    progress: Callable[[int], None] | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Written:
     """Write rows, each unless something newer is stored; equal (event, created) is written again, to no effect.
 
     Args:
         store: the online store.
         project: whose keys.
         view: which view.
-        rows: its join keys, its columns, `event_timestamp` and `created_timestamp`; at most one row per key.
+        parts: rows, with its join keys, its columns, `event_timestamp` and `created_timestamp`; at most one row per key. They
+            are drawn by another thread, while the store is at work on those before.
         progress: told the number of rows of each batch that was answered.
         batch_rows: how many rows are sent at once, to each primary of a cluster.
 
@@ -156,20 +172,25 @@ def write_rows(
         Terminal: the store refuses: full, no permission.
     """
     layout = RowLayout(project, view)
-    layout.require(rows)
-    accepted = digest = 0
+    rows = accepted = digest = 0
     if isinstance(store, RedisCluster):
         step = batch_rows * len(store.get_primaries())
-        parts = (layout.encode(rows.slice(start, step)) for start in range(0, rows.num_rows, step))
-        answers = send_shares(store, COMPARE_AND_SET, parts)
+        answers = send_shares(store, COMPARE_AND_SET, _encoded(layout, parts, step))
     else:
-        parts = (layout.encode(rows.slice(start, batch_rows)) for start in range(0, rows.num_rows, batch_rows))
-        answers = send(store, COMPARE_AND_SET, (batch_of(_SHA, part) for part in parts))
+        batches = (batch_of(_SHA, part) for part in _encoded(layout, parts, batch_rows))
+        answers = send(store, COMPARE_AND_SET, batches)
     for batch, answered in answers:
-        accepted, digest = accepted + answered, digest + batch.digest
+        rows, accepted, digest = rows + batch.rows, accepted + answered, digest + batch.digest
         if progress is not None:
             progress(batch.rows)
-    return Written(accepted, rows.num_rows - accepted, _digest(digest))
+    return Written(accepted, rows - accepted, _digest(digest))
+
+
+def _encoded(layout: RowLayout, parts: Iterable[pa.Table], step: int) -> Iterator[EncodedRows]:
+    for part in parts:
+        layout.require(part)
+        for start in range(0, part.num_rows, step):
+            yield layout.encode(part.slice(start, step))
 
 
 def add_digests(digests: Iterable[str]) -> str:
@@ -185,7 +206,7 @@ def read_back(store: Store, project: str, view: View, rows: pa.Table) -> list[in
     """Return the indices of rows whose stored bytes are not theirs; a newer stored row is no mismatch.
 
     Raises:
-        The same as `write_rows`, and SchemaDrift where stored times cannot be read.
+        The same as `write_rows`.
     """
     layout = RowLayout(project, view)
     layout.require(rows)
@@ -195,10 +216,12 @@ def read_back(store: Store, project: str, view: View, rows: pa.Table) -> list[in
         stored: list[list[bytes | None]] = ask_each(store, (("HMGET", key, *encoded.fields) for key in encoded.keys))
         wanted = zip(*encoded.columns, strict=True)
         for row, (found, fields, pair) in enumerate(zip(stored, wanted, encoded.pairs, strict=True)):
-            if tuple(found) != fields and not _is_newer(found, pair):
+            if tuple(found) != fields and not is_newer(found, pair):
                 differing.append(start + row)
     return differing
 
 
-def _is_newer(found: Sequence[bytes | None], pair: tuple[int, int]) -> bool:
-    return found[0] is not None and decode_pair(found[0], found[1]) > pair
+def is_newer(found: Sequence[bytes | None], pair: tuple[int, int]) -> bool:
+    """Tell whether the fields that are stored of a key, times first, are of a later row than one of these times."""
+    stored = None if found[0] is None else readable_pair(found[0], found[1])
+    return stored is not None and stored > pair

@@ -7,15 +7,15 @@ from datetime import timedelta
 import pyarrow as pa
 import pytest
 
-from lockstep.errors import BadInput, Transient
+from lockstep.errors import BadInput, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import Snapshot
-from lockstep.materialize import doctor, wholeness
+from lockstep.materialize import wholeness
 from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger, Mode, Scope
 from lockstep.materialize.rows import IntervalRows
 from lockstep.online.layout import EntityKeys
-from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT, take_back
+from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT, StoredTimes, take_back
 from lockstep.online.writer import write_rows
 from tests.lake.compaction import compact
 from tests.materialize.spend import SPEND, VIEW, T, contents, served, tick
@@ -240,14 +240,14 @@ def test_a_write_that_goes_on_while_another_run_ends_takes_back_nothing_more(
 def test_what_another_run_brings_online_during_a_diagnosis_is_no_leftover(
     lake, spend, online, store, monkeypatch
 ) -> None:
-    other, seen = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND), doctor.stored_times
+    other, seen = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND), StoredTimes.__iter__
 
     def overtaken(*given: object) -> Iterator[pa.Table]:
         tick(lake, 2, c3=7)
         other.run()
         yield from seen(*given)
 
-    monkeypatch.setattr(doctor, "stored_times", overtaken)
+    monkeypatch.setattr(StoredTimes, "__iter__", overtaken)
     assert spend.diagnose().leftovers == 0
 
 
@@ -347,3 +347,21 @@ def test_keys_that_only_look_alike_are_left_alone(store, spend) -> None:
     before = contents(store)
     spend.run(everything=True)
     assert contents(store) == before
+
+
+@pytest.mark.parametrize("times", [b"\xff", b"\x08" + b"\xff" * 8 + b"\x7f", b""], ids=["none", "far off", "1970"])
+def test_times_that_nobody_wrote_are_named_and_mended(lake, spend, online, store, times: bytes) -> None:
+    """A corrupted field stops neither a diagnosis nor a repair, and a key that only it holds goes."""
+    held, foreign = EntityKeys("test", VIEW.join_keys).encode({"card": [2, 9]})
+    for key in (held, foreign):
+        store.hset(key, b"_ts:spend", times)
+    assert spend.diagnose().leftovers == (2 if times else 1)
+    tick(lake, 2, c2=7)
+    if len(times) > 1:  # it is later than anything
+        with pytest.raises(
+            VerificationFailed, match="first card=2\n\nHint: .* `lockstep repair spend` writes all of it"
+        ):
+            spend.run()
+    spend.run(everything=True)
+    assert served(online, 1, 2, 3, 9) == [5, 7, 3, None]
+    assert not spend.diagnose().problems
