@@ -358,9 +358,7 @@ def test_times_that_nobody_wrote_are_named_and_mended(lake, spend, online, store
     assert spend.diagnose().leftovers == (2 if times else 1)
     tick(lake, 2, c2=7)
     if len(times) > 1:  # it is later than anything
-        with pytest.raises(
-            VerificationFailed, match="first card=2\n\nHint: .* `lockstep repair spend` writes all of it"
-        ):
+        with pytest.raises(VerificationFailed, match="first card=2\n\nHint: another writer may be using"):
             spend.run()
     spend.run(everything=True)
     assert served(online, 1, 2, 3, 9) == [5, 7, 3, None]
