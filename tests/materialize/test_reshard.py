@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from redis.crc import key_slot
 
-from lockstep.errors import Transient
+from lockstep.errors import LostStore, Transient
 from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger, Mode
 from lockstep.online.cluster import primaries
@@ -167,6 +167,17 @@ def test_a_reader_follows_slots_wherever_they_are(moves: Moves, store: Store, la
     assert during.incarnation is None, "of a primary without a slot nothing is known"
     assert last == EpochStore(store, "test").read()
     assert last.views["spend"].committed.interval == 2
+
+
+def test_a_cluster_of_another_ledger_is_refused_also_without_one_of_its_copies(
+    moves: Moves, store: Store, spend
+) -> None:
+    copies = copies_of(store, "test")
+    for copy in copies:
+        copy.set("incarnation", b"f" * 32)
+    copies[0].primary.client.delete(copies[0].key)
+    with pytest.raises(LostStore, match="not the one that was written to"):
+        spend.run()
 
 
 def test_two_runs_that_find_a_moved_slot_at_once_end_as_one(moves: Moves, store: Store, lake, spend, online) -> None:
