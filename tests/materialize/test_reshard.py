@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 from redis.crc import key_slot
 
+from lockstep.contract import Column
 from lockstep.errors import LostStore, Transient
 from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger, Mode
@@ -17,7 +20,7 @@ from lockstep.online.store import Store, connect, connect_async
 from lockstep.online.writer import read_back, write_rows
 from lockstep.settings import Settings
 from tests.kinds import Clustered, Server
-from tests.materialize.spend import CONTRACT, SPEND, VIEW, contents, served, tick
+from tests.materialize.spend import CONTRACT, SPEND, VIEW, T, contents, served, tick
 
 CARDS = {f"c{card}": card for card in range(300)}
 
@@ -140,6 +143,31 @@ def test_a_writer_with_an_old_table_of_slots_follows(moves: Moves, store: Store,
     done = write_rows(store, "test", VIEW, rows, progress=move, batch_rows=20)
     assert (done.accepted, done.rejected, sum(told)) == (300, 0, 300)
     assert read_back(store, "test", VIEW, rows) == []
+
+
+def test_of_two_rows_of_a_slot_one_may_have_gone_already(moves: Moves, store: Store) -> None:
+    """What is in braces decides on the slot: such rows share a call, which the server then refuses as a whole."""
+    view = VIEW.model_copy(update={"join_keys": (Column(name="card", dtype="string"),)})
+    schema = SPEND.schema.set(0, pa.field("card", pa.string()))
+    slot = key_slot(b"1")
+    source, target = moves.cluster.primaries[1], moves.target
+    assert owners(source)[slot] == source.port
+
+    def rows(count: int, nb: int) -> pa.Table:
+        times = {"event_timestamp": T + timedelta(hours=nb), "created_timestamp": T}
+        return pa.Table.from_pylist([{"card": f"{n} of {{1}}", "nb_1d": nb, **times} for n in range(count)], schema)
+
+    write_rows(store, "test", view, rows(10, 1))
+    moves.cluster.begin_move([slot], source, target)
+    try:
+        done = write_rows(store, "test", view, rows(20, 2))
+        assert (done.accepted, done.rejected) == (20, 0)
+        assert read_back(store, "test", view, rows(20, 2)) == []
+        assert len(target.client.keys("*of*")) == 10
+    finally:
+        moves.cluster.move_keys([slot], source, target)
+        moves.cluster.end_move([slot], target)
+        moves.cluster.move([slot], target, source)
 
 
 def test_a_reader_follows_slots_wherever_they_are(moves: Moves, store: Store, lake, spend, online) -> None:
