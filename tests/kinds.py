@@ -10,7 +10,7 @@ from typing import Self
 import redis
 
 from lockstep.local.child import Child
-from lockstep.local.ports import LOOPBACK, free_port, listens
+from lockstep.local.ports import LOOPBACK, free_port, listens, usable_port
 from lockstep.local.redis import redis_server
 from lockstep.settings import Settings
 
@@ -82,9 +82,11 @@ class Server:
 
 
 def _port() -> int:
-    while (port := free_port()) > 55_000:  # a cluster's own port is 10 000 above
-        pass
-    return port
+    """Return a free port of which the one 10 000 above, where nodes of a cluster talk, is free too."""
+    while True:
+        port = free_port()
+        if port < 55_000 and usable_port(port + 10_000) == port + 10_000:
+            return port
 
 
 class Watched:

@@ -187,7 +187,7 @@ def _ask_primaries(cluster: RedisCluster, commands: Sequence[Sequence[Any]]) -> 
     layout = Layout.of(cluster.nodes_manager.slots_cache)
     shares: dict[int, list[int]] = {}
     for number, command in enumerate(commands):
-        shares.setdefault(layout.owner(command[3] if command[0] == "EVAL" else command[1]), []).append(number)
+        shares.setdefault(layout.owner(_key_of(command)), []).append(number)
     answers: list[Any] = [None] * len(commands)
     with ThreadPoolExecutor(max(1, len(shares))) as others:
         asked = {
@@ -213,9 +213,18 @@ def followed(cluster: RedisCluster, command: Sequence[Any], answer: Any) -> Any:
             answer = _asked(_client_at(cluster, answer.host, answer.port), [command])[0]
         elif isinstance(answer, exceptions.AskError):
             answer = _asked(_client_at(cluster, answer.host, answer.port), [("ASKING",), command])[1]
+        elif isinstance(
+            answer, exceptions.TryAgainError
+        ):  # of its call's keys some had gone: alone it has gone or has not
+            node = cluster.nodes_manager.get_node_from_slot(key_slot(_key_of(command)))
+            answer = _asked(cluster.get_redis_connection(node), [command])[0]
         else:
             break
     return answer
+
+
+def _key_of(command: Sequence[Any]) -> Any:
+    return command[3] if command[0] == "EVAL" else command[1]
 
 
 def _client_at(cluster: RedisCluster, host: str, port: int) -> "redis.Redis":

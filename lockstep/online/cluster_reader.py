@@ -74,11 +74,14 @@ class ClusterReader:
                     raise
                 failure = unanswered
                 continue
-            if not any(map(is_moving, chain(answers.found, answers.before, answers.after))):
-                if self._vouched(layout, answers) or layout == await self._look():
-                    return answers
-            elif layout == await self._look():
-                await asyncio.sleep(0)
+            told = list(chain(answers.found, answers.before, answers.after))
+            if any(map(is_moving, told)):
+                await self._look()
+                continue
+            # A primary that was cut off from the others says that the cluster is down: they may have another one by now.
+            is_down = any(isinstance(answer, exceptions.ClusterDownError) for answer in told)
+            if (not is_down and self._vouched(layout, answers)) or layout == await self._look():
+                return answers
         raise failure
 
     async def _ask(self, layout: Layout, commands: Sequence[tuple[bytes, bytes]]) -> Answers:

@@ -5,7 +5,7 @@ whose slot was moved meanwhile are sent again, one by one, to where they belong 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -13,6 +13,7 @@ from typing import Any
 
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
+from redis.exceptions import TryAgainError
 
 from lockstep.online.cluster import Layout, client_of, followed, is_moving, refreshed, settled
 from lockstep.online.layout import EncodedRows
@@ -85,7 +86,10 @@ class _Routes:
         moved = {call: answer for call, answer in enumerate(answers) if is_moving(answer)}
         if moved and isinstance(batch, _Share):
             for call, answer in moved.items():
-                again = [followed(self._cluster, command, answer) for command in batch.commands(self._script, call)]
+                # Redis before 7 says ASK of a call's keys where just some of them have gone. To write the others there, too,
+                # would make a second row, which the older one replaces in the end: alone each is told where it is.
+                alone = answer if batch.calls[call] == 1 else TryAgainError()
+                again = [followed(self._cluster, command, alone) for command in batch.commands(self._script, call)]
                 answers[call] = sum(settled(again))
             self.layout = refreshed(self._cluster)
         return batch, sum(settled(answers))
@@ -94,11 +98,10 @@ class _Routes:
 def _shares(layout: Layout, sha: str, part: EncodedRows) -> list[tuple[str, Batch]]:
     """Divide rows among the primaries."""
     slots = list(map(key_slot, part.keys))
-    owner: Callable[[int], int] = lambda row: layout.owners[slots[row]]  # noqa: E731 - grouped by twice
-    rows = sorted(range(len(slots)), key=lambda row: (owner(row), slots[row]))
-    return [
-        (layout.shards[shard].node, _share(sha, part, slots, list(own))) for shard, own in groupby(rows, key=owner)
-    ]
+    owners = [layout.owners[slot] for slot in slots]
+    rows = sorted(range(len(slots)), key=lambda row: (owners[row], slots[row]))
+    by_owner = groupby(rows, key=owners.__getitem__)
+    return [(layout.shards[owner].node, _share(sha, part, slots, list(own))) for owner, own in by_owner]
 
 
 def _share(sha: str, part: EncodedRows, slots: Sequence[int], rows: list[int]) -> _Share:

@@ -71,6 +71,7 @@ def test_a_primary_of_a_cluster_that_is_killed_and_its_replica_promoted_without_
             until(lambda: cluster.primaries[1].client.cluster("INFO")["cluster_state"] == "ok", "the cluster")
             case.store.close()
             case.store = connect(case.settings)
+            assert case.states & {State.WRITING, State.VERIFIED}
             case.assert_whole()
 
 

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 from redis.crc import key_slot
 
-from lockstep.errors import Transient
+from lockstep.contract import Column
+from lockstep.errors import LostStore, Transient
 from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger, Mode
 from lockstep.online.cluster import primaries
@@ -17,7 +20,7 @@ from lockstep.online.store import Store, connect, connect_async
 from lockstep.online.writer import read_back, write_rows
 from lockstep.settings import Settings
 from tests.kinds import Clustered, Server
-from tests.materialize.spend import CONTRACT, SPEND, VIEW, contents, served, tick
+from tests.materialize.spend import CONTRACT, SPEND, VIEW, T, contents, served, tick
 
 CARDS = {f"c{card}": card for card in range(300)}
 
@@ -142,6 +145,31 @@ def test_a_writer_with_an_old_table_of_slots_follows(moves: Moves, store: Store,
     assert read_back(store, "test", VIEW, rows) == []
 
 
+def test_of_two_rows_of_a_slot_one_may_have_gone_already(moves: Moves, store: Store) -> None:
+    """What is in braces decides on the slot: such rows share a call, which the server then refuses as a whole."""
+    view = VIEW.model_copy(update={"join_keys": (Column(name="card", dtype="string"),)})
+    schema = SPEND.schema.set(0, pa.field("card", pa.string()))
+    slot = key_slot(b"1")
+    source, target = moves.cluster.primaries[1], moves.target
+    assert owners(source)[slot] == source.port
+
+    def rows(count: int, nb: int) -> pa.Table:
+        times = {"event_timestamp": T + timedelta(hours=nb), "created_timestamp": T}
+        return pa.Table.from_pylist([{"card": f"{n} of {{1}}", "nb_1d": nb, **times} for n in range(count)], schema)
+
+    write_rows(store, "test", view, rows(10, 1))
+    moves.cluster.begin_move([slot], source, target)
+    try:
+        done = write_rows(store, "test", view, rows(20, 2))
+        assert (done.accepted, done.rejected) == (20, 0)
+        assert read_back(store, "test", view, rows(20, 2)) == []
+        assert len(target.client.keys("*of*")) == 10
+    finally:
+        moves.cluster.move_keys([slot], source, target)
+        moves.cluster.end_move([slot], target)
+        moves.cluster.move([slot], target, source)
+
+
 def test_a_reader_follows_slots_wherever_they_are(moves: Moves, store: Store, lake, spend, online) -> None:
     async def read(reader: OnlineReader) -> Reading:
         return await reader.read({"card": list(range(301))}, [0] * 301)
@@ -167,6 +195,17 @@ def test_a_reader_follows_slots_wherever_they_are(moves: Moves, store: Store, la
     assert during.incarnation is None, "of a primary without a slot nothing is known"
     assert last == EpochStore(store, "test").read()
     assert last.views["spend"].committed.interval == 2
+
+
+def test_a_cluster_of_another_ledger_is_refused_also_without_one_of_its_copies(
+    moves: Moves, store: Store, spend
+) -> None:
+    copies = copies_of(store, "test")
+    for copy in copies:
+        copy.set("incarnation", b"f" * 32)
+    copies[0].primary.client.delete(copies[0].key)
+    with pytest.raises(LostStore, match="not the one that was written to"):
+        spend.run()
 
 
 def test_two_runs_that_find_a_moved_slot_at_once_end_as_one(moves: Moves, store: Store, lake, spend, online) -> None:
