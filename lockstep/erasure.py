@@ -29,7 +29,8 @@ from lockstep.contract import Column
 from lockstep.errors import BadInput, Terminal, Transient, VerificationFailed, nearest
 from lockstep.lake import Lake
 from lockstep.lake.erase import Held, KeyInTable, Wanted, was_made
-from lockstep.materialize.ledger import Ledger, MaterializeRow, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import MaterializeRow, State
 from lockstep.materialize.receipts import Erasures, Outcome, Receipt, TableErased, UnderWay
 from lockstep.online.layout import EntityKeys
 from lockstep.online.store import Store, answering

@@ -8,7 +8,7 @@ import click
 
 from lockstep.errors import Refused
 from lockstep.materialize.doctor import Diagnosis
-from lockstep.materialize.ledger import MaterializeRow
+from lockstep.materialize.ledger_rows import MaterializeRow
 from steps._wiring import Wiring
 
 

@@ -19,7 +19,8 @@ from lockstep.lake import Lake
 from lockstep.lake.erase import KeyInTable, Wanted
 from lockstep.lake.snapshots import COMPUTE_ID, ERASURE
 from lockstep.local.redis import LocalRedis
-from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode
 from lockstep.materialize.receipts import Erasures, ErasureState
 from lockstep.online.store import connect
 from lockstep.serving.drain import drain

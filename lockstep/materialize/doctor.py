@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
-from lockstep.materialize.ledger import Ledger, MaterializeRow, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import MaterializeRow, State
 from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.store import Store

@@ -25,7 +25,8 @@ from lockstep.contract import stored_view
 from lockstep.errors import BadInput, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.materialize.doctor import Diagnosis, Doctor
-from lockstep.materialize.ledger import Ledger, MaterializeRow, Mode, Reach, Scope, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import MaterializeRow, Mode, Reach, Scope, State
 from lockstep.materialize.rows import IntervalRows, Share, ViewRows
 from lockstep.materialize.wholeness import Wholeness, mark_of
 from lockstep.online.place import Place

@@ -7,210 +7,38 @@ the online store has lost it, or a table was rolled back. Nor does *correct*: it
 Of either a view has one unfinished row at most.
 """
 
-import enum
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from lockstep.clock import MICROSECOND, from_micros, to_micros
+from lockstep.clock import MICROSECOND, to_micros
 from lockstep.errors import Terminal, Transient
-from lockstep.materialize.database import METADATA, Database, who
+from lockstep.materialize.database import Database, who
+from lockstep.materialize.ledger_rows import (
+    COMPUTE,
+    CORRECTS,
+    MATERIALIZE,
+    STORE,
+    TILES,
+    UNFINISHED,
+    ComputeRow,
+    MaterializeRow,
+    Mode,
+    Reach,
+    Scope,
+    State,
+    as_planned,
+    compute_row,
+    materialize_row,
+    reach_values,
+    sources_text,
+)
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
-
-
-class Mode(enum.StrEnum):
-    """Why a row was planned."""
-
-    BOOTSTRAP = "bootstrap"
-    LIVE = "live"
-    CORRECT = "correct"
-    INTERVAL = "interval"
-    REPAIR = "repair"
-
-
-class State(enum.StrEnum):
-    """How far a row has come."""
-
-    PLANNED = "planned"
-    WRITING = "writing"
-    VERIFIED = "verified"
-    COMMITTED = "committed"
-
-
-class Scope(enum.StrEnum):
-    """What an interval brings online, and how what it takes away is found.
-
-    *Added*: the rows of files that its snapshots added; they took none away. *Changed*: the keys of files that came or went are
-    looked up as they are afterwards. *Whole*: the newest row of every key, and the store is looked through for rows that the
-    table does not have: nothing less is known, because history has expired or there is none.
-    """
-
-    ADDED = "added"
-    CHANGED = "changed"
-    WHOLE = "whole"
-
-
-COMPUTE = sa.Table(
-    "compute",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("project", sa.String, nullable=False),
-    sa.Column("view", sa.String, nullable=False),
-    sa.Column("mode", sa.String, nullable=False),
-    sa.Column("tick_from", sa.BigInteger, nullable=False),
-    sa.Column("tick_to", sa.BigInteger, nullable=False),
-    sa.Column("sources", sa.String, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("planned_at", sa.BigInteger, nullable=False),
-    sa.Column("planned_by", sa.String, nullable=False),
-    sa.Column("snapshot_id", sa.BigInteger),
-    sa.Column("rows", sa.BigInteger),
-    sa.Column("committed_at", sa.BigInteger),
-    sa.CheckConstraint("tick_to > tick_from", name="compute_goes_forward"),
-    sqlite_autoincrement=True,
-)
-MATERIALIZE = sa.Table(
-    "materialize",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("project", sa.String, nullable=False),
-    sa.Column("view", sa.String, nullable=False),
-    sa.Column("table_uuid", sa.String, nullable=False),
-    sa.Column("mode", sa.String, nullable=False),
-    sa.Column("sequence_from", sa.BigInteger, nullable=False),
-    sa.Column("sequence_to", sa.BigInteger, nullable=False),
-    sa.Column("snapshot_id", sa.BigInteger, nullable=False),
-    sa.Column("watermark", sa.BigInteger, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("planned_at", sa.BigInteger, nullable=False),
-    sa.Column("planned_by", sa.String, nullable=False),
-    sa.Column("writes_from", sa.BigInteger, nullable=False),
-    sa.Column("writes_after_id", sa.BigInteger),
-    sa.Column("scope", sa.String),
-    sa.Column("place", sa.String),
-    sa.Column("rows_accepted", sa.BigInteger),
-    sa.Column("rows_rejected", sa.BigInteger),
-    sa.Column("digest", sa.String),
-    sa.Column("committed_at", sa.BigInteger),
-    sa.CheckConstraint("sequence_to > sequence_from", name="materialize_goes_forward"),
-    sqlite_autoincrement=True,
-)
-STORE = sa.Table(
-    "store",
-    METADATA,
-    sa.Column("project", sa.String, primary_key=True),
-    sa.Column("incarnation", sa.String, primary_key=True),
-    sa.Column("follows", sa.String, nullable=False),
-    sa.Column("since", sa.BigInteger, nullable=False),
-    sa.UniqueConstraint("project", "follows", name="store_has_one_successor"),
-)
-_TILES = COMPUTE.c.mode.in_([Mode.BOOTSTRAP.value, Mode.LIVE.value])
-sa.Index(
-    "compute_tiles_time",
-    *[COMPUTE.c.project, COMPUTE.c.view, COMPUTE.c.tick_from],
-    unique=True,
-    sqlite_where=_TILES,
-    postgresql_where=_TILES,
-)
-_CORRECTS = (COMPUTE.c.mode == Mode.CORRECT.value) & (COMPUTE.c.state != State.COMMITTED.value)
-sa.Index(
-    "compute_corrects_once",
-    *[COMPUTE.c.project, COMPUTE.c.view],
-    unique=True,
-    sqlite_where=_CORRECTS,
-    postgresql_where=_CORRECTS,
-)
-_FOLLOWS = MATERIALIZE.c.mode == Mode.INTERVAL.value
-sa.Index(
-    "materialize_tiles_snapshots",
-    *[MATERIALIZE.c.project, MATERIALIZE.c.view, MATERIALIZE.c.table_uuid, MATERIALIZE.c.sequence_from],
-    unique=True,
-    sqlite_where=_FOLLOWS,
-    postgresql_where=_FOLLOWS,
-)
-
-_UNFINISHED = MATERIALIZE.c.state != State.COMMITTED.value
-sa.Index(
-    "materialize_one_at_a_time",
-    *[MATERIALIZE.c.project, MATERIALIZE.c.view, MATERIALIZE.c.table_uuid],
-    unique=True,
-    sqlite_where=_UNFINISHED,
-    postgresql_where=_UNFINISHED,
-)
-
-
-@dataclass(frozen=True)
-class ComputeRow:
-    """The ticks `tick_from < T <= tick_to` of a view (times), computed from the snapshots named in `sources`."""
-
-    id: int
-    view: str
-    mode: Mode
-    tick_from: datetime
-    tick_to: datetime
-    sources: Mapping[str, int]
-    state: State
-    planned_at: datetime
-    snapshot_id: int | None
-    rows: int | None
-
-
-@dataclass(frozen=True)
-class Reach:
-    """How far an interval goes: a snapshot of a view's table, and the last tick up to it.
-
-    Attributes:
-        table_uuid: which table; another one may have had its name before.
-        sequence: the snapshot's sequence number.
-        snapshot_id: its id.
-        watermark: the tick.
-    """
-
-    table_uuid: str
-    sequence: int
-    snapshot_id: int
-    watermark: datetime
-
-
-@dataclass(frozen=True)
-class MaterializeRow:
-    """The snapshots `sequence_from < s <= sequence_to` of a view's table.
-
-    Attributes:
-        table_uuid: which table; another one may have had its name before.
-        snapshot_id: the last of the snapshots.
-        watermark: the last tick in them.
-        writes_from: what is written are the rows of the snapshots `writes_from < s <= sequence_to`: where the online store lost
-            some of what came before the interval, that too.
-        writes_after_id: the id of the snapshot `writes_from`; None before it was planned to be written, or if there is none.
-        scope: what of these snapshots is written; None before that.
-        place: of the online store when it was last planned (`online.store.Place`); None before that.
-    """
-
-    id: int
-    view: str
-    table_uuid: str
-    mode: Mode
-    sequence_from: int
-    sequence_to: int
-    snapshot_id: int
-    watermark: datetime
-    state: State
-    planned_at: datetime
-    writes_from: int
-    writes_after_id: int | None
-    scope: Scope | None
-    place: str | None
-    rows_accepted: int | None
-    rows_rejected: int | None
-    committed_at: datetime | None
-
 
 _OPENED = OpenOnce()
 
@@ -251,14 +79,14 @@ class Ledger:
             Transient: somebody claimed some of these ticks meanwhile, from another start; or the ledger is busy.
         """
         values = self._range(view, mode, tick_from, tick_to, sources, planned_at)
-        tiles = self._of(COMPUTE, view).where(_TILES)
+        tiles = self._of(COMPUTE, view).where(TILES)
         with self._planning(COMPUTE, view) as connection:
             same = tiles.where(COMPUTE.c.tick_from == values["tick_from"])
             if (theirs := connection.execute(same).mappings().one_or_none()) is not None:
-                return _compute_row(theirs)
+                return compute_row(theirs)
             over = tiles.where(COMPUTE.c.tick_from < values["tick_to"], COMPUTE.c.tick_to > values["tick_from"])
             if (theirs := connection.execute(over.limit(1)).mappings().one_or_none()) is not None:
-                other = _compute_row(theirs)
+                other = compute_row(theirs)
                 raise Transient(
                     f"{view}: another run has claimed the ticks after {other.tick_from.isoformat()} up to "
                     f"{other.tick_to.isoformat()} meanwhile ({other.mode.value})",
@@ -278,10 +106,10 @@ class Ledger:
         """
         with self._planning(COMPUTE, view) as connection:
             rows = connection.execute(self._of(COMPUTE, view)).mappings().all()
-            unfinished = connection.execute(self._of(COMPUTE, view).where(_CORRECTS)).mappings().one_or_none()
+            unfinished = connection.execute(self._of(COMPUTE, view).where(CORRECTS)).mappings().one_or_none()
             if unfinished is not None:
-                return _compute_row(unfinished)
-            newest = max(_compute_row(row).planned_at for row in rows)
+                return compute_row(unfinished)
+            newest = max(compute_row(row).planned_at for row in rows)
             at = max(planned_at, newest + MICROSECOND)
             return self._inserted(connection, self._range(view, Mode.CORRECT, tick_from, tick_to, sources, at))
 
@@ -300,7 +128,7 @@ class Ledger:
             "mode": mode.value,
             "tick_from": to_micros(tick_from),
             "tick_to": to_micros(tick_to),
-            "sources": _sources_text(sources),
+            "sources": sources_text(sources),
             "state": State.PLANNED.value,
             "planned_at": to_micros(planned_at),
             "planned_by": who(),
@@ -317,7 +145,7 @@ class Ledger:
 
     @staticmethod
     def _inserted(connection: sa.Connection, values: Mapping[str, object]) -> ComputeRow:
-        return _compute_row(connection.execute(COMPUTE.insert().values(values).returning(COMPUTE)).mappings().one())
+        return compute_row(connection.execute(COMPUTE.insert().values(values).returning(COMPUTE)).mappings().one())
 
     def move_sources(self, table: str, alive: Collection[int], to: int, *, view: str | None = None) -> int:
         """Let planned ranges of ticks be computed from another snapshot of a source table, where theirs is not alive.
@@ -334,21 +162,21 @@ class Ledger:
         """
         planned = sa.select(COMPUTE).where(COMPUTE.c.project == self._project, COMPUTE.c.state == State.PLANNED.value)
         if view is not None:
-            planned = planned.where(COMPUTE.c.view == view, _TILES)
+            planned = planned.where(COMPUTE.c.view == view, TILES)
         moved = 0
         with self._database.transaction() as connection:
             for row in connection.execute(planned).mappings().all():
                 sources = orjson.loads(row["sources"])
                 if table in sources and sources[table] not in alive:
                     same = (COMPUTE.c.id == row["id"]) & (COMPUTE.c.state == State.PLANNED.value)
-                    values = {"sources": _sources_text({**sources, table: to})}
+                    values = {"sources": sources_text({**sources, table: to})}
                     moved += connection.execute(COMPUTE.update().where(same).values(values)).rowcount
         return moved
 
     def give_up(self, row: ComputeRow) -> None:
         """Forget a correction that cannot be computed; nothing of it is in the table."""
         with self._database.transaction() as connection:
-            connection.execute(COMPUTE.delete().where(COMPUTE.c.id == row.id, _CORRECTS))
+            connection.execute(COMPUTE.delete().where(COMPUTE.c.id == row.id, CORRECTS))
 
     def commit_compute(self, row: ComputeRow, snapshot_id: int, rows: int, at: datetime) -> None:
         """Note that a range of ticks is in the view's table."""
@@ -364,7 +192,7 @@ class Ledger:
     def computes(self, view: str) -> list[ComputeRow]:
         """Return the view's compute rows in the order of their ticks, and of the same ticks in which they were planned."""
         query = self._of(COMPUTE, view).order_by(COMPUTE.c.tick_from, COMPUTE.c.id)
-        return [_compute_row(r) for r in self._database.all(query)]
+        return [compute_row(r) for r in self._database.all(query)]
 
     def plan_materialize(
         self, view: str, mode: Mode, sequence_from: int, reach: Reach, planned_at: datetime, *, newest: int
@@ -396,7 +224,7 @@ class Ledger:
             "state": State.PLANNED.value,
             "planned_at": to_micros(planned_at),
             "planned_by": who(),
-            **_reach_values(reach),
+            **reach_values(reach),
         }
         ids = sa.select(sa.func.max(MATERIALIZE.c.id)).where(
             MATERIALIZE.c.project == self._project, MATERIALIZE.c.view == view
@@ -405,12 +233,12 @@ class Ledger:
             if (connection.execute(ids).scalar_one() or 0) > newest:
                 return None
             planned = MATERIALIZE.insert().values(values).returning(MATERIALIZE)
-            return _materialize_row(connection.execute(planned).mappings().one())
+            return materialize_row(connection.execute(planned).mappings().one())
 
     def extend_materialize(self, row: MaterializeRow, reach: Reach) -> MaterializeRow | None:
         """Make an unfinished row reach a later snapshot; return it, or None if somebody changed it meanwhile."""
-        same = _UNFINISHED & (MATERIALIZE.c.sequence_to == row.sequence_to)
-        return self.materialization(row.id) if self._move(row, _reach_values(reach), same) else None
+        same = UNFINISHED & (MATERIALIZE.c.sequence_to == row.sequence_to)
+        return self.materialization(row.id) if self._move(row, reach_values(reach), same) else None
 
     def start_writing(
         self, row: MaterializeRow, place: str, *, writes_from: int, writes_after_id: int | None, scope: Scope
@@ -428,7 +256,7 @@ class Ledger:
             "scope": scope.value,
         }
         unchanged = (MATERIALIZE.c.writes_from == row.writes_from) & (MATERIALIZE.c.sequence_to == row.sequence_to)
-        return self.materialization(row.id) if self._move(row, values, _UNFINISHED & unchanged) else None
+        return self.materialization(row.id) if self._move(row, values, UNFINISHED & unchanged) else None
 
     def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> bool:
         """Note that what was written was read back; return whether the row is still planned for the same place."""
@@ -438,19 +266,19 @@ class Ledger:
             "rows_rejected": rejected,
             "digest": digest,
         }
-        return self._move(row, values, _UNFINISHED & _as_planned(row))
+        return self._move(row, values, UNFINISHED & as_planned(row))
 
     def commit_materialize(self, row: MaterializeRow, at: datetime) -> bool:
         """Note that an interval is online; return whether it was still the verified one, planned for the same place."""
         values = {"state": State.COMMITTED.value, "committed_at": to_micros(at)}
-        return self._move(row, values, (MATERIALIZE.c.state == State.VERIFIED.value) & _as_planned(row))
+        return self._move(row, values, (MATERIALIZE.c.state == State.VERIFIED.value) & as_planned(row))
 
     def materializations(self, view: str, table_uuid: str | None = None) -> list[MaterializeRow]:
         """Return the view's materialize rows in the order in which they were planned: all, or those of one table of its name."""
         query = self._of(MATERIALIZE, view).order_by(MATERIALIZE.c.id)
         if table_uuid is not None:
             query = query.where(MATERIALIZE.c.table_uuid == table_uuid)
-        return [_materialize_row(r) for r in self._database.all(query)]
+        return [materialize_row(r) for r in self._database.all(query)]
 
     def materialization(self, row_id: int) -> MaterializeRow:
         """Return one materialize row.
@@ -463,7 +291,7 @@ class Ledger:
         )
         if row is None:
             raise Terminal(f"the ledger has no interval {row_id}", hint="plan the materialization again")
-        return _materialize_row(row)
+        return materialize_row(row)
 
     def incarnations(self) -> list[str]:
         """Return the incarnations of the online store that this ledger wrote to, each after the one that was lost before it."""
@@ -499,57 +327,3 @@ class Ledger:
         with self._database.transaction() as connection:
             same = MATERIALIZE.c.id == row.id
             return connection.execute(MATERIALIZE.update().where(same, where).values(values)).rowcount > 0
-
-
-def _as_planned(row: MaterializeRow) -> sa.ColumnElement[bool]:
-    return (MATERIALIZE.c.place == row.place) & (MATERIALIZE.c.scope == row.scope)
-
-
-def _reach_values(reach: Reach) -> dict[str, object]:
-    return {
-        "table_uuid": reach.table_uuid,
-        "sequence_to": reach.sequence,
-        "snapshot_id": reach.snapshot_id,
-        "watermark": to_micros(reach.watermark),
-    }
-
-
-def _sources_text(sources: Mapping[str, int]) -> str:
-    return orjson.dumps(dict(sources), option=orjson.OPT_SORT_KEYS).decode()
-
-
-def _compute_row(row: sa.RowMapping) -> ComputeRow:
-    return ComputeRow(
-        id=row["id"],
-        view=row["view"],
-        mode=Mode(row["mode"]),
-        tick_from=from_micros(row["tick_from"]),
-        tick_to=from_micros(row["tick_to"]),
-        sources=orjson.loads(row["sources"]),
-        state=State(row["state"]),
-        planned_at=from_micros(row["planned_at"]),
-        snapshot_id=row["snapshot_id"],
-        rows=row["rows"],
-    )
-
-
-def _materialize_row(row: sa.RowMapping) -> MaterializeRow:
-    return MaterializeRow(
-        id=row["id"],
-        view=row["view"],
-        table_uuid=row["table_uuid"],
-        mode=Mode(row["mode"]),
-        sequence_from=row["sequence_from"],
-        sequence_to=row["sequence_to"],
-        snapshot_id=row["snapshot_id"],
-        watermark=from_micros(row["watermark"]),
-        state=State(row["state"]),
-        planned_at=from_micros(row["planned_at"]),
-        writes_from=row["writes_from"],
-        writes_after_id=row["writes_after_id"],
-        scope=None if row["scope"] is None else Scope(row["scope"]),
-        place=row["place"],
-        rows_accepted=row["rows_accepted"],
-        rows_rejected=row["rows_rejected"],
-        committed_at=None if row["committed_at"] is None else from_micros(row["committed_at"]),
-    )

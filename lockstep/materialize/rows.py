@@ -20,7 +20,7 @@ from lockstep.errors import Transient
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, newest_by_key, quote, read_parquet
 from lockstep.lake.files import AddedFile
-from lockstep.materialize.ledger import MaterializeRow, Scope
+from lockstep.materialize.ledger_rows import MaterializeRow, Scope
 from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT
 from lockstep.settings import Settings
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView

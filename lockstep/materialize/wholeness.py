@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from lockstep.clock import Clock, to_micros
 from lockstep.errors import LostStore
-from lockstep.materialize.ledger import Ledger, MaterializeRow
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import MaterializeRow
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.place import Place, place_of
 from lockstep.online.store import Store

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, nearest
 from lockstep.lake import Lake
-from lockstep.materialize.ledger import Ledger, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import State
 from lockstep.settings import Settings
 from lockstep.views import OnDemandView, StoredView, UseCase
 

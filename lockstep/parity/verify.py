@@ -10,7 +10,8 @@ from lockstep.clock import MICROSECOND, from_micros
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
-from lockstep.materialize.ledger import Ledger, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import State
 from lockstep.parity.compare import Comparison, Difference, is_mismatch
 from lockstep.parity.expect import history, training_vectors
 from lockstep.parity.misread import misread_columns

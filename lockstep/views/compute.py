@@ -8,7 +8,8 @@ from typing import Any
 from lockstep.clock import MICROSECOND, from_micros, require_zone, to_micros
 from lockstep.errors import BadInput, UseCaseError, nearest
 from lockstep.lake import Lake
-from lockstep.materialize.ledger import ComputeRow, Ledger, Mode, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import ComputeRow, Mode, State
 from lockstep.settings import Settings
 from lockstep.views import ticks
 from lockstep.views.declare import StoredView

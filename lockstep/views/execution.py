@@ -15,7 +15,8 @@ from lockstep.errors import BadInput, SchemaDrift, UseCaseError
 from lockstep.lake import Lake, Snapshot
 from lockstep.lake.engine import TimeRange, connect, newest_by_key, quote
 from lockstep.lake.snapshots import COMPUTE_ID, DEFINITION, QUARANTINED, TICK
-from lockstep.materialize.ledger import ComputeRow, Ledger, Mode, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import ComputeRow, Mode, State
 from lockstep.settings import Settings
 from lockstep.views import ticks
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lockstep.materialize.ledger import Ledger, Mode, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode, State
 from lockstep.online import store
 from lockstep.settings import Settings
 from pipelines._demo import Demo, Scale, run_demo

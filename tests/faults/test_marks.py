@@ -12,7 +12,8 @@ import redis
 from lockstep.lake import Lake
 from lockstep.local.redis import LocalRedis
 from lockstep.materialize.interval import Materializer
-from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode
 from lockstep.online.epoch import EpochStore, Mark
 from lockstep.online.store import connect
 from lockstep.settings import Settings

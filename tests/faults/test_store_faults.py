@@ -24,7 +24,8 @@ from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
 from lockstep.materialize.interval import Materializer
-from lockstep.materialize.ledger import Ledger, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import State
 from lockstep.online.store import connect
 from lockstep.online.writer import write_rows
 from lockstep.settings import Settings

@@ -14,7 +14,7 @@ import pytest
 
 from lockstep.errors import LockstepError, Transient
 from lockstep.local.redis import LocalRedis
-from lockstep.materialize.ledger import State
+from lockstep.materialize.ledger_rows import State
 from lockstep.online.reader import read_online
 from lockstep.online.store import connect
 from lockstep.settings import Settings

@@ -24,7 +24,8 @@ from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
 from lockstep.materialize.interval import Materializer, Plan
-from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode
 from lockstep.online.store import connect
 from lockstep.settings import Settings
 from tests.lake.compaction import compact

@@ -12,7 +12,8 @@ from lockstep.lake import Lake
 from lockstep.lake.snapshots import Snapshot
 from lockstep.materialize import wholeness
 from lockstep.materialize.interval import Materializer
-from lockstep.materialize.ledger import Ledger, Mode, Scope
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode, Scope
 from lockstep.materialize.rows import IntervalRows
 from lockstep.online.layout import EntityKeys
 from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT, StoredTimes, take_back

@@ -17,7 +17,8 @@ from lockstep.local.redis import LocalRedis
 from lockstep.materialize import doctor, wholeness
 from lockstep.materialize.doctor import Diagnosis
 from lockstep.materialize.interval import Chunk, Materializer
-from lockstep.materialize.ledger import Ledger, Mode, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode, State
 from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.place import Place
 from lockstep.online.writer import add_digests

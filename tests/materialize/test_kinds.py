@@ -16,7 +16,8 @@ from lockstep.lake import Lake
 from lockstep.local.redis import LocalRedis
 from lockstep.materialize.doctor import Diagnosis
 from lockstep.materialize.interval import Materializer
-from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode
 from lockstep.online.cluster import primaries
 from lockstep.online.copies import copies_of
 from lockstep.online.epoch import Epochs, EpochStore

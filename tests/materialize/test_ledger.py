@@ -12,7 +12,8 @@ import pytest
 from lockstep.clock import parse_time
 from lockstep.errors import Terminal, Transient
 from lockstep.materialize.database import Database
-from lockstep.materialize.ledger import Ledger, Mode, Reach, Scope, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode, Reach, Scope, State
 from lockstep.settings import Settings
 
 T = parse_time("2018-06-01T12:00:00Z")
@@ -118,7 +119,8 @@ _PLANNER = """
 import sys
 from lockstep.clock import from_micros
 from lockstep.errors import Transient
-from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode
 from lockstep.settings import Settings
 ledger = Ledger.open(Settings(home=sys.argv[1], ledger_url=sys.argv[4]), "test")
 print("ready", flush=True)

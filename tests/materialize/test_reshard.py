@@ -11,7 +11,8 @@ from redis.crc import key_slot
 from lockstep.contract import Column
 from lockstep.errors import LostStore, Transient
 from lockstep.materialize.interval import Materializer
-from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode
 from lockstep.online.cluster import primaries
 from lockstep.online.copies import copies_of
 from lockstep.online.epoch import EpochStore

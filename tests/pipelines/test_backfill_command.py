@@ -12,7 +12,8 @@ from feature_repo.definitions import use_case
 from lockstep.clock import parse_time
 from lockstep.lake import Lake
 from lockstep.local.redis import LocalRedis
-from lockstep.materialize.ledger import Ledger, Mode
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode
 from lockstep.settings import Settings
 from lockstep.views.compute import compute
 from pipelines.cli import main

@@ -11,7 +11,8 @@ from lockstep.errors import BadInput, Transient, UseCaseError
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect
 from lockstep.lake.snapshots import COMPUTE_ID
-from lockstep.materialize.ledger import Ledger, Mode, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode, State
 from lockstep.settings import Settings
 from lockstep.views import Entity, Source, count, days, execution, hours, soft, total, total_of_squares, windowed_view
 from lockstep.views.compute import bootstrap, compute

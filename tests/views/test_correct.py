@@ -15,7 +15,8 @@ from lockstep.errors import BadInput, SchemaDrift, Transient, UseCaseError
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect
 from lockstep.lake.snapshots import COMPUTE_ID
-from lockstep.materialize.ledger import Ledger, Mode, State
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode, State
 from lockstep.settings import Settings
 from lockstep.views import Entity, Source, WindowedView, count, days, hours, soft, total, windowed_view
 from lockstep.views.compute import Part, backfill, bootstrap, compute, correct, plan_backfill
