@@ -11,13 +11,12 @@ from steps._wiring import Wiring
 
 
 class Written(BaseModel):
-    """What the compare-and-set did with the chunk's keys, where, and what was to be written."""
+    """What the compare-and-set did with the chunk's keys, and how they were written."""
 
     accepted: int
     rejected: int
     digest: str
-    place: str
-    scope: str
+    how: str
 
 
 class WriteChunkInput(Input):

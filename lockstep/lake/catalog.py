@@ -11,12 +11,13 @@ from pyiceberg.expressions import AlwaysTrue, IsNull
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import make_compatible_name
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import ancestors_of
 from pyiceberg.transforms import DayTransform
 
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
 from lockstep.lake.commit import append_rows, replace_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
-from lockstep.lake.files import AddedFile, Change, added_files, change, count_rows, plain_files
+from lockstep.lake.files import AddedFile, Change, added_files, change, count_rows, holds, plain_files
 from lockstep.lake.snapshots import ERASURE, NO_SNAPSHOT, Snapshot
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
@@ -186,6 +187,16 @@ class Lake:
             at = older[-1] if older else None
         return found[::-1]
 
+    def holds(self, name: str, snapshot_id: int) -> bool:
+        """Tell whether what a living snapshot added is in the table; where its children have expired, its files tell.
+
+        Then a compaction since hides it.
+        """
+        table = self.table(name)
+        current = table.current_snapshot()
+        ancestors = {s.snapshot_id for s in ancestors_of(current, table.metadata)}
+        return snapshot_id in ancestors or (current is not None and holds(table, current, snapshot_id))
+
     def snapshots(self, name: str) -> list[Snapshot]:
         """Return the live snapshots in order of sequence number."""
         return sorted((Snapshot.of(s) for s in self.table(name).snapshots()), key=lambda s: s.sequence)
@@ -227,7 +238,8 @@ class Lake:
         for snapshot in self.snapshots(name):
             if snapshot.id not in lineage:
                 raise NotYetSupported(
-                    f"{name} was rolled back, over snapshot {snapshot.id}; parity compares tables that only went on so far"
+                    f"snapshot {snapshot.id} of {name} was rolled back, or is a branch's; "
+                    "parity compares tables that only went on so far"
                 )
             # An erasure took all there was of one key; every other row is still known to be of the snapshot that brought it.
             adds = snapshot.operation in {"append", "replace"} or ERASURE in snapshot.properties

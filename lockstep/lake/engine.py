@@ -81,7 +81,8 @@ def newest_by_key(
 ) -> str:
     """Return the query of the newest row per key: the key under the name `named`, and the columns under new names.
 
-    An aggregate, not a window: it keeps one row a key instead of sorting them all.
+    An aggregate, not a window: it keeps one row a key instead of sorting them all. Of rows that are equally new it is always the
+    same one.
 
     Args:
         key: the column with the key.
@@ -93,7 +94,8 @@ def newest_by_key(
     """
     packed = ", ".join(f"{quote(name)} := {quote(column)}" for name, column in columns.items())
     order = ", ".join(map(quote, newest_by))
+    row = f"struct_pack({packed})"
     return (
         f"SELECT key AS {quote(named)}, unnest(newest) FROM (SELECT {quote(key)} AS key, "
-        f"max_by(struct_pack({packed}), ({order})) AS newest FROM {source} WHERE {where} GROUP BY ALL)"
+        f"max_by({row}, ({order}, hash({row}))) AS newest FROM {source} WHERE {where} GROUP BY ALL)"
     )

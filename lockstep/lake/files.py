@@ -114,6 +114,15 @@ def count_rows(table: Table, snapshot: Snapshot) -> int:
     return sum(file.rows for file in _files_of(table.io, [snapshot]))
 
 
+def holds(table: Table, current: Snapshot, snapshot_id: int) -> bool:
+    """Tell whether all the data files that a snapshot added are in another one."""
+    snapshot = table.snapshot_by_id(snapshot_id)
+    if snapshot is None:
+        return False
+    added = {f.path for f in _files_of(table.io, [snapshot]) if f.sequence == snapshot.sequence_number}
+    return added <= {f.path for f in _files_of(table.io, [current])}
+
+
 def plain_files(table: Table, snapshot: Snapshot | None, within: TimeRange | None) -> Sequence[str] | None:
     """Return the files of a snapshot that can hold rows of a time range; None where the files alone do not say.
 

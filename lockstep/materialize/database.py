@@ -35,7 +35,12 @@ class Database:
         url = settings.ledger_url
         settings.home.mkdir(parents=True, exist_ok=True)
         # A few statements a run do not need a pool, and a server may have closed what waits in one.
-        engine = sa.create_engine(url) if url.startswith("sqlite") else sa.create_engine(url, poolclass=sa.NullPool)
+        engine = (
+            sa.create_engine(url)
+            if url.startswith("sqlite")
+            # Not the server's own level: what is read in `alone` has to be of after the lock.
+            else sa.create_engine(url, poolclass=sa.NullPool, isolation_level="READ COMMITTED")
+        )
         database = cls(engine)
         try:
             there = set(sa.inspect(engine).get_table_names())

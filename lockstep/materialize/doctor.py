@@ -90,7 +90,8 @@ class Doctor:
             check_store(self.store)
         except BadInput as evicting:
             problems.append(str(evicting))
-        rows = ledger.materializations(name, self.rows.table_uuid())
+        known = ledger.materializations(name)
+        rows = [r for r in known if r.table_uuid == self.rows.table_uuid()]
         committed = [r for r in rows if r.state is State.COMMITTED]
         again = f"`lockstep materialize {name}`"
         problems += [
@@ -100,8 +101,14 @@ class Doctor:
         ]
         if not committed:
             return Diagnosis(name, 0, 0, (*problems, f"nothing is online: {again}"))
-        problems += self._lost(ledger, committed[-1], again)
         last = committed[-1]
+        problems += self._lost(ledger, [r for r in known if r.state is State.COMMITTED][-1], again)
+        if any(r.id > last.id for r in known if r.state is State.COMMITTED):
+            problems.append(
+                f"what is online is of another table that was called {name}: {again} writes all of it again"
+            )
+        elif not self.rows.current(last) and self.rows.readable(last):
+            problems.append(f"the table was rolled back since interval {last.id}: {again} writes it as it is now")
         if not self.rows.readable(last):
             expired = (
                 f"the snapshot of interval {last.id} has expired, so nothing can be compared: {again} goes on from it"

@@ -68,15 +68,13 @@ class ChunkWritten:
         accepted: keys that are as the lake has them.
         rejected: keys that are newer.
         digest: of the rows that were sent (`online.writer.Written`).
-        place: of the store where it happened (`online.store.Place`).
-        scope: of the interval then (`ledger.Scope`).
+        how: which rows of the interval it wrote, and where (`MaterializeRow.written_at`).
     """
 
     accepted: int
     rejected: int
     digest: str
-    place: str
-    scope: str
+    how: str
 
 
 class Materializer:
@@ -135,29 +133,27 @@ class Materializer:
         copies = self._whole.epochs.of_view(self._view.name)
         known = self._ledger.materializations(self._view.name)
         table_uuid = self._rows.table_uuid()
-        rows = [r for r in known if r.table_uuid == table_uuid]  # not those of another table that had this name
-        committed = [r for r in rows if r.state is State.COMMITTED]
-        lost_after = self._whole.lost_after(committed, place, copies)
-        if lost_after is not None:
+        committed = [r for r in known if r.state is State.COMMITTED]
+        basis = self._whole.basis(committed, place, copies)
+        if committed and basis != committed[-1]:
             logging.getLogger(__name__).warning(
                 "the online store has lost writes of %s: all after snapshot sequence %d is written again",
-                *(self._view.name, lost_after),
+                *(self._view.name, basis.sequence_to if basis else 0),
             )
-        if committed and everything:
-            lost_after = 0
-        row = next((r for r in rows if r.state is not State.COMMITTED), None)
-        newest = known[-1].id if known else 0
-        row = self._reachable(row) if row else self._claim(table_uuid, committed, lost_after, newest)
+        if everything or (basis and basis.table_uuid != table_uuid):  # another table had this name
+            basis = None
+        mine = [r for r in known if r.table_uuid == table_uuid]
+        row = next((r for r in mine if r.state is not State.COMMITTED), None)
+        if row is None or row != known[-1] or not self._rows.current(row):
+            row = self._claim(table_uuid, known, basis, instead_of=row)
         if row is None:
             return None
-        writes_from = row.writes_from if lost_after is None else min(row.writes_from, lost_after)
-        after = next((r for r in reversed(committed) if r.sequence_to == writes_from), None)
+        writes_from, after_id = row.writes_from, row.writes_after_id
+        if basis is None or basis.sequence_to <= writes_from:
+            writes_from, after_id = (basis.sequence_to, basis.snapshot_id) if basis else (0, None)
+        scope = self._rows.scope(writes_from, after_id, row.sequence_to)
         planned = self._ledger.start_writing(
-            row,
-            str(place),
-            writes_from=writes_from,
-            writes_after_id=after.snapshot_id if after else None,
-            scope=self._rows.scope(after, row.sequence_to),
+            row, str(place), writes_from=writes_from, writes_after_id=after_id, scope=scope
         )
         if planned is None:
             raise _Overtaken
@@ -180,26 +176,26 @@ class Materializer:
         """
         row = self._ledger.materialization(interval)
         place = self._whole.place()  # before the first row: what is lost from now on was written somewhere else
+        how = row.written_at(str(place))
         if row.state is State.COMMITTED:
-            return ChunkWritten(0, 0, add_digests(()), str(place), str(row.scope))
+            return ChunkWritten(0, 0, add_digests(()), how)
         found, share = self._rows.of(row), Share(chunk.index, chunk.of)
         online = self._store, self._project, self._stored
         if chunk.index == 0 and row.scope is Scope.WHOLE:
-            self._take_back_leftovers(interval, found)
-        written = write_parts(*online, self._under_way(interval, found.newest(share)))
-        taken = [take_back(*online, rows) for rows in self._under_way(interval, found.withdrawn(share))]
+            self._take_back_leftovers(row, found)
+        written = write_parts(*online, self._under_way(row, found.newest(share)))
+        taken = [take_back(*online, rows) for rows in self._under_way(row, found.withdrawn(share))]
         return ChunkWritten(
             written.accepted + sum(done for done, _ in taken),
             written.rejected + sum(newer for _, newer in taken),
             written.digest,
-            str(place),
-            str(row.scope),
+            how,
         )
 
-    def _take_back_leftovers(self, interval: int, found: IntervalRows) -> None:
+    def _take_back_leftovers(self, row: MaterializeRow, found: IntervalRows) -> None:
         online = self._store, self._project, self._stored
         stored = StoredTimes(*online)
-        leftovers = self._under_way(interval, found.leftovers(stored))
+        leftovers = self._under_way(row, found.leftovers(stored))
         count = sum(take_back(*online, rows, exactly=True)[0] for rows in leftovers) + stored.remove_unreadable()
         if count:
             logging.getLogger(__name__).warning(
@@ -207,11 +203,20 @@ class Materializer:
                 *(count, self._view.name),
             )
 
-    def _under_way(self, interval: int, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """Yield parts until another run has committed the interval."""
+    def _under_way(self, row: MaterializeRow, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Yield parts until another run has committed the interval.
+
+        Raises:
+            Transient: it was planned anew, or the view's table is another one now.
+            Terminal: it was given up.
+        """
         for part in parts:
-            if self._ledger.materialization(interval).state is State.COMMITTED:
+            now = self._ledger.materialization(row.id)
+            if now.state is State.COMMITTED:
                 return
+            planned = now.place is not None and now.written_at(now.place)
+            if planned != row.written_at(row.place or "") or self._ledger.newest_materialization(row.view) != row.id:
+                raise self._losing(row.id)
             yield part
 
     def verify(self, interval: int, written: Sequence[ChunkWritten]) -> None:
@@ -224,8 +229,8 @@ class Materializer:
         row = self._ledger.materialization(interval)
         if row.state is State.COMMITTED:
             return
-        as_planned = {(row.place, str(row.scope))}
-        if {(str(self._whole.place()), str(row.scope)), *((w.place, w.scope) for w in written)} != as_planned:
+        planned = row.written_at(row.place or "")
+        if {row.written_at(str(self._whole.place())), *(w.how for w in written)} != {planned}:
             raise self._losing(interval)
         found = self._rows.of(row)
         keys = found.count()
@@ -311,26 +316,45 @@ class Materializer:
         )
 
     def _claim(
-        self, table_uuid: str, committed: Sequence[MaterializeRow], lost_after: int | None, newest: int
+        self,
+        table_uuid: str,
+        known: Sequence[MaterializeRow],
+        basis: MaterializeRow | None,
+        *,
+        instead_of: MaterializeRow | None,
     ) -> MaterializeRow | None:
-        """Plan what is new after the committed rows, or else what has to be written again; None where neither is so."""
-        current, watermark = self._lake.current(self._view.table), self._watermark(committed)
+        """Plan what is new in the table, or else what has to be written again; None where neither is so.
+
+        Args:
+            table_uuid: which table.
+            known: the view's rows.
+            basis: the one of which the store has all.
+            instead_of: a row that was planned and cannot be finished: its snapshot has expired or was rolled back, or another
+                table came in between.
+        """
+        mine = [r for r in known if r.table_uuid == table_uuid and r.state is State.COMMITTED]
+        current, watermark = self._lake.current(self._view.table), self._watermark(mine)
         if current is None or watermark is None:
             raise BadInput(f"{self._view.name} was never computed", hint=f"run backfill for {self._view.name} first")
-        reached = max((row.sequence_to for row in committed), default=0)
+        reached = max((row.sequence_to for row in mine), default=0)
         mode, after = Mode.INTERVAL, reached
         if current.sequence <= reached:
-            mode, after = Mode.REPAIR, lost_after
-            if current.id != committed[-1].snapshot_id:
+            if basis is not None and basis == known[-1] and current.id == basis.snapshot_id:
+                return None
+            mode, after = Mode.REPAIR, basis.sequence_to if basis and basis.sequence_to < current.sequence else 0
+            if current.id != mine[-1].snapshot_id:
                 logging.getLogger(__name__).warning(
                     "%s was rolled back to snapshot %d: all of it is written again", self._view.table, current.id
                 )
                 after = 0
-        if after is None:
-            return None
-        reach = Reach(table_uuid, current.sequence, current.id, watermark)
         row = self._ledger.plan_materialize(
-            self._view.name, mode, after, reach, self._settings.clock.now(), newest=newest
+            self._view.name,
+            mode,
+            after,
+            Reach(table_uuid, current.sequence, current.id, watermark),
+            self._settings.clock.now(),
+            newest=known[-1].id if known else 0,
+            instead_of=instead_of,
         )
         if row is None:
             raise _Overtaken
@@ -343,19 +367,3 @@ class Materializer:
             ticks = [row.watermark for row in known]
             ticks += [row.tick_to for row in self._ledger.computes(self._view.name) if row.state is State.COMMITTED]
         return max(ticks, default=None)
-
-    def _reachable(self, row: MaterializeRow) -> MaterializeRow:
-        """Return an unfinished row; where its last snapshot has expired meanwhile, it goes on to the newest one."""
-        if self._rows.readable(row):
-            return row
-        current, watermark = self._lake.current(self._view.table), self._watermark([row])
-        if current is None or watermark is None or current.sequence < row.sequence_to:
-            raise BadInput(
-                f"{self._view.table} has no snapshot {row.snapshot_id} any more, nor a later one",
-                hint=f"append to it, if only an empty snapshot: interval {row.id} goes on to that",
-            )
-        reach = Reach(row.table_uuid, current.sequence, current.id, watermark)
-        moved = self._ledger.extend_materialize(row, reach)
-        if moved is None:
-            raise _Overtaken
-        return moved

@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from lockstep.clock import MICROSECOND, to_micros
+from lockstep.clock import MICROSECOND, from_micros, to_micros
 from lockstep.errors import Terminal, Transient
 from lockstep.materialize.database import Database, who
 from lockstep.materialize.ledger_rows import (
@@ -76,7 +76,8 @@ class Ledger:
         """Claim a range of ticks; if somebody claimed one from the same start, return theirs.
 
         Raises:
-            Transient: somebody claimed some of these ticks meanwhile, from another start; or the ledger is busy.
+            Transient: somebody claimed some of these ticks meanwhile, from another start, or others that they do not touch; or
+                the ledger is busy.
         """
         values = self._range(view, mode, tick_from, tick_to, sources, planned_at)
         tiles = self._of(COMPUTE, view).where(TILES)
@@ -91,6 +92,16 @@ class Ledger:
                     f"{view}: another run has claimed the ticks after {other.tick_from.isoformat()} up to "
                     f"{other.tick_to.isoformat()} meanwhile ({other.mode.value})",
                     hint="run the step again: it goes on from there",
+                )
+            bounds = sa.select(sa.func.min(COMPUTE.c.tick_from), sa.func.max(COMPUTE.c.tick_to)).where(
+                COMPUTE.c.project == self._project, COMPUTE.c.view == view, TILES
+            )
+            first, last = connection.execute(bounds).one()
+            if first is not None and values["tick_to"] != first and values["tick_from"] != last:
+                raise Transient(
+                    f"{view}: another run has claimed ticks after {from_micros(first).isoformat()} up to "
+                    f"{from_micros(last).isoformat()} meanwhile; these would leave a hole",
+                    hint="run the step again",
                 )
             return self._inserted(connection, values)
 
@@ -147,22 +158,21 @@ class Ledger:
     def _inserted(connection: sa.Connection, values: Mapping[str, object]) -> ComputeRow:
         return compute_row(connection.execute(COMPUTE.insert().values(values).returning(COMPUTE)).mappings().one())
 
-    def move_sources(self, table: str, alive: Collection[int], to: int, *, view: str | None = None) -> int:
+    def move_sources(self, table: str, alive: Collection[int], to: int, *, only: Collection[int] | None = None) -> int:
         """Let planned ranges of ticks be computed from another snapshot of a source table, where theirs is not alive.
 
         Args:
             table: the source.
             alive: its snapshots.
             to: the one to read instead.
-            view: of which view, and of its tiles alone: a correction has to read what was read first. None is all ranges of all
-                views.
+            only: the ids of the ranges that may be; None is all.
 
         Returns:
             How many there were.
         """
         planned = sa.select(COMPUTE).where(COMPUTE.c.project == self._project, COMPUTE.c.state == State.PLANNED.value)
-        if view is not None:
-            planned = planned.where(COMPUTE.c.view == view, TILES)
+        if only is not None:
+            planned = planned.where(COMPUTE.c.id.in_(only))
         moved = 0
         with self._database.transaction() as connection:
             for row in connection.execute(planned).mappings().all():
@@ -195,7 +205,15 @@ class Ledger:
         return [compute_row(r) for r in self._database.all(query)]
 
     def plan_materialize(
-        self, view: str, mode: Mode, sequence_from: int, reach: Reach, planned_at: datetime, *, newest: int
+        self,
+        view: str,
+        mode: Mode,
+        sequence_from: int,
+        reach: Reach,
+        planned_at: datetime,
+        *,
+        newest: int,
+        instead_of: MaterializeRow | None = None,
     ) -> MaterializeRow | None:
         """Claim the snapshots after one, up to another; or, as a repair, plan to write them again.
 
@@ -206,10 +224,11 @@ class Ledger:
             reach: the last one.
             planned_at: now.
             newest: the greatest id of the view's rows that the caller has seen.
+            instead_of: an unfinished row that is not to be finished any more; it is forgotten.
 
         Returns:
-            The row; None if somebody planned another row of the view meanwhile. So rows of greater numbers are of later states of
-            the table, and one is under way at a time.
+            The row; None if somebody planned another row of the view meanwhile, or finished that one. So rows of greater
+            numbers are of later states of the table, and one is under way at a time.
 
         Raises:
             Transient: the ledger is busy.
@@ -232,13 +251,12 @@ class Ledger:
         with self._planning(MATERIALIZE, view) as connection:
             if (connection.execute(ids).scalar_one() or 0) > newest:
                 return None
+            if instead_of is not None:
+                given_up = MATERIALIZE.delete().where(MATERIALIZE.c.id == instead_of.id, UNFINISHED)
+                if not connection.execute(given_up).rowcount:
+                    return None
             planned = MATERIALIZE.insert().values(values).returning(MATERIALIZE)
             return materialize_row(connection.execute(planned).mappings().one())
-
-    def extend_materialize(self, row: MaterializeRow, reach: Reach) -> MaterializeRow | None:
-        """Make an unfinished row reach a later snapshot; return it, or None if somebody changed it meanwhile."""
-        same = UNFINISHED & (MATERIALIZE.c.sequence_to == row.sequence_to)
-        return self.materialization(row.id) if self._move(row, reach_values(reach), same) else None
 
     def start_writing(
         self, row: MaterializeRow, place: str, *, writes_from: int, writes_after_id: int | None, scope: Scope
@@ -255,7 +273,7 @@ class Ledger:
             "writes_after_id": writes_after_id,
             "scope": scope.value,
         }
-        unchanged = (MATERIALIZE.c.writes_from == row.writes_from) & (MATERIALIZE.c.sequence_to == row.sequence_to)
+        unchanged = MATERIALIZE.c.writes_from == row.writes_from
         return self.materialization(row.id) if self._move(row, values, UNFINISHED & unchanged) else None
 
     def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> bool:
@@ -280,6 +298,14 @@ class Ledger:
             query = query.where(MATERIALIZE.c.table_uuid == table_uuid)
         return [materialize_row(r) for r in self._database.all(query)]
 
+    def newest_materialization(self, view: str) -> int:
+        """Return the id of the view's row that was planned last; 0 if there is none."""
+        ids = sa.select(sa.func.max(MATERIALIZE.c.id).label("id")).where(
+            MATERIALIZE.c.project == self._project, MATERIALIZE.c.view == view
+        )
+        row = self._database.one(ids)
+        return (row["id"] if row else None) or 0
+
     def materialization(self, row_id: int) -> MaterializeRow:
         """Return one materialize row.
 
@@ -290,7 +316,10 @@ class Ledger:
             sa.select(MATERIALIZE).where(MATERIALIZE.c.id == row_id, MATERIALIZE.c.project == self._project)
         )
         if row is None:
-            raise Terminal(f"the ledger has no interval {row_id}", hint="plan the materialization again")
+            raise Terminal(
+                f"the ledger has no interval {row_id}",
+                hint="it was given up, as its snapshot was rolled back or has expired: run the view's materialization again",
+            )
         return materialize_row(row)
 
     def incarnations(self) -> list[str]:

@@ -202,10 +202,15 @@ class MaterializeRow:
     rows_rejected: int | None
     committed_at: datetime | None
 
+    def written_at(self, place: str) -> str:
+        """Return in words how the row is written, to this place: who reads it anew can tell whether it was planned anew."""
+        return f"{self.scope} after {self.writes_from} at {place}"
+
 
 def as_planned(row: MaterializeRow) -> sa.ColumnElement[bool]:
-    """Return the condition that a row is planned for the same place and scope as this one."""
-    return (MATERIALIZE.c.place == row.place) & (MATERIALIZE.c.scope == row.scope)
+    """Return the condition that a row is planned to be written like this one."""
+    how = (MATERIALIZE.c.place == row.place) & (MATERIALIZE.c.scope == row.scope)
+    return how & (MATERIALIZE.c.writes_from == row.writes_from)
 
 
 def reach_values(reach: Reach) -> dict[str, object]:

@@ -59,19 +59,20 @@ class ViewRows:
         self._lake = lake
         self._view = view
 
-    def scope(self, after: MaterializeRow | None, sequence_to: int) -> Scope:
-        """Tell what of the snapshots after those of a committed interval, up to a later one, has to be written.
+    def scope(self, writes_from: int, writes_after_id: int | None, sequence_to: int) -> Scope:
+        """Tell what of the snapshots after one, up to a later one, has to be written.
 
         Args:
-            after: the interval; None if everything is written.
+            writes_from: the sequence number of the snapshot before the first; 0 if everything is written.
+            writes_after_id: its id.
             sequence_to: the last snapshot's sequence number.
 
         Raises:
             BadInput: it has expired.
         """
-        if after is None:
+        if not writes_from or writes_after_id is None:
             return Scope.WHOLE
-        change = self._lake.change(self._view.table, after.sequence_to, after.snapshot_id, sequence_to)
+        change = self._lake.change(self._view.table, writes_from, writes_after_id, sequence_to)
         return Scope.WHOLE if change is None else Scope.ADDED if change.only_added else Scope.CHANGED
 
     def of(self, row: MaterializeRow) -> "IntervalRows":
@@ -81,7 +82,7 @@ class ViewRows:
             BadInput: its last snapshot has expired.
             Transient: snapshots that it was planned with have.
         """
-        if row.scope is Scope.WHOLE or row.scope is None or row.writes_after_id is None:
+        if row.scope is None or row.scope is Scope.WHOLE or row.writes_after_id is None:
             return self.whole(row)
         change = self._lake.change(self._view.table, row.writes_from, row.writes_after_id, row.sequence_to)
         if change is None or change.only_added is not (row.scope is Scope.ADDED):
@@ -102,6 +103,10 @@ class ViewRows:
     def readable(self, row: MaterializeRow) -> bool:
         """Tell whether the interval's last snapshot has not expired."""
         return any(snapshot.id == row.snapshot_id for snapshot in self._lake.snapshots(self._view.table))
+
+    def current(self, row: MaterializeRow) -> bool:
+        """Tell whether the interval's last snapshot is one that the table came from: neither expired nor rolled back."""
+        return any(snapshot.id == row.snapshot_id for snapshot in self._lake.lineage(self._view.table))
 
 
 @dataclass(frozen=True)

@@ -96,14 +96,17 @@ class Wholeness:
         if names and known not in names:
             raise _another(", ".join(sorted(names)), known)
 
-    def lost_after(self, committed: Sequence[MaterializeRow], place: Place, copies: Sequence[ViewEpoch]) -> int | None:
-        """Return the snapshot sequence up to which the store has what the ledger committed; None where it has all of it.
+    def basis(
+        self, committed: Sequence[MaterializeRow], place: Place, copies: Sequence[ViewEpoch]
+    ) -> MaterializeRow | None:
+        """Return the interval of which the store still has all; None where nothing of the kind is known.
 
-        A copy lacks perhaps only the word for it: when a run ended between the ledger's commit and the epoch hash's. Its
-        primary has the rows if the store is still at the same place; then it is told.
+        It is the last one, unless writes were lost. What a copy lacks is perhaps only the word for it: when a run ended between
+        the ledger's commit and the epoch hash's. Its primary has the rows if the store is still at the same place; then it is
+        told.
 
         Args:
-            committed: the view's intervals, in the order of their numbers.
+            committed: the view's intervals, of any table that had its name, in the order of their numbers.
             place: where the store is.
             copies: what each primary's copy of the epoch hash says of the view.
 
@@ -112,10 +115,11 @@ class Wholeness:
         """
         if not committed:
             return None
-        found = [self._lost_of(epoch, committed, place) for epoch in dict.fromkeys(copies)]
-        return min((lost for lost in found if lost is not None), default=None)
+        found = [self._basis_of(epoch, committed, place) for epoch in dict.fromkeys(copies)]
+        known = [row for row in found if row is not None]
+        return min(known, key=lambda row: row.id) if len(known) == len(found) else None
 
-    def _lost_of(self, epoch: ViewEpoch, committed: Sequence[MaterializeRow], place: Place) -> int | None:
+    def _basis_of(self, epoch: ViewEpoch, committed: Sequence[MaterializeRow], place: Place) -> MaterializeRow | None:
         last, shown = committed[-1], epoch.committed.interval if epoch.committed else 0
         if shown > last.id:
             raise LostStore(
@@ -123,9 +127,11 @@ class Wholeness:
                 hint="another ledger writes to this store, or this one was restored from an older copy",
             )
         if shown == last.id:
-            return None
+            return last
         marked = epoch.writing is not None and epoch.writing.interval == last.id
         if marked and place.is_told and str(place) == last.place:
             self.epochs.acknowledge(self._view, epoch, mark_of(last), place)
+            return last
+        if any(row.writes_from == 0 for row in committed if row.id > shown):  # it had a reason to write everything
             return None
-        return min(row.writes_from for row in committed if row.id > shown)
+        return next((row for row in committed if row.id == shown), None)

@@ -76,53 +76,58 @@ class Execution:
             tiles: False finishes corrections alone, and takes note of tiles that are in the table already.
 
         Raises:
-            BadInput: a correction's source has expired since it was planned; it is given up, and the next run goes on.
-            The same as `finish`.
+            The same as `finish`. A correction that can be computed no more is given up, and the next run goes on without it.
         """
-        self._move_from_expired_source()
+        self._move_from_expired_source(self.ledger.computes(self.view.name))
         rows = self.ledger.computes(self.view.name)
-        self._warn_of_rollback(rows)
+        self._warn_of_what_went(rows)
         for row in sorted(rows, key=lambda row: row.id):
             if row.state is State.COMMITTED:
                 continue
             if row.mode is Mode.CORRECT:
-                self._refuse_expired(row)
-            if tiles or row.mode is Mode.CORRECT or self._find(row, self.lake.lineage(self.view.table)) is not None:
+                self._finish_correction(row)
+            elif tiles or self._find(row, self.lake.lineage(self.view.table)) is not None:
                 self.finish(row)
         return self.tiles()
 
-    def _refuse_expired(self, row: ComputeRow) -> None:
-        """Give up a correction whose source has expired."""
-        found = self._find(row, self.lake.lineage(self.view.table))
-        if found is None and self._source(row) not in {s.id for s in self.lake.snapshots(self.view.source.table)}:
+    def _finish_correction(self, row: ComputeRow) -> None:
+        try:
+            self.finish(row)
+        except (BadInput, SchemaDrift, UseCaseError):
             self.ledger.give_up(row)
-            raise BadInput(
-                f"{self.view.name}: the ticks after {row.tick_from.isoformat()} up to {row.tick_to.isoformat()} stay as they "
-                f"are: snapshot {self._source(row)} of {self.view.source.table}, to correct them from, has expired",
-                hint="run it again: it goes on without them",
+            logging.getLogger(__name__).warning(
+                "%s: the ticks after %s up to %s stay as they are: their correction is given up, for the reason that follows",
+                *(self.view.name, row.tick_from.isoformat(), row.tick_to.isoformat()),
             )
+            raise
 
-    def _move_from_expired_source(self) -> None:
-        """Let what was planned to be read from a snapshot that has expired since be read from the newest one.
+    def _move_from_expired_source(self, rows: Sequence[ComputeRow]) -> None:
+        """Let tiles that were planned to be read from a snapshot that has expired since be read from the newest one.
 
-        Nobody has seen anything of it yet, and rows that became known after it was planned are left out anyway.
+        Nobody has seen anything of them yet, and rows that became known after they were planned are left out anyway.
         """
         table = self.view.source.table
         current = self.lake.current(table) if self.lake.exists(table) else None
-        if current is not None:
+        snapshots = self.lake.lineage(self.view.table)
+        unseen = [row.id for row in rows if row.state is not State.COMMITTED and self._find(row, snapshots) is None]
+        tiles = {row.id for row in rows if row.mode is not Mode.CORRECT}
+        if current is not None and (only := tiles.intersection(unseen)):
             alive = {s.id for s in self.lake.snapshots(table)}
-            self.ledger.move_sources(table, alive, current.id, view=self.view.name)
+            self.ledger.move_sources(table, alive, current.id, only=only)
 
-    def _warn_of_rollback(self, rows: Sequence[ComputeRow]) -> None:
-        left = {s.id for s in self.lake.snapshots(self.view.table)} - {
-            s.id for s in self.lake.lineage(self.view.table)
-        }
-        if gone := [row for row in rows if row.snapshot_id in left]:
+    def _warn_of_what_went(self, rows: Sequence[ComputeRow]) -> None:
+        """Say which ticks are computed and not in the table: it was rolled back, or dropped and made again."""
+        alive, lineage = ({s.id for s in of(self.view.table)} for of in (self.lake.snapshots, self.lake.lineage))
+        gone = [
+            row for row in rows if row.state is State.COMMITTED and (row.snapshot_id in alive - lineage or not alive)
+        ]
+        if gone:
             since, until = min(row.tick_from for row in gone).isoformat(), max(row.tick_to for row in gone).isoformat()
             logging.getLogger(__name__).warning(
-                "%s: its table was rolled back, with ticks after %s up to %s that are computed; "
+                "%s: its table was %s, with ticks after %s up to %s that are computed; "
                 "`lockstep backfill %s --from %s --to %s` computes them again",
-                *(self.view.name, since, until, self.view.name, since, until),
+                *(self.view.name, "rolled back" if alive else "dropped and made again", since, until),
+                *(self.view.name, since, until),
             )
 
     def finish(self, row: ComputeRow) -> Appended:
@@ -190,9 +195,10 @@ class Execution:
             )
         return row.sources[table]
 
-    @staticmethod
-    def _find(row: ComputeRow, snapshots: Sequence[Snapshot]) -> Snapshot | None:
-        return next((s for s in snapshots if s.properties.get(COMPUTE_ID) == str(row.id)), None)
+    def _find(self, row: ComputeRow, snapshots: Sequence[Snapshot]) -> Snapshot | None:
+        """Return the snapshot of the table's lineage that has the row's ticks, if any."""
+        found = next((s for s in snapshots if s.properties.get(COMPUTE_ID) == str(row.id)), None)
+        return found if found and self.lake.holds(self.view.table, found.id) else None
 
     def _properties(self, row: ComputeRow, snapshots: Sequence[Snapshot]) -> dict[str, str]:
         """Return what the snapshot says of itself: a watermark that never goes back, and the definition of the last tick."""

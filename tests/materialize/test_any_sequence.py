@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from lockstep.clock import to_micros
-from lockstep.errors import BadInput, Transient
+from lockstep.errors import BadInput, Terminal, Transient
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
@@ -144,13 +144,7 @@ class Case(RuleBasedStateMachine):
 
     def planned(self, chunks: int = 1) -> Plan:
         """Plan what is next; it is remembered, for a writer that does not know when to end."""
-        try:
-            plan = self.spend.plan(chunks)
-        except BadInput as unreachable:
-            if "nor a later one" not in str(unreachable):
-                raise
-            self.append([])
-            plan = self.spend.plan(chunks)
+        plan = self.spend.plan(chunks)
         if plan.interval is not None:
             self.plans.append(plan)
         return plan
@@ -163,7 +157,7 @@ class Case(RuleBasedStateMachine):
             for number, chunk in enumerate(plan.chunks[:until]):
                 if number and expiring:
                     self.expire(1)
-                with suppress(Transient, BadInput):
+                with suppress(Transient, Terminal, BadInput):
                     self.spend.write(plan.interval, chunk)
 
     @precondition(lambda self: self.plans)
@@ -173,7 +167,7 @@ class Case(RuleBasedStateMachine):
         plan = self.plans[chosen % len(self.plans)]
         assert plan.interval is not None
         for chunk in plan.chunks:
-            with suppress(Transient, BadInput):
+            with suppress(Transient, Terminal, BadInput):
                 self.spend.write(plan.interval, chunk)
 
     @rule()
@@ -209,6 +203,11 @@ class Case(RuleBasedStateMachine):
             return
         self.store.flushall()
         self.spend.commit(plan.interval)
+
+    @rule()
+    def repair(self) -> None:
+        """Write everything again."""
+        self.spend.run(everything=True)
 
     @rule()
     def run(self) -> None:

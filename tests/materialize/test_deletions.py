@@ -1,20 +1,20 @@
 """What was deleted or overwritten in the lake goes back online too, with a real Redis and real Iceberg snapshots."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pyarrow as pa
 import pytest
 
-from lockstep.errors import BadInput, Transient, VerificationFailed
+from lockstep.errors import BadInput, Terminal, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import Snapshot
 from lockstep.materialize import wholeness
 from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import Mode, Scope
-from lockstep.materialize.rows import IntervalRows
+from lockstep.materialize.rows import IntervalRows, Share
 from lockstep.online.layout import EntityKeys
 from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT, StoredTimes, take_back
 from lockstep.online.writer import write_rows
@@ -304,7 +304,9 @@ def test_a_file_that_went_and_came_back_is_written_again_where_the_store_lost_on
     assert not spend.diagnose().problems
 
 
-def test_an_interval_whose_snapshot_expired_before_it_was_written_goes_on_to_a_later_one(lake, spend, online) -> None:
+def test_an_interval_whose_snapshot_expired_before_it_was_written_gives_way_to_one_that_goes_further(
+    lake, spend, online
+) -> None:
     tick(lake, 2, c2=6)
     plan = spend.plan()
     tick(lake, 3, c3=7)
@@ -312,9 +314,143 @@ def test_an_interval_whose_snapshot_expired_before_it_was_written_goes_on_to_a_l
     with pytest.raises(BadInput, match="may have expired"):
         spend.write(plan.interval, plan.chunks[0])
     done = spend.run()
-    assert (done.id, done.sequence_to) == (plan.interval, newest(lake).sequence)
+    assert (done.sequence_from, done.sequence_to) == (2, newest(lake).sequence)
+    with pytest.raises(Terminal, match=f"no interval {plan.interval}\n\nHint: it was given up"):
+        spend.write(plan.interval, plan.chunks[0])
     assert served(online, 1, 2, 3) == [5, 6, 7]
     assert spend.run() is None
+
+
+@pytest.mark.parametrize("expired", [False, True])
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_an_interval_that_was_rolled_back_while_it_was_written_gives_way(
+    lake, spend, online, expired: bool, goes_on: bool
+) -> None:
+    tick(lake, 2, c2=6)
+    plan = spend.plan()
+    spend.write(plan.interval, plan.chunks[0])
+    gone = newest(lake)
+    roll_back(lake, 2)
+    if goes_on:
+        tick(lake, 2, c3=7)
+    if expired:
+        lake.table("spend").maintenance.expire_snapshots().by_id(gone.id).commit()
+    assert served(online, 1, 2, 3) == [5, 6, 3]
+    done = spend.run()
+    assert (done.mode, done.id > plan.interval) == (Mode.INTERVAL if goes_on else Mode.REPAIR, True)
+    assert served(online, 1, 2, 3) == [5, 2, 7 if goes_on else 3]
+    assert spend.run() is None
+    assert not spend.diagnose().problems
+
+
+def test_what_was_rolled_forward_again_comes_with_the_next_snapshot(lake, spend, online) -> None:
+    roll_back(lake, 1)
+    spend.run()
+    roll_back(lake, 2)
+    tick(lake, 2, c2=6)
+    assert spend.run().writes_from == 1
+    assert served(online, 1, 2, 3) == [5, 6, 3]
+    assert not spend.diagnose().problems
+
+
+def test_a_deletion_that_was_rolled_back_and_forward_again_is_one(lake, spend, online) -> None:
+    lake.table("spend").delete("card = 3")
+    spend.run()
+    roll_back(lake, 2)
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 2, 3]
+    roll_back(lake, 3)
+    tick(lake, 2, c2=6)
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 6, None]
+    assert not spend.diagnose().problems
+
+
+def test_a_table_that_takes_its_name_back_is_online_again(lake, spend, online) -> None:
+    tick(lake, 2, c2=6)
+    spend.plan()  # and is never finished: its number is less than those of the other table
+    whole = lake.table("spend")
+    lake.drop("spend")
+    lake.ensure_table("spend", SPEND.schema, "event_timestamp")
+    tick(lake, 3, c1=7)
+    spend.run()
+    assert served(online, 1, 2, 3) == [7, None, None]
+    lake.drop("spend")
+    whole.catalog.register_table(("test", "spend"), whole.metadata_location)
+    assert any("of another table that was called spend" in problem for problem in spend.diagnose().problems)
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 6, 3]
+    assert spend.run() is None
+    assert not spend.diagnose().problems
+
+
+def test_a_writer_of_a_table_that_was_dropped_meanwhile_stops(lake, spend, online, store, monkeypatch) -> None:
+    tick(lake, 2, c1=6, c2=6, c3=6)
+    plan = spend.plan()
+    other = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
+
+    def dropped() -> None:
+        lake.drop("spend")
+        lake.ensure_table("spend", SPEND.schema, "event_timestamp")
+        tick(lake, 0, c1=9)
+        other.run()
+
+    one_by_one(monkeypatch, dropped)
+    with pytest.raises(Transient, match="is being written anew"):
+        spend.write(plan.interval, plan.chunks[0])
+    assert served(online, 1, 2, 3) == [9, None, None]
+
+
+def test_a_writer_of_an_interval_that_was_given_up_meanwhile_stops(lake, spend, online, store, monkeypatch) -> None:
+    tick(lake, 2, c1=6, c2=6, c3=6)
+    plan = spend.plan()
+    other = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
+
+    def goes_on() -> None:
+        lake.table("spend").delete("card = 3")
+        expire(lake, up_to=newest(lake).sequence - 1)
+        other.run()
+
+    one_by_one(monkeypatch, goes_on)
+    with pytest.raises(Terminal, match="it was given up"):
+        spend.write(plan.interval, plan.chunks[0])
+    assert served(online, 1, 2, 3) == [6, 6, None]
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch, before_the_second: Callable[[], object]) -> None:
+    """Have the next write find its rows one at a time."""
+    found = IntervalRows.newest
+
+    def parts(rows: IntervalRows, share: Share) -> Iterator[pa.Table]:
+        monkeypatch.undo()
+        each = [part.slice(row, 1) for part in found(rows, share) for row in range(part.num_rows)]
+        for number, part in enumerate(sorted(each, key=lambda part: part["card"][0].as_py())):
+            if number == 1:
+                before_the_second()
+            yield part
+
+    monkeypatch.setattr(IntervalRows, "newest", parts)
+
+
+def test_chunks_that_were_planned_differently_are_not_verified_as_one(lake, spend, online) -> None:
+    tick(lake, 2, c1=6, c2=6)
+    plan = spend.plan(chunks=2)
+    first = spend.write(plan.interval, plan.chunks[0])
+    spend.plan(chunks=2, everything=True)
+    second = spend.write(plan.interval, plan.chunks[1])
+    with pytest.raises(Transient, match="is being written anew"):
+        spend.verify(plan.interval, [first, second])
+
+
+def test_of_rows_with_the_same_times_it_is_always_the_same_one(lake, spend, online) -> None:
+    """It is whoever wrote them that has to say which is right; but no repair turns one into the other."""
+    for value in (1, 2, 3):
+        tick(lake, 2, **{f"c{card}": value for card in range(1, 30)})
+    spend.run()
+    first = served(online, *range(1, 30))
+    for _ in range(3):
+        spend.run(everything=True)
+        assert served(online, *range(1, 30)) == first
 
 
 def test_a_row_that_nobody_knows_of_is_named_by_a_diagnosis_and_taken_back_by_a_repair(

@@ -1,7 +1,9 @@
 """Computing a view into its table: live, bootstrap, restarts."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -299,3 +301,66 @@ def test_a_range_that_is_appended_in_parts_holds_the_same_rows_in_one_snapshot(
         files = len(lake.files_added(view.table, 0, 1))
         assert files == len(days) if part_rows == 1_000 else files >= len(days)
     assert held[0] == held[1]
+
+
+def test_a_bootstrap_beside_the_first_live_tick_leaves_no_hole(settings, lake, ledger, monkeypatch) -> None:
+    pay(lake, ("2018-06-01T08:30:00Z", 1, 500, "2018-06-01T08:30:01Z"))
+    settings.clock.advance_to(NOON + timedelta(minutes=5))
+    plan = Ledger.plan_compute
+
+    def overtaken(*given: Any) -> Any:
+        monkeypatch.undo()
+        bootstrap(settings, lake, ledger, SPEND, NOON - timedelta(hours=12), NOON - timedelta(hours=6))
+        return plan(*given)
+
+    monkeypatch.setattr(Ledger, "plan_compute", overtaken)
+    with pytest.raises(Transient, match="these would leave a hole"):
+        compute(settings, lake, ledger, SPEND, NOON)
+    compute(settings, lake, ledger, SPEND, NOON)
+    tiles = ledger.computes("spend")
+    assert [tile.tick_to for tile in tiles] == [NOON - timedelta(hours=6), NOON]
+    assert answers(settings, lake, 1, NOON - timedelta(hours=2)) == (1, 500)
+
+
+def crash_before_the_ledger(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Ledger, "commit_compute", die)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+
+def test_what_was_appended_keeps_the_name_of_what_it_read_though_that_has_expired(
+    settings, lake, ledger, monkeypatch
+) -> None:
+    pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
+    settings.clock.advance_to(NOON + timedelta(minutes=5))
+    crash_before_the_ledger(monkeypatch, lambda: compute(settings, lake, ledger, SPEND, NOON))
+    read = lake.current("payments")
+    pay(lake, ("2018-06-01T10:40:00Z", 1, 70, "2018-06-01T12:40:01Z"))
+    lake.table("payments").maintenance.expire_snapshots().by_id(read.id).commit()
+    compute(settings, lake, ledger, SPEND, NOON)
+    (row,) = ledger.computes("spend")
+    assert (row.state, row.sources) == (State.COMMITTED, {"payments": read.id})
+
+
+def test_an_append_that_was_rolled_back_before_the_ledger_knew_is_done_again(
+    settings, lake, ledger, monkeypatch
+) -> None:
+    """Also where its parent has expired since, so that nothing but its files tells that it is not in the table."""
+    pay(
+        lake,
+        ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"),
+        ("2018-06-01T11:30:00Z", 1, 70, "2018-06-01T11:30:01Z"),
+    )
+    settings.clock.advance_to(NOON + timedelta(minutes=5))
+    compute(settings, lake, ledger, SPEND, NOON - timedelta(hours=1))
+    base = lake.current("spend")
+    crash_before_the_ledger(monkeypatch, lambda: compute(settings, lake, ledger, SPEND, NOON))
+    lake.table("spend").manage_snapshots().set_current_snapshot(snapshot_id=base.id).commit()
+    lake.append("spend", SPEND.schema.empty_table())
+    lake.table("spend").maintenance.expire_snapshots().by_id(base.id).commit()
+    compute(settings, lake, ledger, SPEND, NOON)
+    assert answers(settings, lake, 1, NOON) == (2, 570)

@@ -424,13 +424,26 @@ def test_ticks_whose_source_expired_before_they_were_computed_are_computed_from_
 
 
 def test_a_correction_whose_source_expired_is_given_up_by_name_and_blocks_nothing(
-    settings, lake, ledger, monkeypatch
+    settings, lake, ledger, monkeypatch, caplog
 ) -> None:
     live_ticks(settings, lake, ledger)
     interrupted(monkeypatch, lambda: correct(settings, lake, ledger, FIXED, NOON - HOUR, NOON))
     pay(lake, Payment(9, NOON + HOUR, NOON + HOUR, 5, 5))
     expire_sources(lake)
     settings.clock.advance_to(NOON + 2 * HOUR + LAG)
-    with pytest.raises(BadInput, match="stay as they are: snapshot"):
+    with pytest.raises(BadInput, match="may have expired"):
         compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR)
+    assert "up to 2018-06-01T12:00:00+00:00 stay as they are: their correction is given up" in caplog.text
     assert compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR).rows > 0
+
+
+def test_a_table_that_was_dropped_is_named_and_a_backfill_computes_what_went(settings, lake, ledger, caplog) -> None:
+    live_ticks(settings, lake, ledger)
+    whole = stored(settings, lake)
+    lake.drop("spend")
+    settings.clock.advance_to(NOON + 2 * HOUR + LAG)
+    compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR)
+    assert "its table was dropped and made again, with ticks after 2018-06-01T11:00:00" in caplog.text
+    backfill(settings, lake, ledger, WRONG, NOON - HOUR, NOON + HOUR)
+    for at in (NOON, NOON + HOUR):
+        assert answer(stored(settings, lake), 1, at) == answer(whole, 1, at)
