@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -265,6 +266,27 @@ def test_a_leftover_that_changed_since_it_was_seen_is_left_alone(lake, store, on
     assert take_back(store, "test", VIEW, gone) == (1, 0)
     assert take_back(store, "test", VIEW, gone, exactly=True) == (0, 1)
     assert served(online, 2) == [None]
+
+
+def test_a_repair_leaves_alone_what_another_run_changed_since_it_looked(
+    lake, spend, online, store, monkeypatch
+) -> None:
+    (key,) = EntityKeys("test", VIEW.join_keys).encode({"card": [9]})
+    row = {"card": 9, "nb_1d": 4, "event_timestamp": T, "created_timestamp": T}
+    late = row | {"event_timestamp": T + timedelta(hours=2)}
+    write_rows(store, "test", VIEW, pa.Table.from_pylist([late], SPEND.schema))
+    leftovers = IntervalRows.leftovers
+
+    def overtaken(*given: Any) -> Iterator[pa.Table]:
+        parts = list(leftovers(*given))
+        assert [part["card"].to_pylist() for part in parts] == [[9]]
+        store.delete(key)
+        write_rows(store, "test", VIEW, pa.Table.from_pylist([row], SPEND.schema))
+        yield from parts
+
+    monkeypatch.setattr(IntervalRows, "leftovers", overtaken)
+    spend.run(everything=True)
+    assert served(online, 9) == [4]
 
 
 def test_history_that_expires_between_two_chunks_loses_no_deletion(lake, spend, online) -> None:

@@ -284,6 +284,21 @@ def test_a_repair_mends_what_nobody_noticed(lake, spend, store, rows) -> None:
     assert spend.diagnose() == Diagnosis("spend", 3, 0, ())
 
 
+def test_a_repair_that_a_restored_copy_has_not_seen_is_done_again(lake, spend, store, rows, monkeypatch) -> None:
+    first = min(rows)
+    store.hset(first, next(f for f in rows[first] if not f.startswith(b"_")), b"\x20\x07")
+    older = {key: store.dump(key) for key in store.scan_iter()}
+    spend.run(everything=True)
+    assert contents(store) == rows
+    store.flushall()
+    for key, value in older.items():
+        store.restore(key, 0, value)
+    move(monkeypatch)
+    assert contents(store) != rows
+    assert spend.run().mode is Mode.REPAIR
+    assert contents(store) == rows
+
+
 def test_a_diagnosis_names_what_is_unfinished_lost_or_foreign(lake, spend, store) -> None:
     assert spend.diagnose().problems == ("nothing is online: `lockstep materialize spend`",)
     tick(lake, 0, c1=1)
