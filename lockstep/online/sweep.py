@@ -103,7 +103,7 @@ def sweep(
 
     Raises:
         BadInput: a view that is to go is one that stays.
-        Transient: the store does not answer, or slots of it were moved meanwhile; what went is gone, and running it again goes on.
+        Transient: the store does not answer, or slots were moved meanwhile; what went is gone, and running it again goes on.
         Terminal: it refuses.
     """
     if per_second < 1:
