@@ -1,6 +1,7 @@
 """The reader's round trip to a Redis Cluster: one message to each primary concerned, all at once.
 
-Each message is bracketed by that primary's own copy of the epoch hash. A primary that hands slots to another says so: then the
+Each message is bracketed by that primary's own copy of the epoch hash, which vouches for the slots that it says it is of: what is
+read elsewhere, or of other slots, is told without the store's name. A primary that hands slots to another says so: then the
 cluster is asked who has which, and all is read anew; of a slot that is on its way, the rows that have gone are fetched from where
 they are.
 """
