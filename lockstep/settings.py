@@ -1,6 +1,7 @@
 """Every endpoint and limit, typed, from one TOML file and the environment."""
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,9 @@ from pydantic_settings import (
 
 from lockstep.clock import Clock
 from lockstep.errors import BadInput
+
+_PORTS = 65_535
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]")
 
 
 class Settings(BaseSettings):
@@ -50,7 +54,7 @@ class Settings(BaseSettings):
     registry_url: str = ""
     tracking_url: str = ""
     redis_host: str = "127.0.0.1"
-    redis_port: int = 6379
+    redis_port: int = Field(default=6379, gt=0, le=_PORTS)
     redis_mode: Literal["standalone", "sentinel", "cluster"] = "standalone"
     redis_nodes: Annotated[tuple[str, ...], NoDecode] = ()
     redis_sentinel_service: str = ""
@@ -153,6 +157,12 @@ def _contradictions(given: Settings) -> Iterator[tuple[object, str, str]]:
     files = given.redis_tls_ca or given.redis_tls_certificate or given.redis_tls_key
     for node in given.redis_nodes:
         yield not all(address_of(node)), f"{node!r} is no host:port", "redis_nodes, as in 10.0.0.7:6379"
+    one = Settings.model_fields["redis_host"].default, Settings.model_fields["redis_port"].default
+    yield (
+        several and (given.redis_host, given.redis_port) != one,
+        f"redis_mode is {mode}, whose nodes are redis_nodes",
+        "redis_host and redis_port: they are given, too",
+    )
     yield several and not given.redis_nodes, f"redis_mode is {mode} and names no node", "redis_nodes"
     yield given.redis_nodes and not several, f"there are redis_nodes and redis_mode is {mode}", "redis_mode"
     yield (
@@ -168,9 +178,11 @@ def _contradictions(given: Settings) -> Iterator[tuple[object, str, str]]:
 
 
 def address_of(node: str) -> tuple[str, int]:
-    """Return host and port of `host:port`; "" and 0 where there is none."""
+    """Return host and port of `host:port`, or of `[address]:port`; "" and 0 where there is none."""
     host, _, port = node.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port) if port.isascii() and port.isdigit() else 0
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= len(str(_PORTS)) else 0
+    named = _HOST.fullmatch(host)
+    return host.strip("[]") if named else "", number if number <= _PORTS else 0
 
 
 def settings_file() -> Path:

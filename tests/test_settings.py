@@ -68,7 +68,22 @@ def test_a_server_of_our_own_is_reached_without_what_the_settings_say_of_another
         ({"redis_mode": "cluster", "redis_nodes": ("a:1",), "redis_sentinel_service": "x"}, "redis_sentinel_service"),
         ({"redis_nodes": ("a:1",)}, "redis_mode"),
         ({"redis_mode": "cluster", "redis_nodes": ("a",)}, "redis_nodes"),
-        ({"redis_mode": "cluster", "redis_nodes": ("a:b",)}, "redis_nodes"),
+        *(
+            ({"redis_mode": "cluster", "redis_nodes": (node,)}, "redis_nodes")
+            for node in (
+                "a:b",
+                ":1",
+                "a:0",
+                "a:65536",
+                "a:" + "9" * 5_000,
+                "redis://a:1",
+                "user@a:1",
+                "::1:6379",
+                "a b:1",
+            )
+        ),
+        ({"redis_mode": "cluster", "redis_nodes": ("a:1",), "redis_port": 7}, "redis_host"),
+        ({"redis_mode": "sentinel", "redis_nodes": ("a:1",), "redis_host": "b"}, "redis_host"),
         ({"redis_username": "x"}, "redis_password"),
         ({"redis_tls": True, "redis_tls_certificate": __file__}, "redis_tls_key"),
         ({"redis_tls": True, "redis_tls_key": __file__}, "redis_tls_certificate"),
@@ -79,6 +94,13 @@ def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], 
     with pytest.raises(BadInput) as refused:
         Settings(**given)
     assert setting in refused.value.hint.split()[2]
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1"])
+def test_a_port_that_is_none_is_refused(file: Path, port: str) -> None:
+    file.write_text(f"redis_port = {port}\n")
+    with pytest.raises(BadInput, match="redis_port"):
+        Settings.load()
 
 
 def test_a_kind_or_a_file_that_is_not_there_is_refused(file: Path) -> None:

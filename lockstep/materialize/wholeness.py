@@ -7,9 +7,10 @@ written to a store that is not where it was, its *place*, may be lost too.
 from collections.abc import Sequence
 
 from lockstep.clock import Clock, to_micros
-from lockstep.errors import LostStore
+from lockstep.errors import LockstepError, LostStore
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import MaterializeRow
+from lockstep.online.copies import named_meanwhile
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.place import Place, place_of
 from lockstep.online.store import Store
@@ -67,15 +68,20 @@ class Wholeness:
 
         Raises:
             LostStore: it is another ledger's.
+            Transient: another run gives it a name at the same time.
         """
         return place_of(self._store, self._own_name(clock))
 
     def _own_name(self, clock: Clock) -> str:
         known, epochs = self._ledger.incarnation(), self.epochs.read()
         if known is None and epochs.views:
-            raise LostStore(
-                f"the online store already holds {', '.join(sorted(epochs.views))} of {self._project}, this ledger wrote none",
-                hint="another ledger writes to this store, or this one was lost: start with an empty store",
+            raise self._unless_overtaken(
+                known,
+                LostStore(
+                    f"the online store already holds {', '.join(sorted(epochs.views))} of {self._project}, "
+                    "this ledger wrote none",
+                    hint="another ledger writes to this store, or this one was lost: start with an empty store",
+                ),
             )
         if known is not None and known == epochs.incarnation:
             return known
@@ -87,14 +93,19 @@ class Wholeness:
         if known is None or not epochs.views or epochs.incarnation is None:
             self._ledger.adopt_incarnation(here, now, follows=known)
         # Read anew: another run may have come first.
-        if (known := self._ledger.incarnation()) != here:
-            raise _another(here, known)
+        if (remembered := self._ledger.incarnation()) != here:
+            raise self._unless_overtaken(known, _another(here, remembered))
         return here
 
     def _require_own(self, known: str) -> None:
         names = self.epochs.names()
-        if names and known not in names:
-            raise _another(", ".join(sorted(names)), known)
+        # Copies that know no view have just got their name from another run, before the ledger learns it.
+        if names and known not in names and self.epochs.read().views:
+            raise self._unless_overtaken(known, _another(", ".join(sorted(names)), known))
+
+    def _unless_overtaken(self, known: str | None, lost: LostStore) -> LockstepError:
+        """Return why the store is refused; but if the ledger has learnt another name since, that another run came first."""
+        return lost if self._ledger.incarnation() == known else named_meanwhile()
 
     def basis(
         self, committed: Sequence[MaterializeRow], place: Place, copies: Sequence[ViewEpoch]

@@ -5,23 +5,25 @@ slot follows from its name, or from what is in braces in it, its *tag*. Without 
 """
 
 import hashlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count, groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import redis
 from redis import exceptions
 from redis.cluster import PRIMARY, ClusterNode, RedisCluster
-from redis.crc import key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from lockstep.errors import Transient
 from lockstep.online.store import Store, answering, without_refusal
 
 _MOVING = (exceptions.AskError, exceptions.TryAgainError)  # MOVED is an ASK, to redis-py
 _HOPS = 8
+_FEW = 500
 
 
 class _Node(Protocol):
@@ -63,15 +65,16 @@ class Layout:
     @classmethod
     def of(cls, slots: Mapping[int, Sequence[_Node]]) -> "Layout":
         """Read redis-py's table of slots, in which a slot's primary comes first."""
-        names = [slots[slot][0].name for slot in sorted(slots)]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        owners = [numbers[name] for name in names]
+        # The slots of a range share one list, which is compared by identity first: a reader has no time to compare 16 384 names.
+        nodes = groupby(map(slots.__getitem__, sorted(slots)))
+        runs = [(first[0].name, len(list(same))) for first, same in nodes]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in runs))}
+        owners: list[int] = []
         ranges: dict[str, list[str]] = {name: [] for name in numbers}
-        start = 0
-        for name, run in groupby(names):
-            end = start + len(list(run)) - 1
-            ranges[name].append(f"{start}-{end}")
-            start = end + 1
+        for name, same_owner in groupby(runs, key=lambda run: run[0]):
+            start = len(owners)
+            owners += [numbers[name]] * sum(length for _, length in same_owner)
+            ranges[name].append(f"{start}-{len(owners) - 1}")
         tags = _tags(owners, len(numbers))
         digests = (hashlib.sha256(",".join(of_name).encode()).hexdigest()[:16] for of_name in ranges.values())
         return cls(tuple(map(Shard, numbers, tags, digests)), owners)
@@ -79,13 +82,26 @@ class Layout:
 
 def _tags(owners: Sequence[int], shards: int) -> list[str]:
     """Return for each shard the least number that, as a tag, names one of its slots."""
-    found: dict[int, str] = {}
-    for number in count():
-        owner = owners[key_slot(b"%d" % number)]
-        found.setdefault(owner, f"{{{number}}}")
+    found: dict[int, int] = {}
+    for number in range(_FEW):
+        found.setdefault(owners[key_slot(b"%d" % number)], number)
         if len(found) == shards:
             break
-    return [found[shard] for shard in range(shards)]
+    else:  # a primary has just got its first slots
+        for slot, number in _least_numbers().items():
+            found[owners[slot]] = min(number, found.get(owners[slot], number))
+    return [f"{{{found[shard]}}}" for shard in range(shards)]
+
+
+@cache
+def _least_numbers() -> dict[int, int]:
+    """Return for each slot the least number that names it."""
+    found: dict[int, int] = {}
+    numbers = count()
+    while len(found) < REDIS_CLUSTER_HASH_SLOTS:
+        number = next(numbers)
+        found.setdefault(key_slot(b"%d" % number), number)
+    return found
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,32 @@ def client_of(cluster: RedisCluster, node: str) -> "redis.Redis":
     if found is None:  # the cluster was asked meanwhile, and named other primaries
         raise moving(node)
     return cluster.get_redis_connection(found)
+
+
+def scan(store: Store, count: int, **narrowed: Any) -> Iterator[list[bytes]]:
+    """Yield every key that is there all the while, some at a time; the primaries of a cluster one after the other.
+
+    A key of a slot that is on its way before, during and after the scan may be missed.
+
+    Args:
+        store: the online store.
+        count: how many keys a server looks at in one go, about.
+        narrowed: to which keys, as redis-py's `scan` takes it.
+
+    Raises:
+        Transient: a server does not answer; or slots were moved meanwhile, perhaps to a primary that had been looked through:
+            then it is raised in the end.
+    """
+    found = primaries(store)
+    for primary in found:
+        cursor = None
+        while cursor != 0:
+            with answering():
+                answer = primary.client.scan(cursor or 0, count=count, **narrowed)
+            cursor, keys = cast("tuple[int, list[bytes]]", answer)
+            yield keys
+    if [(p.tag, p.slots) for p in primaries(store)] != [(p.tag, p.slots) for p in found]:
+        raise moving("it was looked through, and keys may have been missed")
 
 
 def moving(text: object) -> Transient:
@@ -213,9 +255,8 @@ def followed(cluster: RedisCluster, command: Sequence[Any], answer: Any) -> Any:
             answer = _asked(_client_at(cluster, answer.host, answer.port), [command])[0]
         elif isinstance(answer, exceptions.AskError):
             answer = _asked(_client_at(cluster, answer.host, answer.port), [("ASKING",), command])[1]
-        elif isinstance(
-            answer, exceptions.TryAgainError
-        ):  # of its call's keys some had gone: alone it has gone or has not
+        elif isinstance(answer, exceptions.TryAgainError):
+            # Of its call's keys some had gone: alone it has gone or has not, as the slot's owner knows.
             node = cluster.nodes_manager.get_node_from_slot(key_slot(_key_of(command)))
             answer = _asked(cluster.get_redis_connection(node), [command])[0]
         else:

@@ -1,6 +1,7 @@
 """The reader's round trip to a Redis Cluster: one message to each primary concerned, all at once.
 
-Each message is bracketed by that primary's own copy of the epoch hash. A primary that hands slots to another says so: then the
+Each message is bracketed by that primary's own copy of the epoch hash, which vouches for the slots that it says it is of: what is
+read elsewhere, or of other slots, is told without the store's name. A primary that hands slots to another says so: then the
 cluster is asked who has which, and all is read anew; of a slot that is on its way, the rows that have gone are fetched from where
 they are.
 """
@@ -17,7 +18,9 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 
 from lockstep.online.cluster import Layout, is_moving, moving
 from lockstep.online.copies import SLOTS, epoch_key
+from lockstep.online.epoch import Epochs, parse
 from lockstep.online.exchange import Exchange, hash_of, packed, read_hash
+from lockstep.online.store import without_refusal
 
 _TRIES = 4
 # How often a copy that is missing, or is of other slots, makes us ask the cluster who has which; it stays so until the next run.
@@ -30,14 +33,47 @@ class Answers:
     """What one round trip brought.
 
     Attributes:
-        found: the answer to each command, refusals among them.
-        before: the copy of the epoch hash before them, as stored, of each primary that was asked.
+        found: the answer to each command.
+        before: what the copy of the epoch hash said before them, of each primary that was asked; without the store's name where
+            the copy does not vouch for what was read there.
         after: the same after them.
     """
 
     found: list[Any]
-    before: list[Any]
-    after: list[Any]
+    before: list[Epochs]
+    after: list[Epochs]
+
+
+@dataclass(frozen=True)
+class _Routes:
+    """Whom to ask for what; never changed, so that a read which takes it once has parts that belong together.
+
+    Attributes:
+        layout: which primary has which slot.
+        copies: for each primary the command that reads its copy of the epoch hash.
+    """
+
+    layout: Layout
+    copies: tuple[bytes, ...]
+
+    @classmethod
+    def to(cls, layout: Layout, project: str) -> "_Routes":
+        return cls(layout, tuple(read_hash(epoch_key(project, shard.tag)) for shard in layout.shards))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one primary answered.
+
+    Attributes:
+        before: its copy of the epoch hash before the rows, as it is stored.
+        after: the same after them.
+        slots: of which slots the copy has to be to vouch for the rows; None for rows of a slot that is not the primary's yet.
+    """
+
+    before: Any
+    after: Any
+    slots: str | None
 
 
 class ClusterReader:
@@ -51,9 +87,9 @@ class ClusterReader:
     def __init__(self, cluster: RedisCluster, project: str) -> None:
         self._cluster = cluster
         self._project = project
-        self._layout: Layout | None = None
+        self._routes: _Routes | None = None
+        self._looking: asyncio.Task[_Routes] | None = None
         self._looked = 0.0
-        self._copies: list[bytes] = []
         self._exchanges: dict[str, tuple[ClusterNode, Exchange]] = {}
 
     async def ask(self, commands: Sequence[tuple[bytes, bytes]]) -> Answers:
@@ -61,88 +97,111 @@ class ClusterReader:
 
         Raises:
             Transient: slots are moved faster than they can be followed.
+            LockstepError: what the first refusal means, see `store.meaning`.
             redis.RedisError: a primary does not answer.
         """
         failure: Exception = moving("again and again")
         for _ in range(_TRIES):
-            layout = self._layout or await self._look()
+            routes = self._routes or await self._look()
             try:
-                answers = await self._ask(layout, commands)
+                found, parts = await self._ask(routes, commands)
             except (exceptions.ConnectionError, exceptions.TimeoutError) as unanswered:
                 # Perhaps a replica was promoted: then it is asked, but nobody is asked twice.
-                if layout == await self._look():
+                if routes == await self._look():
                     raise
                 failure = unanswered
                 continue
-            told = list(chain(answers.found, answers.before, answers.after))
+            told = [*found, *(copy for part in parts for copy in (part.before, part.after))]
             if any(map(is_moving, told)):
                 await self._look()
                 continue
             # A primary that was cut off from the others says that the cluster is down: they may have another one by now.
             is_down = any(isinstance(answer, exceptions.ClusterDownError) for answer in told)
-            if (not is_down and self._vouched(layout, answers)) or layout == await self._look():
+            if is_down and routes != await self._look():
+                continue
+            without_refusal(told)
+            answers = _answers(found, parts)
+            if self._is_vouched(answers) or routes == await self._look():
                 return answers
         raise failure
 
-    async def _ask(self, layout: Layout, commands: Sequence[tuple[bytes, bytes]]) -> Answers:
+    async def _ask(self, routes: _Routes, commands: Sequence[tuple[bytes, bytes]]) -> tuple[list[Any], list[_Part]]:
+        """Return the answer to each command, and what the primaries say of themselves; refusals among them."""
+        layout = routes.layout
         shares: dict[int, list[int]] = {}
         for number, (key, _) in enumerate(commands):
             shares.setdefault(layout.owner(key), []).append(number)
         if not shares:
             shares[0] = []
         texts = [command for _, command in commands]
-        parts = await _together(
+        asked = await _together(
             self._exchange(layout.shards[owner].node).ask(
-                b"".join((self._copies[owner], *[texts[number] for number in share], self._copies[owner])),
+                b"".join((routes.copies[owner], *[texts[number] for number in share], routes.copies[owner])),
                 len(share) + 2,
             )
             for owner, share in shares.items()
         )
-        answers = Answers([None] * len(commands), [part[0] for part in parts], [part[-1] for part in parts])
-        for part, share in zip(parts, shares.values(), strict=True):
-            for number, answer in zip(share, part[1:-1], strict=True):
-                answers.found[number] = answer
-        await self._follow(layout, texts, answers)
-        # A copy whose own slot is on its way: nothing is known until it has arrived.
-        return Answers(answers.found, _without_gone(answers.before), _without_gone(answers.after))
+        found: list[Any] = [None] * len(commands)
+        parts: list[_Part] = []
+        for owner, answers in zip(shares, asked, strict=True):
+            parts.append(_Part(_unless_gone(answers[0]), _unless_gone(answers[-1]), layout.shards[owner].slots))
+            for number, answer in zip(shares[owner], answers[1:-1], strict=True):
+                found[number] = answer
+        return found, [*parts, *await self._follow(routes, texts, found)]
 
-    async def _follow(self, layout: Layout, texts: Sequence[bytes], answers: Answers) -> None:
+    async def _follow(self, routes: _Routes, texts: Sequence[bytes], found: list[Any]) -> list[_Part]:
         """Fetch rows of slots that are on their way from where they have gone to."""
         gone: dict[tuple[str, int], list[int]] = {}
-        for number, answer in enumerate(answers.found):
+        for number, answer in enumerate(found):
             if _is_gone(answer):
                 gone.setdefault((answer.host, answer.port), []).append(number)
+        parts: list[_Part] = []
         for (host, port), share in gone.items():
             name = f"{host}:{port}"
-            copy = next((c for s, c in zip(layout.shards, self._copies, strict=True) if s.node == name), _ASKING)
-            asked = b"".join(_ASKING + texts[number] for number in share)
-            part = await self._exchange(name).ask(b"".join((copy, asked, copy)), 2 * len(share) + 2)
+            shards = zip(routes.layout.shards, routes.copies, strict=True)
             # A primary that has no slot yet has no copy either: nothing is known of its rows.
-            answers.before.append([] if copy == _ASKING else part[0])
-            answers.after.append([] if copy == _ASKING else part[-1])
-            for number, answer in zip(share, part[2:-1:2], strict=True):
-                answers.found[number] = answer
+            copy = next((copy for shard, copy in shards if shard.node == name), b"")
+            asked = b"".join(_ASKING + texts[number] for number in share)
+            around = 1 if copy else 0
+            answers = await self._exchange(name).ask(b"".join((copy, asked, copy)), 2 * (len(share) + around))
+            around_rows = (_unless_gone(answers[0]), _unless_gone(answers[-1])) if copy else ([], [])
+            parts.append(_Part(*around_rows, None))
+            rows = answers[around : len(answers) - around]
+            for number, answer in zip(share, rows[1::2], strict=True):
+                found[number] = answer
+        return parts
 
-    def _vouched(self, layout: Layout, answers: Answers) -> bool:
-        """Tell whether the copies are those of this table of slots, as far as it is time to look again."""
-        known = {shard.slots.encode() for shard in layout.shards}
+    def _is_vouched(self, answers: Answers) -> bool:
+        """Tell whether what was read is vouched for, as far as it is time to look again."""
         return time.monotonic() - self._looked < _LOOK_AGAIN_SECONDS or all(
-            hash_of(raw).get(SLOTS) in known for raw in answers.before
+            epochs.incarnation for epochs in chain(answers.before, answers.after)
         )
 
-    async def _look(self) -> Layout:
-        """Ask the cluster which primary has which slot."""
-        if self._layout is None:
+    async def _look(self) -> _Routes:
+        """Ask the cluster which primary has which slot, once for all reads that want to know it at the same time."""
+        if self._looking is None:
+            self._looked = (
+                time.monotonic()
+            )  # also if nobody answers: who is not vouched for does not ask at once again
+            self._looking = asyncio.create_task(self._found())
+            self._looking.add_done_callback(self._has_looked)
+        return await asyncio.shield(self._looking)  # a read that is given up must not end it for the others
+
+    def _has_looked(self, task: "asyncio.Task[_Routes]") -> None:
+        self._looking = None
+        if not task.cancelled():
+            task.exception()  # seen, also if all reads that waited for it were given up
+
+    async def _found(self) -> _Routes:
+        if self._routes is None:
             await self._cluster.initialize()
         else:
             await self._cluster.nodes_manager.initialize()
-        self._looked = time.monotonic()
+        await self._leave_removed()
         layout = Layout.of(self._cluster.nodes_manager.slots_cache)
-        if layout != self._layout:
-            await self._leave_removed()
-            self._copies = [read_hash(epoch_key(self._project, shard.tag)) for shard in layout.shards]
-            self._layout = layout
-        return layout
+        if self._routes is None or layout != self._routes.layout:
+            self._routes = _Routes.to(layout, self._project)
+        return self._routes
 
     def _exchange(self, name: str) -> Exchange:
         if name not in self._exchanges:
@@ -168,8 +227,24 @@ def _is_gone(answer: Any) -> bool:
     return isinstance(answer, exceptions.AskError) and not isinstance(answer, exceptions.MovedError)
 
 
-def _without_gone(copies: list[Any]) -> list[Any]:
-    return [[] if _is_gone(copy) else copy for copy in copies]
+def _unless_gone(copy: Any) -> Any:
+    """Return what a copy says: nothing, where its own slot is on its way, until it has arrived."""
+    return [] if _is_gone(copy) else copy
+
+
+def _answers(found: list[Any], parts: Sequence[_Part]) -> Answers:
+    before, after = (
+        [_epochs(raw, part.slots) for raw, part in zip(copies, parts, strict=True)]
+        for copies in ([part.before for part in parts], [part.after for part in parts])
+    )
+    return Answers(found, before, after)
+
+
+def _epochs(raw: Any, slots: str | None) -> Epochs:
+    """Return what a copy says, without the store's name where it is of other slots than its primary has."""
+    fields = hash_of(raw)
+    said = parse(fields)
+    return said if slots is not None and fields.get(SLOTS) == slots.encode() else Epochs(None, said.views)
 
 
 async def _together(asked: Iterable[Any]) -> list[list[Any]]:

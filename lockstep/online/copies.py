@@ -36,14 +36,14 @@ redis.call('HSET', KEYS[1], 'incarnation', ARGV[2], 'slots', ARGV[3])
 return 1
 """
 # Snapshot ids need all 64 bits, which Redis's own JSON (doubles) does not have: the comparison is of the stored bytes. ARGV[4] to
-# [6] are a place, if any: the store's name, its server's run and line of replication; [7] are the slots. -1: this is another.
+# [6] are a place, if any: the store's name, its server's run and line of replication. -1: this is another. Slots are not
+# compared: a copy that says which there were vouches for no others, whenever they came.
 _REPLACE = """
 if ARGV[4] ~= '' and redis.call('HGET', KEYS[1], 'incarnation') ~= ARGV[4] then return -1 end
 if ARGV[5] ~= '' and not string.find(redis.call('INFO', 'server'), 'run_id:' .. ARGV[5], 1, true) then return -1 end
 if ARGV[6] ~= '' and not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. ARGV[6], 1, true) then
   return -1
 end
-if ARGV[7] ~= '' and redis.call('HGET', KEYS[1], 'slots') ~= ARGV[7] then return -1 end
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
@@ -51,7 +51,7 @@ return 1
 
 
 class Elsewhere(Exception):
-    """A copy is not at the place that was meant: its store was flushed, restarted, failed over or resharded."""
+    """A copy is not at the place that was meant: its store was flushed, restarted or failed over."""
 
 
 def epoch_key(project: str, tag: str = "") -> str:
@@ -98,7 +98,7 @@ class Copy:
         Raises:
             Elsewhere: this is not the place `at`, if one is given.
         """
-        place = (at.incarnation, at.run, at.line, self.primary.slots) if at else ("", "", "", "")
+        place = (at.incarnation, at.run, at.line) if at else ("", "", "")
         with self._asking() as client:
             # redis-py takes bytes as well as the text its annotations ask for
             done = client.eval(_REPLACE, 1, *cast("list[str]", [self.key, name, before, after, *place]))
@@ -150,11 +150,14 @@ def name_all(copies: Sequence[Copy], project: str) -> str:
     name = secrets.token_hex(16)
     for copy, seen in zip(copies, found, strict=True):
         if not copy.name_anew(seen, name):
-            raise Transient(
-                "another run has just found out that the online store lost writes", hint="run this one again"
-            )
+            raise named_meanwhile()
     _remove_others(copies, project)
     return name
+
+
+def named_meanwhile() -> Transient:
+    """Return the state of a run that another one came before in giving the store a new name."""
+    return Transient("another run has just found out that the online store lost writes", hint="run this one again")
 
 
 def _remove_others(copies: Sequence[Copy], project: str) -> None:

@@ -222,10 +222,7 @@ class OnlineReader:
         keyed = zip(chain.from_iterable(keys), chain.from_iterable(commands), strict=True)
         with answering():
             answers = await cluster.ask(list(keyed))
-        for part in (answers.found, answers.before, answers.after):
-            without_refusal(part)
-        before, after = ([parse(hash_of(raw)) for raw in part] for part in (answers.before, answers.after))
-        return answers.found, combine(before), combine(after)
+        return answers.found, combine(answers.before), combine(answers.after)
 
     def _epochs(self, raw: Any) -> Epochs:
         # It changes a few times an hour and is read twice a request.

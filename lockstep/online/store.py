@@ -44,7 +44,10 @@ _TERMINAL = {
     "WRONGPASS": "user or password is wrong",
     "MISCONF": "the server cannot save to disk and refuses writes: look at its log",
 }
+_NOT_SERVED = "Hash slot not served"
+_NOT_SERVED_HINT = "a slot has no primary: it was given to none, or its primary is gone and had no replica"
 _BAD_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
+_OTHER_NAME = re.compile("(?:Hostname|IP address) mismatch")
 _CLUSTER = ("MOVED", "ASK", "CROSSSLOT")
 _NO_CLUSTER = "This instance has cluster support disabled"
 # What redis-py raises: its exceptions of a cluster are not of one kind with the others.
@@ -175,7 +178,8 @@ def meaning(failure: BaseException) -> LockstepError:
     if code in _TERMINAL:
         return Terminal(f"the online store refuses: {text}", hint=_TERMINAL[code])
     if code in _TRANSIENT:
-        return Transient(f"the online store cannot answer now: {text}", hint=_TRANSIENT[code])
+        hint = _NOT_SERVED_HINT if _NOT_SERVED in text else _TRANSIENT[code]
+        return Transient(f"the online store cannot answer now: {text}", hint=hint)
     return _without_code(failure, text)
 
 
@@ -184,8 +188,17 @@ def _without_code(failure: BaseException, text: str) -> LockstepError:
         return BadInput(f"the online store is no Redis Cluster: {text}", hint="set redis_mode to what it is")
     if _BAD_CERTIFICATE in text:
         return Terminal(
-            f"the online store is not who it says: {text}", hint="redis_tls_ca has to hold who signed its certificate"
+            f"the online store is not who it says: {text}",
+            hint="redis_host or redis_nodes have to be what its certificate names; a cluster's nodes announce themselves so"
+            if _OTHER_NAME.search(text)
+            else "redis_tls_ca has to hold who signed its certificate",
         )
+    if isinstance(failure, exceptions.NoScriptError):
+        return Transient(
+            f"the online store forgot a script, again and again: {text}", hint="who flushes scripts, or restarts it?"
+        )
+    if isinstance(failure, exceptions.ClusterError):  # redis-py followed a key from node to node, and gave up
+        return Transient(f"the online store cannot answer now: {text}", hint=_TRANSIENT["TRYAGAIN"])
     if isinstance(failure, _NO_ANSWER):
         return Transient(
             f"the online store does not answer: {text}",

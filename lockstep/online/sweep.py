@@ -9,18 +9,17 @@ that ended on the way is simply run again.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from redis.cluster import RedisCluster
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
-from lockstep.online.cluster import ask_each, primaries
+from lockstep.online.cluster import ask_each, scan
 from lockstep.online.epoch import EpochStore
 from lockstep.online.layout import field_of, fields_of, project_of_key
-from lockstep.online.store import Store, answering
+from lockstep.online.store import Store
 
 PER_SECOND = 20_000
 _SCAN_KEYS = 1_000
@@ -104,7 +103,7 @@ def sweep(
 
     Raises:
         BadInput: a view that is to go is one that stays.
-        Transient: the store does not answer; what went is gone, and running it again goes on.
+        Transient: the store does not answer, or slots were moved meanwhile; what went is gone, and running it again goes on.
         Terminal: it refuses.
     """
     if per_second < 1:
@@ -116,7 +115,7 @@ def sweep(
         )
     arguments = _arguments(declared, going, dry_run=dry_run)
     done, began = Swept(), time.monotonic()
-    for keys in _pages(store, min(_SCAN_KEYS, per_second)):
+    for keys in scan(store, min(_SCAN_KEYS, per_second)):
         time.sleep(max(0.0, done.keys / per_second - (time.monotonic() - began)))
         mine = [key for key in keys if project_of_key(key) == project]
         hashes, fields, left = _swept(store, mine, arguments)
@@ -126,17 +125,6 @@ def sweep(
         for name, _ in going:
             EpochStore(store, project).forget(name)
     return done
-
-
-def _pages(store: Store, count: int) -> Iterator[list[bytes]]:
-    """Yield every key that is there all the while, some at a time."""
-    for primary in primaries(store):
-        cursor = None
-        while cursor != 0:
-            with answering():
-                answer = primary.client.scan(cursor or 0, count=count)
-            cursor, keys = cast("tuple[int, list[bytes]]", answer)
-            yield keys
 
 
 def _arguments(

@@ -6,11 +6,12 @@ or to none. That is allowed up to a *limit*, the (event, created) of what was ta
 
 import struct
 from collections.abc import Iterator
+from itertools import chain
 
 import pyarrow as pa
 
 from lockstep.contract import Column, View
-from lockstep.online.cluster import ask_each
+from lockstep.online.cluster import ask_each, scan
 from lockstep.online.layout import (
     EntityKeys,
     RowLayout,
@@ -19,7 +20,7 @@ from lockstep.online.layout import (
     pair_field,
     readable_pair,
 )
-from lockstep.online.store import Store, answering
+from lockstep.online.store import Store
 from lockstep.online.writer import STORED_PAIR, is_newer
 from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
 
@@ -108,7 +109,7 @@ class StoredTimes:
         view: which view.
 
     Raises:
-        Transient: the store does not answer.
+        Transient: the store does not answer, or slots of it were moved while it was looked through.
     """
 
     def __init__(self, store: Store, project: str, view: View) -> None:
@@ -120,11 +121,10 @@ class StoredTimes:
 
     def __iter__(self) -> Iterator[pa.Table]:
         (join_key,) = self._view.join_keys
-        with answering():
-            found = self._store.scan_iter(match=self._keys.pattern(), count=_SCAN_KEYS, _type="HASH")
-            for batch in _batches(found):
-                if rows := list(self._times(batch)):
-                    yield _table(join_key, rows)
+        found = chain.from_iterable(scan(self._store, _SCAN_KEYS, match=self._keys.pattern(), _type="HASH"))
+        for batch in _batches(found):
+            if rows := list(self._times(batch)):
+                yield _table(join_key, rows)
 
     def _times(self, batch: list[bytes]) -> Iterator[tuple[object, int, int]]:
         event, pair = event_field(self._view.name), pair_field(self._view.name)

@@ -29,6 +29,8 @@ class Cause(enum.StrEnum):
 
     EARLY: the served row passes (b), but its created time + visible_lag is after the request time. Excused.
     LATE: training's row came with an interval newer than the logged epoch's, within the freshness objective. Excused.
+    UNVOUCHED: a reading of the epoch hash names no store, so whatever was read beside it may have been lost or moved.
+        What it says of the view is not looked at.
     IN_FLIGHT: the epoch readings differ or say writing, and no allowed snapshot contains the row as newest.
     MISSING: the lake has a row inside its ttl; none was read.
     WRONG_ROW: what differs is another column's value, in every compared row of the serving process that the lake holds.
@@ -38,6 +40,7 @@ class Cause(enum.StrEnum):
 
     EARLY = "early"
     LATE = "late"
+    UNVOUCHED = "unvouched"
     IN_FLIGHT = "in_flight"
     MISSING = "missing"
     WRONG_ROW = "wrong_row"
@@ -124,6 +127,9 @@ class Comparison:
         if served is None:
             return _difference(row, view.name, None, "not logged", Cause.UNEXPLAINED, "the log names no reading of it")
         read_from = row.before.incarnation
+        if read_from is None or row.after.incarnation is None:
+            evidence = "the store was flushed, or a primary of it was or had slots moved, and no run has come since"
+            return _difference(row, view.name, None, None, Cause.UNVOUCHED, evidence)
         if read_from != row.after.incarnation or read_from not in self._incarnations:
             evidence = "read from an online store that was not written to, or that was lost meanwhile"
             known = ", ".join(self._incarnations)

@@ -24,6 +24,7 @@ FINDINGS_TOLD, EXAMPLES_TOLD, HOURS_TOLD = 4, 3, 6
 CAUSE_WORDS = {
     "early": "served before a training set may see it, inside the lag that the view declares",
     "late": "training takes a row that came online after the request, inside the freshness objective",
+    "unvouched": "read from a store that lost writes or had slots moved, before the next run had written all of it again",
     "in_flight": "read while the view was being written, and no snapshot of that moment explains it",
     "missing": "the lake holds a row inside its ttl, and none was read",
     "corruption": "the values match no row that was ever written",

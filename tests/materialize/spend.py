@@ -26,6 +26,8 @@ SPEND = windowed_view(
     owner="o",
 )
 VIEW = stored_view(SPEND)
+TOGETHER = (16, 9_524, 19_032, 28_540)
+"""Cards of which all rows are in one slot of a cluster."""
 CONTRACT = FeatureContract(
     project="test",
     feature_service="s",

@@ -32,7 +32,7 @@ from lockstep.serving.request import Request
 from lockstep.settings import Settings
 from lockstep.views import load_use_case
 from tests.kinds import KINDS, Clustered, Watched
-from tests.materialize.spend import CONTRACT, SPEND, VIEW, contents, served, tick
+from tests.materialize.spend import CONTRACT, SPEND, TOGETHER, VIEW, contents, served, tick
 
 CARDS = {f"c{card}": card for card in range(300)}
 
@@ -119,6 +119,57 @@ def test_a_views_life_ends_with_the_same_bytes_everywhere(store, lake, spend, on
     assert (swept.hashes, swept.fields, swept.left) == (203, 609, 0)
     assert rows_of(store) == {}
     assert EpochStore(store, "test").read().views == {}
+
+
+def test_rows_that_share_a_slot_are_each_written(store, lake, spend, online, alike) -> None:
+    cards = {**CARDS, **{f"c{card + step}": card for card in TOGETHER for step in range(8)}}
+    tick(lake, 1, **cards)
+    done = spend.run()
+    assert (done.rows_accepted, done.rows_rejected) == (len(cards), 0)
+    tick(lake, 0, **{f"c{card}": 1 for card in TOGETHER[::2]})  # late
+    tick(lake, 2, **{f"c{card}": card + 1 for card in TOGETHER[1:]})
+    done = spend.run()
+    assert (done.rows_accepted, done.rows_rejected) == (3, 1)
+    assert served(online, *TOGETHER) == [TOGETHER[0], *(card + 1 for card in TOGETHER[1:])]
+    assert spend.diagnose().problems == ()
+    assert alike(store)
+
+
+def test_two_runs_that_each_find_the_store_flushed_end_as_one(store, lake, spend, online, monkeypatch) -> None:
+    tick(lake, 0, **CARDS)
+    spend.run()
+    flush(store)
+    epochs = spend._whole.epochs
+    name = epochs.ensure_incarnation
+    with connect(online) as client:
+        another = Materializer(online, lake, Ledger.open(online, "test"), client, "test", SPEND)
+
+        def overtaken() -> str:
+            named = name()
+            flush(store)
+            another.plan()
+            return named
+
+        monkeypatch.setattr(epochs, "ensure_incarnation", overtaken)
+        with pytest.raises(Transient, match="another run has just found out"):
+            spend.run()
+    monkeypatch.undo()
+    while spend.run() is not None:
+        pass
+    assert served(online, 7, 300) == [7, None]
+    assert spend.diagnose().problems == ()
+
+
+def test_a_first_run_that_another_comes_before_is_told_so(store, lake, spend, online, monkeypatch) -> None:
+    tick(lake, 0, **CARDS)
+    read = spend._whole.epochs.read
+    with connect(online) as client:
+        another = Materializer(online, lake, Ledger.open(online, "test"), client, "test", SPEND)
+        monkeypatch.setattr(spend._whole.epochs, "read", lambda: another.plan() and read())
+        with pytest.raises(Transient, match="another run has just found out"):
+            spend.run()
+    monkeypatch.undo()
+    assert spend.run().rows_accepted == 300
 
 
 def test_what_is_read_says_which_interval_it_is_of(store, lake, spend, online) -> None:

@@ -111,6 +111,9 @@ def test_a_server_that_speaks_tls(server: LocalRedis, settings: Settings, tmp_pa
         distrusted = refusal(there.model_copy(update={"redis_tls_ca": other.ca}))
         assert isinstance(distrusted, Terminal)
         assert "redis_tls_ca" in distrusted.hint
+        misnamed = refusal(there.model_copy(update={"redis_host": "localhost"}))
+        assert isinstance(misnamed, Terminal)
+        assert "what its certificate names" in misnamed.hint
         unknown = there.model_copy(update={"redis_tls_certificate": None, "redis_tls_key": None})
         with pytest.raises(Transient, match="does not answer"), connect(unknown) as client:
             EpochStore(client, PROJECT).read()

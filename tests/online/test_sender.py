@@ -8,8 +8,10 @@ from stored_rows import NOON_US, PROJECT, make_rows, make_view
 
 from lockstep.errors import Terminal, Transient
 from lockstep.online.layout import RowLayout
-from lockstep.online.sender import Batch
+from lockstep.online.sender import Batch, Line
+from lockstep.online.store import connect
 from lockstep.online.writer import COMPARE_AND_SET, write_rows
+from lockstep.settings import Settings
 
 VIEW = make_view()
 
@@ -65,6 +67,19 @@ def test_a_script_that_is_forgotten_with_two_batches_under_way_is_loaded_again(s
         progress=lambda _: store.script_flush() if next(forget) else None,
     )
     assert (done.accepted, done.rejected, store.dbsize()) == (40, 0, 40)
+
+
+def test_an_answer_that_nobody_waited_for_is_not_the_next_commands(
+    store: redis.Redis, store_settings: Settings
+) -> None:
+    sha = store.script_load("return 'of the batch'")
+    message = b"*3\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n0\r\n" % sha.encode()
+    with connect(store_settings) as client:
+        assert isinstance(client, redis.Redis)
+        with Line(client, "return 'of the batch'") as line:
+            store.execute_command("CLIENT", "PAUSE", 300)  # so that it comes after the connection was lent again
+            line.send(Batch(1, message, [1], 0))
+        assert client.echo("mine") == b"mine"
 
 
 def test_a_refusal_in_the_middle_leaves_no_answer_behind(store: redis.Redis) -> None:

@@ -148,6 +148,10 @@ def test_a_time_out_is_not_tried_again(
         (exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"), Terminal, "log"),
         (exceptions.ResponseError("ERR Error running script: @user_script: 26: -OOM command"), Terminal, "memory"),
         (exceptions.ResponseError("ERR something new"), Terminal, ""),
+        (exceptions.ClusterDownError("The cluster is down", status_code="CLUSTERDOWN"), Transient, "majority"),
+        (exceptions.ClusterDownError("Hash slot not served", status_code="CLUSTERDOWN"), Transient, "has no primary"),
+        (exceptions.ClusterError("TTL exhausted."), Transient, "being moved"),
+        (exceptions.NoScriptError("No matching script. Please use EVAL."), Transient, "flushes scripts"),
         (ConnectionResetError("reset by peer"), Transient, "running"),
     ],
 )

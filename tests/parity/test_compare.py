@@ -7,7 +7,7 @@ import pytest
 from lockstep.clock import parse_time
 from lockstep.contract import Column, Feature, FeatureContract, TrainingCut, View
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
-from lockstep.parity.compare import Cause, Comparison, Difference, equal
+from lockstep.parity.compare import Cause, Comparison, Difference, equal, is_mismatch
 from lockstep.parity.expect import History, LakeRow
 from lockstep.parity.sample import ServedRow, ServedView
 
@@ -180,12 +180,24 @@ def test_a_vector_that_its_own_parts_do_not_make_is_found_though_training_agrees
     assert causes(comparison.row(served(ROWS[1]), (20.0,))) == {("consistency", Cause.UNEXPLAINED)}
 
 
-@pytest.mark.parametrize("incarnation", [None, "another"])
-def test_a_store_that_was_flushed_or_replaced_under_the_reader_is_not_consistent(incarnation: str | None) -> None:
+@pytest.mark.parametrize(("incarnation", "cause"), [(None, Cause.UNVOUCHED), ("another", Cause.UNEXPLAINED)])
+def test_a_store_that_was_flushed_or_replaced_under_the_reader_is_not_consistent(
+    incarnation: str | None, cause: Cause
+) -> None:
     """Without this, a flushed store's empty epoch hash would make `missing` look right."""
     gone = Epochs(incarnation=incarnation, views={})
-    assert ("consistency", Cause.UNEXPLAINED) in causes(compare(served(None, before=gone, after=gone), 20.0))
-    assert ("consistency", Cause.UNEXPLAINED) in causes(compare(served(ROWS[1], after=gone), 20.0))
+    assert ("consistency", cause) in causes(compare(served(None, before=gone, after=gone), 20.0))
+    assert ("consistency", cause) in causes(compare(served(ROWS[1], after=gone), 20.0))
+    assert ("consistency", cause) in causes(compare(served(ROWS[1], before=gone), 20.0))
+
+
+def test_what_a_store_without_a_name_says_is_no_evidence_though_the_row_is_the_lakes() -> None:
+    row = served(ROWS[1])
+    nameless = replace(row, before=replace(row.before, incarnation=None), after=replace(row.after, incarnation=None))
+    assert causes(compare(row, 20.0)) == set()
+    found = compare(nameless, 20.0)
+    assert causes(found) == {("consistency", Cause.UNVOUCHED)}
+    assert is_mismatch(found)
 
 
 def test_a_row_read_before_the_store_was_lost_and_filled_again_is_consistent() -> None:
