@@ -23,7 +23,7 @@ demo: $(READY) ## The whole loop on this machine: raw events to a gated promotio
 	$(BIN)/lockstep demo
 
 test: $(READY) ## All tests that need no server but the bundled ones
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/faults --ignore tests/services
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/faults --ignore tests/services
 
 test-services: $(READY) ## Tests with real servers, as far as they are installed or can be
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get install -y -qq postgresql >/dev/null \
