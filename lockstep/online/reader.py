@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from redis.asyncio.cluster import RedisCluster
 
@@ -38,8 +38,7 @@ Cells = Sequence[bytes | None]
 _times = lru_cache(maxsize=4_096)(decode_pair)
 
 
-@dataclass(frozen=True)
-class ViewRows:
+class ViewRows(NamedTuple):
     """What was read of one view, one item per request row.
 
     Attributes:
@@ -60,8 +59,7 @@ class ViewRows:
         return [value if status == "present" else None for status, value in pairs]
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """One reading of the store: the epoch hash before and after, and the rows of each view in between."""
 
     before: Epochs
@@ -77,9 +75,9 @@ class _Slice:
     start: int
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns, which come after the two times."""
-        return tuple(column.name for column in self.view.columns)
+    def columns(self) -> tuple[tuple[str, int], ...]:
+        """The columns by name, each with its place; they come after the two times."""
+        return tuple((column.name, place) for place, column in enumerate(self.view.columns, self.start + 2))
 
 
 @dataclass(frozen=True)
@@ -240,21 +238,24 @@ def _view_rows(
 ) -> ViewRows:
     """Lay out what was read of a view's entities per request row."""
     start, ttl_us = part.start, part.view.ttl_us
-    pairs = [
-        _times(event, pair) if event is not None else (None, None)
-        for event, pair in zip(cells[start], cells[start + 1], strict=True)
-    ]
-    first = start + 2
-    values = dict(zip(part.columns, decoded[first : first + len(part.columns)], strict=True))
+    events, pairs = cells[start], cells[start + 1]
+    values = {name: decoded[place] for name, place in part.columns}
     if index is not None:
-        pairs = [pairs[row] for row in index]
+        events, pairs = [events[row] for row in index], [pairs[row] for row in index]
         values = {name: [column[row] for row in index] for name, column in values.items()}
-    event_us = [event for event, _ in pairs]
-    status: list[Status] = [
-        "missing" if event is None else "stale" if ttl_us and time - event > ttl_us else "present"
-        for event, time in zip(event_us, times_us, strict=True)
-    ]
-    return ViewRows(status, event_us, [created for _, created in pairs], values)
+    status: list[Status] = []
+    event_us: list[int | None] = []
+    created_us: list[int | None] = []
+    for event, pair, time in zip(events, pairs, times_us, strict=True):
+        if event is None:
+            happened = created = None
+            status.append("missing")
+        else:
+            happened, created = _times(event, pair)
+            status.append("stale" if ttl_us and time - happened > ttl_us else "present")
+        event_us.append(happened)
+        created_us.append(created)
+    return ViewRows(status, event_us, created_us, values)
 
 
 def read_online(
