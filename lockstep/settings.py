@@ -71,7 +71,8 @@ class Settings(BaseSettings):
     request_time_limit: timedelta = timedelta(minutes=5)
     duckdb_memory_limit: str = "1500MB"
     retrieval_rows: int = Field(default=1_000_000, gt=0)
-    materialize_rows: int = Field(default=2_000_000, gt=0)
+    materialize_memory_limit: str = "300MB"
+    materialize_values: int = Field(default=8_000_000, gt=0)
     parity_limit: float = Field(default=0.01, gt=0, lt=1)
     parity_confidence: float = Field(default=0.95, gt=0, lt=1)
     parity_max_age: timedelta = timedelta(hours=24)

@@ -17,7 +17,7 @@ from pyiceberg.transforms import DayTransform
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
 from lockstep.lake.commit import append_rows, replace_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
-from lockstep.lake.files import AddedFile, Change, added_files, change, count_rows, holds, plain_files
+from lockstep.lake.files import AddedFile, Change, added_files, change, holds, plain_files
 from lockstep.lake.snapshots import ERASURE, NO_SNAPSHOT, Snapshot
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
@@ -258,16 +258,6 @@ class Lake:
         """
         table = self.table(name)
         return change(table, _by_sequence(table, name, up_to), after, after_id)
-
-    def count(self, name: str, snapshot_id: int) -> int:
-        """Return how many rows a snapshot's data files have.
-
-        Raises:
-            BadInput: there is no such table or snapshot.
-        """
-        table = self.table(name)
-        snapshot = self._snapshot(table, name, snapshot_id)
-        return count_rows(table, snapshot) if snapshot else 0
 
     def table_uuid(self, name: str) -> str:
         """Return what tells a table from another one of its name: it was dropped and made again.

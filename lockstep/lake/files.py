@@ -109,11 +109,6 @@ def _files_of(io: FileIO, snapshots: Sequence[Snapshot]) -> list[AddedFile]:
     return sorted(files.values(), key=lambda f: (f.sequence, f.path))
 
 
-def count_rows(table: Table, snapshot: Snapshot) -> int:
-    """Return how many rows a snapshot's data files have, deleted ones included."""
-    return sum(file.rows for file in _files_of(table.io, [snapshot]))
-
-
 def holds(table: Table, current: Snapshot, snapshot_id: int) -> bool:
     """Tell whether all the data files that a snapshot added are in another one."""
     snapshot = table.snapshot_by_id(snapshot_id)

@@ -106,7 +106,7 @@ class Materializer:
     def plan(self, chunks: int = 1, *, everything: bool = False) -> Plan:
         """Claim what is new in the view's table, or an interval that an earlier run left unfinished.
 
-        There are at least `chunks` chunks, and so many that none is of much more than `materialize_rows` rows of the lake.
+        There are at least `chunks` chunks, and so many that none brings much more than `materialize_values` values online.
 
         Also a run with nothing new first brings the epoch hash to the ledger's state. Where the store has lost writes, the
         interval begins with the first of them; with `everything`, as if it had lost them all.
@@ -161,7 +161,7 @@ class Materializer:
         return planned
 
     def _divided(self, row: MaterializeRow, chunks: int) -> Plan:
-        of = max(chunks, -(-self._rows.of(row).size // self._settings.materialize_rows))
+        of = max(chunks, -(-self._rows.of(row).values() // self._settings.materialize_values))
         return Plan(row.id, tuple(Chunk(index, of) for index in range(of)))
 
     def write(self, interval: int, chunk: Chunk) -> ChunkWritten:

@@ -55,7 +55,8 @@ class ViewRows:
     """
 
     def __init__(self, settings: Settings, lake: Lake, view: StoredView) -> None:
-        self._settings = settings
+        # A chunk needs little, and the engine keeps what it is given.
+        self._settings = settings.model_copy(update={"duckdb_memory_limit": settings.materialize_memory_limit})
         self._lake = lake
         self._view = view
 
@@ -130,19 +131,26 @@ class IntervalRows:
     files: Sequence[AddedFile]
 
     @property
-    def size(self) -> int:
-        """How many rows of the lake it reads."""
-        if self.scope is Scope.WHOLE:
-            return self.lake.count(self.view.table, self.snapshot_id)
-        return sum(file.rows for file in self.files)
-
-    @property
     def _key(self) -> str:
         return self.view.entity.join_key
 
     @property
     def _others(self) -> dict[str, str]:
         return {name: name for name in self.view.schema.names if name != self._key}
+
+    def values(self) -> int:
+        """Return about how many values of keys it reads: a row a key, each with all its columns."""
+        key = quote(self._key)
+        with connect(self.settings) as connection:
+            if self.scope is Scope.WHOLE:
+                self._register(connection, _NOW, [self._key], self.snapshot_id)
+                source = _NOW
+            elif self.files:
+                source = read_parquet(file.path for file in self.files)
+            else:
+                return 0
+            (keys,) = connection.execute(f"SELECT approx_count_distinct({key}) FROM {source}").fetchall()[0]
+        return keys * len(self.view.schema)
 
     def count(self) -> int:
         """Return how many keys an interval writes or takes away, but for leftovers."""

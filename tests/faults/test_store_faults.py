@@ -55,7 +55,7 @@ class Case:
 
     def __init__(self, settings: Settings, server: LocalRedis, peer: LocalRedis) -> None:
         self.server = server
-        self.settings = server.settings(settings).model_copy(update={"materialize_rows": KEYS})
+        self.settings = server.settings(settings).model_copy(update={"materialize_values": KEYS * len(SPEND.schema)})
         self.peer_settings = peer.settings(settings).model_copy(
             update={"ledger_url": f"sqlite:///{settings.home}/peer.db"}
         )

@@ -75,7 +75,7 @@ def test_a_large_interval_is_divided_and_says_the_same(lake, spend, online, stor
     tick(lake, 0, **{f"c{n}": n for n in range(200)})
     plan = spend.plan()
     (whole,) = [spend.write(plan.interval, chunk) for chunk in plan.chunks]
-    small = online.model_copy(update={"materialize_rows": 60})
+    small = online.model_copy(update={"materialize_values": 60 * len(SPEND.schema)})
     divided = Materializer(small, lake, Ledger.open(small, "test"), store, "test", SPEND)
     chunks = divided.plan().chunks
     assert [(c.index, c.of) for c in chunks] == [(0, 4), (1, 4), (2, 4), (3, 4)]
