@@ -78,15 +78,16 @@ def change(table: Table, last: Snapshot, after: int, after_id: int) -> Change | 
     up_to = last.sequence_number or 0
     alive = {s.sequence_number or 0: s for s in table.snapshots()}
     within = [alive[number] for number in range(after + 1, up_to + 1) if number in alive]
-    if len(within) < up_to - after:
-        return None
+    before = alive.get(after)
+    if len(within) < up_to - after or (before is not None and before.snapshot_id != after_id):
+        return None  # the second: another history of the table was here before
     parents = [after_id, *(s.snapshot_id for s in within)]
     follows = all(s.parent_snapshot_id == parent for s, parent in zip(within, parents, strict=False))
     if follows and all(s.summary is None or s.summary.operation in _ADDING for s in within):
         return Change(only_added=True, files=added_files(table, last, after))
-    if after not in alive:
+    if before is None:
         return None
-    states = [alive[after], *within]
+    states = [before, *within]
     files = _files_of(table.io, states)
     if all(manifest.content is ManifestContent.DATA for s in states for manifest in s.manifests(table.io)):
         # A file that was there all the time has neither brought nor lost a row. (With files of deletes it may have.)

@@ -14,11 +14,10 @@ ledger. Then the next interval, or with nothing new a repair, writes all that ca
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-
-import pyarrow as pa
+from typing import TypeVar
 
 from lockstep.clock import from_micros
 from lockstep.contract import stored_view
@@ -38,6 +37,7 @@ from lockstep.views.declare import StoredView
 
 SAMPLE = 1_000
 _TRIES = 3
+_Part = TypeVar("_Part")
 
 
 class _Overtaken(Exception):
@@ -130,17 +130,20 @@ class Materializer:
         """Return the row to write; None where nothing is new."""
         # In this order: whatever is lost, said or planned from here on is found out by whoever comes later.
         place = self._whole.own_store(self._settings.clock)
+        before = self._committed()
         copies = self._whole.epochs.of_view(self._view.name)
         known = self._ledger.materializations(self._view.name)
         table_uuid = self._rows.table_uuid()
         committed = [r for r in known if r.state is State.COMMITTED]
+        if committed != before:  # the store may have been asked before it was told
+            raise _Overtaken
         basis = self._whole.basis(committed, place, copies)
         if committed and basis != committed[-1]:
             logging.getLogger(__name__).warning(
                 "the online store has lost writes of %s: all after snapshot sequence %d is written again",
                 *(self._view.name, basis.sequence_to if basis else 0),
             )
-        if everything or (basis and basis.table_uuid != table_uuid):  # another table had this name
+        if everything or (basis and self._is_of_another_table(basis, known, table_uuid)):
             basis = None
         mine = [r for r in known if r.table_uuid == table_uuid]
         row = next((r for r in mine if r.state is not State.COMMITTED), None)
@@ -159,6 +162,15 @@ class Materializer:
             raise _Overtaken
         self._whole.epochs.set_writing(self._view.name, mark_of(planned), place)
         return planned
+
+    def _committed(self) -> list[MaterializeRow]:
+        return [r for r in self._ledger.materializations(self._view.name) if r.state is State.COMMITTED]
+
+    @staticmethod
+    def _is_of_another_table(basis: MaterializeRow, known: Sequence[MaterializeRow], table_uuid: str) -> bool:
+        """Tell whether another table had this name when the store was written to: as a whole, or in part since."""
+        since = [r for r in known if r.id >= basis.id and (r == basis or r.state is not State.COMMITTED)]
+        return any(r.table_uuid != table_uuid for r in since)
 
     def _divided(self, row: MaterializeRow, chunks: int) -> Plan:
         of = max(chunks, -(-self._rows.of(row).values() // self._settings.materialize_values))
@@ -196,14 +208,15 @@ class Materializer:
         online = self._store, self._project, self._stored
         stored = StoredTimes(*online)
         leftovers = self._under_way(row, found.leftovers(stored))
-        count = sum(take_back(*online, rows, exactly=True)[0] for rows in leftovers) + stored.remove_unreadable()
+        count = sum(take_back(*online, rows, exactly=True)[0] for rows in leftovers)
+        count += sum(part.remove_unreadable() for part in self._under_way(row, [stored]))
         if count:
             logging.getLogger(__name__).warning(
                 "%d keys of %s were online with rows that the lake does not have; they were taken back",
                 *(count, self._view.name),
             )
 
-    def _under_way(self, row: MaterializeRow, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    def _under_way(self, row: MaterializeRow, parts: Iterable[_Part]) -> Iterator[_Part]:
         """Yield parts until another run has committed the interval.
 
         Raises:
@@ -344,7 +357,9 @@ class Materializer:
             mode, after = Mode.REPAIR, basis.sequence_to if basis and basis.sequence_to < current.sequence else 0
             if current.id != mine[-1].snapshot_id:
                 logging.getLogger(__name__).warning(
-                    "%s was rolled back to snapshot %d: all of it is written again", self._view.table, current.id
+                    "%s was rolled back or forward to snapshot %d: all of it is written again",
+                    self._view.table,
+                    current.id,
                 )
                 after = 0
         row = self._ledger.plan_materialize(

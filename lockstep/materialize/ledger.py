@@ -1,10 +1,10 @@
 """The ledger: what was computed and what was brought online, and what comes next.
 
 Two kinds of row. A *compute* row is a range of ticks of one view; a *materialize* row is a range of its table's snapshots.
-Each starts where the last of its kind ended, which a unique index holds against two planners at once: the second one is
-handed the first one's row. The index covers the modes that tile. A *repair* does not: it writes again what is committed, where
-the online store has lost it, or a table was rolled back. Nor does *correct*: it computes again ticks that a tile has computed.
-Of either a view has one unfinished row at most.
+Each starts where the last of its kind ended, which a unique index holds against two planners at once: of ticks the second one
+is handed the first one's row, of snapshots it looks anew. The index covers the modes that tile. A *repair* does not: it writes
+again what is committed, where the online store has lost it, or a table was rolled back. Nor does *correct*: it computes again
+ticks that a tile has computed. Of either a view has one unfinished row at most.
 """
 
 from collections.abc import Collection, Generator, Mapping
@@ -239,7 +239,8 @@ class Ledger:
             "view": view,
             "mode": mode.value,
             "sequence_from": sequence_from,
-            "writes_from": sequence_from,
+            # What is given up may be online in part, and nobody knows where it ended.
+            "writes_from": 0 if instead_of else sequence_from,
             "state": State.PLANNED.value,
             "planned_at": to_micros(planned_at),
             "planned_by": who(),
@@ -273,8 +274,7 @@ class Ledger:
             "writes_after_id": writes_after_id,
             "scope": scope.value,
         }
-        unchanged = MATERIALIZE.c.writes_from == row.writes_from
-        return self.materialization(row.id) if self._move(row, values, UNFINISHED & unchanged) else None
+        return self._moved(row, values, UNFINISHED & (MATERIALIZE.c.writes_from == row.writes_from))
 
     def verify(self, row: MaterializeRow, accepted: int, rejected: int, digest: str) -> bool:
         """Note that what was written was read back; return whether the row is still planned for the same place."""
@@ -284,12 +284,13 @@ class Ledger:
             "rows_rejected": rejected,
             "digest": digest,
         }
-        return self._move(row, values, UNFINISHED & as_planned(row))
+        return self._moved(row, values, UNFINISHED & as_planned(row)) is not None
 
     def commit_materialize(self, row: MaterializeRow, at: datetime) -> bool:
         """Note that an interval is online; return whether it was still the verified one, planned for the same place."""
         values = {"state": State.COMMITTED.value, "committed_at": to_micros(at)}
-        return self._move(row, values, (MATERIALIZE.c.state == State.VERIFIED.value) & as_planned(row))
+        verified = MATERIALIZE.c.state == State.VERIFIED.value
+        return self._moved(row, values, verified & as_planned(row)) is not None
 
     def materializations(self, view: str, table_uuid: str | None = None) -> list[MaterializeRow]:
         """Return the view's materialize rows in the order in which they were planned: all, or those of one table of its name."""
@@ -351,8 +352,11 @@ class Ledger:
     def _of(self, table: sa.Table, view: str) -> sa.Select[tuple[object, ...]]:
         return sa.select(table).where(table.c.project == self._project, table.c.view == view)
 
-    def _move(self, row: MaterializeRow, values: Mapping[str, object], where: sa.ColumnElement[bool]) -> bool:
-        """Change a materialize row if it is still as `where` says; return whether it was."""
+    def _moved(
+        self, row: MaterializeRow, values: Mapping[str, object], where: sa.ColumnElement[bool]
+    ) -> MaterializeRow | None:
+        """Change a materialize row and return it; None if it is not as `where` says any more."""
+        changed = MATERIALIZE.update().where(MATERIALIZE.c.id == row.id, where).values(values).returning(MATERIALIZE)
         with self._database.transaction() as connection:
-            same = MATERIALIZE.c.id == row.id
-            return connection.execute(MATERIALIZE.update().where(same, where).values(values)).rowcount > 0
+            now = connection.execute(changed).mappings().one_or_none()
+            return None if now is None else materialize_row(now)

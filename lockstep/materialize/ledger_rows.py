@@ -181,7 +181,7 @@ class MaterializeRow:
             some of what came before the interval, that too.
         writes_after_id: the id of the snapshot `writes_from`; None before it was planned to be written, or if there is none.
         scope: what of these snapshots is written; None before that.
-        place: of the online store when it was last planned (`online.store.Place`); None before that.
+        place: of the online store when it was last planned (`online.place.Place`); None before that.
     """
 
     id: int
@@ -204,13 +204,14 @@ class MaterializeRow:
 
     def written_at(self, place: str) -> str:
         """Return in words how the row is written, to this place: who reads it anew can tell whether it was planned anew."""
-        return f"{self.scope} after {self.writes_from} at {place}"
+        return f"{self.scope} after {self.writes_from} ({self.writes_after_id or 'none'}) at {place}"
 
 
 def as_planned(row: MaterializeRow) -> sa.ColumnElement[bool]:
     """Return the condition that a row is planned to be written like this one."""
     how = (MATERIALIZE.c.place == row.place) & (MATERIALIZE.c.scope == row.scope)
-    return how & (MATERIALIZE.c.writes_from == row.writes_from)
+    after = (MATERIALIZE.c.writes_from == row.writes_from) & (MATERIALIZE.c.writes_after_id == row.writes_after_id)
+    return how & after
 
 
 def reach_values(reach: Reach) -> dict[str, object]:

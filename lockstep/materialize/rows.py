@@ -189,9 +189,10 @@ class IntervalRows:
             yield from self._parts(connection, found, _with_limits(self.view.schema))
 
     def leftovers(self, stored: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield what is online though the table, as of its newest snapshot, has no such row nor a newer one.
+        """Yield what is online though the interval's snapshot has no such row nor a newer one.
 
-        It is for intervals whose scope is the whole table.
+        It is for intervals whose scope is the whole table. A row that the table's newest snapshot has is no leftover: a later run
+        brings it online, or has done so.
 
         Args:
             stored: keys that are online, with the two times of their rows as limits. They are drawn before the table is read:
@@ -200,17 +201,19 @@ class IntervalRows:
         Yields:
             Tables like those of `withdrawn`.
         """
-        key = quote(self._key)
+        key, (event, created) = quote(self._key), _ORDER
         limits = [quote(LIMIT_EVENT), quote(LIMIT_CREATED)]
         columns = ", ".join([f"s.{key}", *(f"r.{quote(name)}" for name in self._others), *(f"s.{n}" for n in limits)])
         with connect(self.settings) as connection:
             self._collect(connection, stored)
             self._register(connection, _NOW, [self._key, *self._others], self.snapshot_id)
             self._register(connection, _LATEST, [self._key, *_ORDER], None)
-            latest = newest_by_key(self._key, "key", {"event": _ORDER[0], "created": _ORDER[1]}, _ORDER, _LATEST)
+            newest = newest_by_key(self._key, "key", {"event": event, "created": created}, _ORDER, _NOW)
             connection.execute(
-                f"CREATE TEMP TABLE {_LEFT} AS SELECT s.* FROM {_STORED} s LEFT JOIN ({latest}) l ON s.{key} = l.key "
-                f"WHERE l.key IS NULL OR (l.event, l.created) < ({', '.join(f's.{name}' for name in limits)})"
+                f"CREATE TEMP TABLE {_LEFT} AS SELECT s.* FROM {_STORED} s LEFT JOIN ({newest}) n ON s.{key} = n.key "
+                f"WHERE (n.key IS NULL OR (n.event, n.created) < ({', '.join(f's.{name}' for name in limits)})) "
+                f"AND NOT EXISTS (FROM {_LATEST} l WHERE l.{key} = s.{key} "
+                f"AND l.{event} = s.{limits[0]} AND l.{created} = s.{limits[1]})"
             )
             rows = newest_by_key(
                 self._key, self._key, self._others, _ORDER, _NOW, f"{key} IN (SELECT {key} FROM {_LEFT})"

@@ -50,6 +50,14 @@ return 1
 """
 )
 
+# ARGV: what the event time and the pair have to hold, then the fields that go, which begin with these two.
+_REMOVE = """
+local stored = redis.call('HMGET', KEYS[1], ARGV[3], ARGV[4])
+if stored[1] ~= ARGV[1] or (stored[2] or '') ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[1], unpack(ARGV, 3))
+return 1
+"""
+
 
 def take_back(store: Store, project: str, view: View, rows: pa.Table, *, exactly: bool = False) -> tuple[int, int]:
     """Put each key's row in place of what is stored, or remove it where the row is null, unless something newer is stored.
@@ -116,8 +124,8 @@ class StoredTimes:
         self._store = store
         self._view = view
         self._keys = EntityKeys(project, view.join_keys)
-        self.unreadable: list[bytes] = []
-        """The Redis keys seen so far whose times are none that this library writes, nor Feast."""
+        self.unreadable: list[tuple[bytes, bytes, bytes]] = []
+        """The Redis keys seen so far whose times are none that this library writes, nor Feast, each with what it held."""
 
     def __iter__(self) -> Iterator[pa.Table]:
         (join_key,) = self._view.join_keys
@@ -135,15 +143,15 @@ class StoredTimes:
                 continue
             times = readable_pair(stored_event, stored_pair)
             if times is None:
-                self.unreadable.append(key)
+                self.unreadable.append((key, stored_event, stored_pair or b""))
             else:
                 yield value, *times
 
     def remove_unreadable(self) -> int:
-        """Remove the view's fields of the keys whose times cannot be read; return how many keys there were."""
+        """Remove the view's fields of keys whose times cannot be read, unless they changed; return how many keys that were."""
         fields = fields_of(self._view)
-        ask_each(self._store, (("HDEL", key, *fields) for key in self.unreadable))
-        return len(self.unreadable)
+        calls = (("EVAL", _REMOVE, 1, key, event, pair, *fields) for key, event, pair in self.unreadable)
+        return sum(ask_each(self._store, calls))
 
 
 def _batches(keys: Iterator[bytes]) -> Iterator[list[bytes]]:

@@ -9,11 +9,13 @@ import shutil
 import tempfile
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -23,6 +25,7 @@ from lockstep.errors import BadInput, Terminal, Transient
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
+from lockstep.materialize import wholeness
 from lockstep.materialize.interval import Materializer, Plan
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import Mode
@@ -42,6 +45,7 @@ class Case(RuleBasedStateMachine):
 
     store: Any
     peer: Any
+    tells_its_run = True
 
     @initialize()
     def begin(self) -> None:
@@ -52,6 +56,8 @@ class Case(RuleBasedStateMachine):
         self.lake = Lake.open(self.at, "test")
         self.lake.ensure_table("spend", SPEND.schema, "event_timestamp")
         self.plans: list[Plan] = []
+        self.remembered: Any = None
+        self.copy: dict[bytes, bytes] = {}
         ledger = Ledger.open(self.at, "test")
         computed = ledger.plan_compute("spend", Mode.LIVE, T - timedelta(hours=1), T, {}, T)
         self.append([(0, 0, 1, 1)])
@@ -138,9 +144,37 @@ class Case(RuleBasedStateMachine):
         self.append([(card, 0, 1, 1)])
 
     @rule()
+    def remember_table(self) -> None:
+        """Remember the table as it is."""
+        self.remembered = self.lake.table("spend")
+
+    @precondition(lambda self: self.remembered is not None)
+    @rule()
+    def set_back(self) -> None:
+        """Set the table back to older metadata, or to those of the table that had its name."""
+        self.lake.drop("spend")
+        self.remembered.catalog.register_table(("test", "spend"), self.remembered.metadata_location)
+
+    @rule()
     def flush(self) -> None:
         """Lose the store."""
         self.store.flushall()
+
+    @precondition(lambda self: not self.tells_its_run)
+    @rule()
+    def copy_store(self) -> None:
+        """Make a copy of the store."""
+        self.copy = {key: self.store.dump(key) for key in self.store.scan_iter()}
+
+    @precondition(lambda self: self.copy and not self.tells_its_run)
+    @rule()
+    def restore_copy(self) -> None:
+        """Bring the store back as it was, as long as it is not from before it got another name."""
+        known = Ledger.open(self.at, "test").incarnation()
+        if known is not None and name_in(self.store, self.copy) == known.encode():
+            self.store.flushall()
+            for key, value in self.copy.items():
+                self.store.restore(key, 0, value)
 
     def planned(self, chunks: int = 1) -> Plan:
         """Plan what is next; it is remembered, for a writer that does not know when to end."""
@@ -224,7 +258,24 @@ class Case(RuleBasedStateMachine):
         assert self.spend.diagnose().problems == ()
 
 
-def test_any_sequence_ends_at_what_the_lake_answers(tmp_path: Path) -> None:
+def name_in(store: Any, copy: dict[bytes, bytes]) -> bytes | None:
+    """Return the name that the store had when a copy of it was made."""
+    epoch = copy.get(b"lockstep:epoch:test")
+    if epoch is None:
+        return None
+    store.restore("copied", 0, epoch, replace=True)
+    name = store.hget("copied", "incarnation")
+    store.delete("copied")
+    return name
+
+
+@pytest.mark.parametrize("tells_its_run", [True, False])
+def test_any_sequence_ends_at_what_the_lake_answers(tmp_path: Path, monkeypatch, tells_its_run: bool) -> None:
+    """Once with a server that tells its run, once with one that does not and may come back from a copy of itself."""
+    Case.tells_its_run = tells_its_run
+    if not tells_its_run:
+        told = wholeness.place_of
+        monkeypatch.setattr(wholeness, "place_of", lambda *given: replace(told(*given), run="", line=""))
     at = Settings(home=tmp_path).resolved()
     with LocalRedis(tmp_path / "one") as one, LocalRedis(tmp_path / "two") as two:
         Case.store, Case.peer = connect(one.settings(at)), connect(two.settings(at))

@@ -16,6 +16,7 @@ from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import Mode, Scope
 from lockstep.materialize.rows import IntervalRows, Share
+from lockstep.online.epoch import EpochStore
 from lockstep.online.layout import EntityKeys
 from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT, StoredTimes, take_back
 from lockstep.online.writer import write_rows
@@ -151,7 +152,7 @@ def test_what_was_rolled_back_is_taken_back_and_comes_again_when_it_is_rolled_fo
     roll_back(lake, 1)
     done = spend.run()
     assert (done.mode, done.sequence_to, done.watermark) == (Mode.REPAIR, 1, T)
-    assert "spend was rolled back to snapshot" in caplog.text
+    assert "spend was rolled back or forward to snapshot" in caplog.text
     assert served(online, 1, 2, 3) == [1, 2, 3]
     assert spend.run() is None
     assert not spend.diagnose().problems
@@ -365,6 +366,112 @@ def test_an_interval_that_was_rolled_back_while_it_was_written_gives_way(
     assert not spend.diagnose().problems
 
 
+def test_what_was_written_of_an_interval_that_is_given_up_for_a_shorter_one_is_taken_back(lake, spend, online) -> None:
+    tick(lake, 2, c2=6)
+    tick(lake, 3, c3=7)
+    plan = spend.plan()
+    spend.write(plan.interval, plan.chunks[0])
+    roll_back(lake, 3)
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 6, 3]
+    assert not spend.diagnose().problems
+
+
+def test_what_was_written_of_a_repair_that_is_given_up_is_written_again(lake, spend, online) -> None:
+    roll_back(lake, 1)
+    plan = spend.plan()
+    spend.write(plan.interval, plan.chunks[0])
+    roll_back(lake, 2)
+    tick(lake, 2, c2=6)
+    expire(lake, up_to=1)
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 6, 3]
+    assert not spend.diagnose().problems
+
+
+def test_what_was_written_of_a_repair_after_an_older_copy_is_taken_back_when_it_is_given_up(
+    lake, spend, online, store, monkeypatch
+) -> None:
+    older = {key: store.dump(key) for key in store.scan_iter()}
+    tick(lake, 2, c1=8)
+    spend.run()
+    store.flushall()
+    for key, value in older.items():
+        store.restore(key, 0, value)
+    told = wholeness.place_of
+    monkeypatch.setattr(wholeness, "place_of", lambda *given: replace(told(*given), run="", line=""))
+    tick(lake, 3, c3=7)
+    plan = spend.plan()
+    spend.write(plan.interval, plan.chunks[0])
+    roll_back(lake, 3)
+    spend.run()
+    assert served(online, 1, 2, 3) == [8, 2, 3]
+    assert not spend.diagnose().problems
+
+
+def test_what_was_written_of_another_table_and_not_finished_is_taken_back(lake, spend, online) -> None:
+    whole = lake.table("spend")
+    lake.drop("spend")
+    lake.ensure_table("spend", SPEND.schema, "event_timestamp")
+    tick(lake, 3, c1=8, c9=9)
+    plan = spend.plan()
+    spend.write(plan.interval, plan.chunks[0])
+    lake.drop("spend")
+    whole.catalog.register_table(("test", "spend"), whole.metadata_location)
+    tick(lake, 4, c2=6)
+    spend.run()
+    assert served(online, 1, 2, 3, 9) == [5, 6, 3, None]
+    assert not spend.diagnose().problems
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_table_that_was_set_back_to_older_metadata_goes_on_with_numbers_it_had_before(
+    lake, spend, online, finished: bool
+) -> None:
+    before = lake.table("spend")
+    tick(lake, 2, c3=9)
+    plan = spend.plan()
+    spend.write(plan.interval, plan.chunks[0])
+    if finished:
+        spend.run()
+    lake.drop("spend")
+    before.catalog.register_table(("test", "spend"), before.metadata_location)
+    tick(lake, 3, c2=6)
+    if finished:
+        tick(lake, 4, c2=7)
+    spend.run()
+    assert served(online, 1, 2, 3) == [5, 7 if finished else 6, 3]
+    assert not spend.diagnose().problems
+
+
+def test_a_repair_holds_what_its_own_snapshot_says_though_a_later_one_has_newer_rows(lake, spend, online) -> None:
+    roll_back(lake, 1)
+    plan = spend.plan()
+    tick(lake, 3, c1=8)
+    spend.verify(plan.interval, [spend.write(plan.interval, chunk) for chunk in plan.chunks])
+    spend.commit(plan.interval)
+    assert served(online, 1, 2, 3) == [1, 2, 3]
+    roll_back(lake, 1)
+    assert spend.run() is None
+    assert not spend.diagnose().problems
+
+
+def test_a_run_that_another_one_overtook_finds_nothing_lost(lake, spend, online, store, monkeypatch, caplog) -> None:
+    other = Materializer(online, lake, Ledger.open(online, "test"), store, "test", SPEND)
+    tick(lake, 2, c2=6)
+    of_view = EpochStore.of_view
+
+    def overtaken(*given: Any) -> Any:
+        monkeypatch.undo()
+        told = of_view(*given)
+        other.run()
+        return told
+
+    monkeypatch.setattr(EpochStore, "of_view", overtaken)
+    assert spend.run() is None
+    assert "has lost writes" not in caplog.text
+
+
 def test_what_was_rolled_forward_again_comes_with_the_next_snapshot(lake, spend, online) -> None:
     roll_back(lake, 1)
     spend.run()
@@ -522,3 +629,15 @@ def test_times_that_nobody_wrote_are_named_and_mended(lake, spend, online, store
     spend.run(everything=True)
     assert served(online, 1, 2, 3, 9) == [5, 7, 3, None]
     assert not spend.diagnose().problems
+
+
+def test_times_that_could_not_be_read_and_have_been_mended_since_are_left_alone(
+    lake, spend, online, store, monkeypatch
+) -> None:
+    (key,) = EntityKeys("test", VIEW.join_keys).encode({"card": [2]})
+    store.hset(key, b"_ts:spend", b"\xff")
+    seen = StoredTimes(store, "test", VIEW)
+    assert sum(part.num_rows for part in seen) == 2
+    spend.run(everything=True)
+    assert seen.remove_unreadable() == 0
+    assert served(online, 1, 2, 3) == [5, 2, 3]
