@@ -22,7 +22,7 @@ class ComputeViewOutput(Output):
     rows: int
 
 
-@step(service_account="materializer")
+@step(service_account="materializer", memory="2Gi")
 def compute_view(given: ComputeViewInput) -> ComputeViewOutput:
     """Compute every tick up to the window's end that is not computed yet."""
     wiring = Wiring()

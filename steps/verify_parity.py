@@ -28,7 +28,7 @@ class VerifyParityOutput(Output):
     mismatches: int
 
 
-@step(service_account="verifier")
+@step(service_account="verifier", memory="2Gi")
 def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
     """Verify parity; a failing verdict is a result, not an error: the gate decides."""
     from lockstep.parity.verify import verify  # noqa: PLC0415 - imports Feast and MLflow
