@@ -130,11 +130,11 @@ class Materializer:
         """Return the row to write; None where nothing is new."""
         # In this order: whatever is lost, said or planned from here on is found out by whoever comes later.
         place = self._whole.own_store(self._settings.clock)
-        before = self._committed()
+        before = _committed(self._ledger.materializations(self._view.name))
         copies = self._whole.epochs.of_view(self._view.name)
         known = self._ledger.materializations(self._view.name)
         table_uuid = self._rows.table_uuid()
-        committed = [r for r in known if r.state is State.COMMITTED]
+        committed = _committed(known)
         if committed != before:  # the store may have been asked before it was told
             raise _Overtaken
         basis = self._whole.basis(committed, place, copies)
@@ -162,9 +162,6 @@ class Materializer:
             raise _Overtaken
         self._whole.epochs.set_writing(self._view.name, mark_of(planned), place)
         return planned
-
-    def _committed(self) -> list[MaterializeRow]:
-        return [r for r in self._ledger.materializations(self._view.name) if r.state is State.COMMITTED]
 
     @staticmethod
     def _is_of_another_table(basis: MaterializeRow, known: Sequence[MaterializeRow], table_uuid: str) -> bool:
@@ -345,7 +342,7 @@ class Materializer:
             instead_of: a row that was planned and cannot be finished: its snapshot has expired or was rolled back, or another
                 table came in between.
         """
-        mine = [r for r in known if r.table_uuid == table_uuid and r.state is State.COMMITTED]
+        mine = [r for r in _committed(known) if r.table_uuid == table_uuid]
         current, watermark = self._lake.current(self._view.table), self._watermark(mine)
         if current is None or watermark is None:
             raise BadInput(f"{self._view.name} was never computed", hint=f"run backfill for {self._view.name} first")
@@ -382,3 +379,7 @@ class Materializer:
             ticks = [row.watermark for row in known]
             ticks += [row.tick_to for row in self._ledger.computes(self._view.name) if row.state is State.COMMITTED]
         return max(ticks, default=None)
+
+
+def _committed(rows: Sequence[MaterializeRow]) -> list[MaterializeRow]:
+    return [row for row in rows if row.state is State.COMMITTED]

@@ -21,6 +21,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from lockstep.errors import Transient
 from lockstep.online.store import Store, answering, without_refusal
 
+SCAN_KEYS = 1_000
+"""A server answers nobody else while it looks at so many keys: half a millisecond."""
+
 _MOVING = (exceptions.AskError, exceptions.TryAgainError)  # MOVED is an ASK, to redis-py
 _HOPS = 8
 _FEW = 500

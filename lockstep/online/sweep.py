@@ -16,13 +16,12 @@ from redis.cluster import RedisCluster
 
 from lockstep.contract import View
 from lockstep.errors import BadInput
-from lockstep.online.cluster import ask_each, scan
+from lockstep.online.cluster import SCAN_KEYS, ask_each, scan
 from lockstep.online.epoch import EpochStore
 from lockstep.online.layout import field_of, fields_of, project_of_key
 from lockstep.online.store import Store
 
 PER_SECOND = 20_000
-_SCAN_KEYS = 1_000
 _SCRIPT_KEYS = 64
 
 # ARGV: whether to remove; how many views go, and their names; how many fields are declared, and they; then the features' fields
@@ -115,7 +114,7 @@ def sweep(
         )
     arguments = _arguments(declared, going, dry_run=dry_run)
     done, began = Swept(), time.monotonic()
-    for keys in scan(store, min(_SCAN_KEYS, per_second)):
+    for keys in scan(store, min(SCAN_KEYS, per_second)):
         time.sleep(max(0.0, done.keys / per_second - (time.monotonic() - began)))
         mine = [key for key in keys if project_of_key(key) == project]
         hashes, fields, left = _swept(store, mine, arguments)

@@ -6,12 +6,12 @@ or to none. That is allowed up to a *limit*, the (event, created) of what was ta
 
 import struct
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 import pyarrow as pa
 
 from lockstep.contract import Column, View
-from lockstep.online.cluster import ask_each, scan
+from lockstep.online.cluster import SCAN_KEYS, ask_each, scan
 from lockstep.online.layout import (
     EntityKeys,
     RowLayout,
@@ -29,7 +29,6 @@ LIMIT_EVENT, LIMIT_CREATED = "limit.event", "limit.created"
 
 _PAIR = struct.Struct("<qq")
 _BATCH_ROWS = 10_000
-_SCAN_KEYS = 1_000  # a server answers nobody else while it looks at so many: half a millisecond
 _TIME = ARROW_TYPES["timestamp"]
 
 # ARGV: the limit, whether exactly that has to be stored, how many fields, their names (event time and pair first), and what they
@@ -129,8 +128,8 @@ class StoredTimes:
 
     def __iter__(self) -> Iterator[pa.Table]:
         (join_key,) = self._view.join_keys
-        found = chain.from_iterable(scan(self._store, _SCAN_KEYS, match=self._keys.pattern(), _type="HASH"))
-        for batch in _batches(found):
+        found = chain.from_iterable(scan(self._store, SCAN_KEYS, match=self._keys.pattern(), _type="HASH"))
+        while batch := list(islice(found, _BATCH_ROWS)):
             if rows := list(self._times(batch)):
                 yield _table(join_key, rows)
 
@@ -152,17 +151,6 @@ class StoredTimes:
         fields = fields_of(self._view)
         calls = (("EVAL", _REMOVE, 1, key, event, pair, *fields) for key, event, pair in self.unreadable)
         return sum(ask_each(self._store, calls))
-
-
-def _batches(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    for key in keys:
-        batch.append(key)
-        if len(batch) == _BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _table(join_key: Column, rows: list[tuple[object, int, int]]) -> pa.Table:

@@ -78,8 +78,10 @@ class Execution:
         Raises:
             The same as `finish`. A correction that can be computed no more is given up, and the next run goes on without it.
         """
-        self._move_from_expired_source(self.ledger.computes(self.view.name))
         rows = self.ledger.computes(self.view.name)
+        if any(row.state is not State.COMMITTED for row in rows):
+            self._move_from_expired_source(rows)
+            rows = self.ledger.computes(self.view.name)
         self._warn_of_what_went(rows)
         for row in sorted(rows, key=lambda row: row.id):
             if row.state is State.COMMITTED:

@@ -18,6 +18,7 @@ from lockstep.online.epoch import EpochStore, Mark
 from lockstep.online.store import connect
 from lockstep.settings import Settings
 from tests.faults.wire import Wire, materialize, started
+from tests.interrupted import interrupted
 from tests.materialize.spend import SPEND, contents, served, tick
 
 CARDS = 400
@@ -93,13 +94,7 @@ def test_three_runs_at_once_on_a_store_that_was_flushed(lake, spend, store, onli
 def test_a_crash_between_the_two_commits_leaves_no_mark_of_writing(lake, spend, store, peer, monkeypatch) -> None:
     tick(lake, 0, c1=1)
 
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as crash:
-        crash.setattr(EpochStore, "set_committed", die)
-        with pytest.raises(KeyboardInterrupt):
-            spend.run()
+    interrupted(monkeypatch, EpochStore, "set_committed", spend.run)
     assert_whole(spend, store, peer, 0)
 
 

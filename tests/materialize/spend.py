@@ -1,14 +1,17 @@
 """A view `spend` of cards, its rows in the lake and what is served of them."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pyarrow as pa
+import pytest
 import redis
 
 from lockstep.clock import parse_time, to_micros
 from lockstep.contract import FeatureContract, TrainingCut, stored_view
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
+from lockstep.materialize import wholeness
 from lockstep.online.reader import read_online
 from lockstep.settings import Settings
 from lockstep.views import Entity, Source, count, days, hours, soft, windowed_view
@@ -58,3 +61,21 @@ def served(online: Settings, *cards: int) -> list[int | None]:
 def contents(store: "redis.Redis") -> dict[bytes, dict[bytes, bytes]]:
     """Return every row of the store."""
     return {key: store.hgetall(key) for key in store.scan_iter() if not key.startswith(b"lockstep:")}
+
+
+def copy_of(store: "redis.Redis") -> dict[bytes, bytes]:
+    """Return a copy of all that a store holds, for `bring_back`."""
+    return {key: store.dump(key) for key in store.scan_iter()}
+
+
+def bring_back(store: "redis.Redis", copy: dict[bytes, bytes]) -> None:
+    """Let a store come back from a copy of itself."""
+    store.flushall()
+    for key, value in copy.items():
+        store.restore(key, 0, value)
+
+
+def tell_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the store's server keep its run to itself, so that one that comes back from a copy is no other."""
+    told = wholeness.place_of
+    monkeypatch.setattr(wholeness, "place_of", lambda *given: replace(told(*given), run="", line=""))

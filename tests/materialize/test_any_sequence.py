@@ -9,7 +9,6 @@ import shutil
 import tempfile
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,13 @@ from lockstep.errors import BadInput, Terminal, Transient
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import TICK
 from lockstep.local.redis import LocalRedis
-from lockstep.materialize import wholeness
 from lockstep.materialize.interval import Materializer, Plan
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import Mode
 from lockstep.online.store import connect
 from lockstep.settings import Settings
 from tests.lake.compaction import compact
-from tests.materialize.spend import SPEND, T, contents
+from tests.materialize.spend import SPEND, T, bring_back, contents, copy_of, tell_no_run
 
 CARDS = st.integers(0, 5)
 HOURS = st.integers(-3, 3)
@@ -164,7 +162,7 @@ class Case(RuleBasedStateMachine):
     @rule()
     def copy_store(self) -> None:
         """Make a copy of the store."""
-        self.copy = {key: self.store.dump(key) for key in self.store.scan_iter()}
+        self.copy = copy_of(self.store)
 
     @precondition(lambda self: self.copy and not self.tells_its_run)
     @rule()
@@ -172,9 +170,7 @@ class Case(RuleBasedStateMachine):
         """Bring the store back as it was, as long as it is not from before it got another name."""
         known = Ledger.open(self.at, "test").incarnation()
         if known is not None and name_in(self.store, self.copy) == known.encode():
-            self.store.flushall()
-            for key, value in self.copy.items():
-                self.store.restore(key, 0, value)
+            bring_back(self.store, self.copy)
 
     def planned(self, chunks: int = 1) -> Plan:
         """Plan what is next; it is remembered, for a writer that does not know when to end."""
@@ -274,8 +270,7 @@ def test_any_sequence_ends_at_what_the_lake_answers(tmp_path: Path, monkeypatch,
     """Once with a server that tells its run, once with one that does not and may come back from a copy of itself."""
     Case.tells_its_run = tells_its_run
     if not tells_its_run:
-        told = wholeness.place_of
-        monkeypatch.setattr(wholeness, "place_of", lambda *given: replace(told(*given), run="", line=""))
+        tell_no_run(monkeypatch)
     at = Settings(home=tmp_path).resolved()
     with LocalRedis(tmp_path / "one") as one, LocalRedis(tmp_path / "two") as two:
         Case.store, Case.peer = connect(one.settings(at)), connect(two.settings(at))

@@ -1,7 +1,6 @@
 """What was deleted or overwritten in the lake goes back online too, with a real Redis and real Iceberg snapshots."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from lockstep.errors import BadInput, Terminal, Transient, VerificationFailed
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import Snapshot
-from lockstep.materialize import wholeness
 from lockstep.materialize.interval import Materializer
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import Mode, Scope
@@ -21,7 +19,7 @@ from lockstep.online.layout import EntityKeys
 from lockstep.online.withdraw import LIMIT_CREATED, LIMIT_EVENT, StoredTimes, take_back
 from lockstep.online.writer import write_rows
 from tests.lake.compaction import compact
-from tests.materialize.spend import SPEND, VIEW, T, contents, served, tick
+from tests.materialize.spend import SPEND, VIEW, T, bring_back, contents, copy_of, served, tell_no_run, tick
 
 
 @pytest.fixture
@@ -311,16 +309,13 @@ def test_a_file_that_went_and_came_back_is_written_again_where_the_store_lost_on
     lake.table("spend").delete("card = 3")
     plan = spend.plan()
     written = spend.write(plan.interval, plan.chunks[0])
-    held = {key: store.dump(key) for key in store.scan_iter()}
+    held = copy_of(store)
     spend.verify(plan.interval, [written])
     spend.commit(plan.interval)
     roll_back(lake, 2)
     tick(lake, 2, c2=6)
-    store.flushall()
-    for key, value in held.items():  # a copy that was made while the card was taken back
-        store.restore(key, 0, value)
-    told = wholeness.place_of
-    monkeypatch.setattr(wholeness, "place_of", lambda *given: replace(told(*given), run="", line=""))
+    bring_back(store, held)  # a copy that was made while the card was taken back
+    tell_no_run(monkeypatch)
     done = spend.run()
     assert (done.sequence_from, done.writes_from, done.scope) == (3, 2, Scope.CHANGED)
     assert served(online, 1, 2, 3) == [5, 6, 3]
@@ -392,14 +387,11 @@ def test_what_was_written_of_a_repair_that_is_given_up_is_written_again(lake, sp
 def test_what_was_written_of_a_repair_after_an_older_copy_is_taken_back_when_it_is_given_up(
     lake, spend, online, store, monkeypatch
 ) -> None:
-    older = {key: store.dump(key) for key in store.scan_iter()}
+    older = copy_of(store)
     tick(lake, 2, c1=8)
     spend.run()
-    store.flushall()
-    for key, value in older.items():
-        store.restore(key, 0, value)
-    told = wholeness.place_of
-    monkeypatch.setattr(wholeness, "place_of", lambda *given: replace(told(*given), run="", line=""))
+    bring_back(store, older)
+    tell_no_run(monkeypatch)
     tick(lake, 3, c3=7)
     plan = spend.plan()
     spend.write(plan.interval, plan.chunks[0])

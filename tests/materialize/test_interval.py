@@ -23,8 +23,9 @@ from lockstep.online.epoch import EpochStore, ViewEpoch
 from lockstep.online.layout import EntityKeys
 from lockstep.online.place import Place
 from lockstep.online.writer import add_digests
+from tests.interrupted import interrupted
 from tests.lake.compaction import compact
-from tests.materialize.spend import SPEND, VIEW, T, contents, served, tick
+from tests.materialize.spend import SPEND, VIEW, T, bring_back, contents, copy_of, served, tell_no_run, tick
 
 
 def test_the_newest_row_of_each_key_goes_online(lake, spend, online, store) -> None:
@@ -108,13 +109,7 @@ def test_a_run_killed_after_writing_is_finished_by_the_next(lake, spend, online,
 def test_a_crash_between_the_two_commits_is_healed_by_a_run_with_nothing_new(lake, spend, store, monkeypatch) -> None:
     tick(lake, 0, c1=1)
 
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as crash:
-        crash.setattr(EpochStore, "set_committed", die)
-        with pytest.raises(KeyboardInterrupt):
-            spend.run()
+    interrupted(monkeypatch, EpochStore, "set_committed", spend.run)
     assert EpochStore(store, "test").read().views["spend"].committed is None
     assert spend.run() is None
     assert EpochStore(store, "test").read().views["spend"].committed.interval == 1
@@ -143,12 +138,6 @@ def test_a_value_overwritten_in_the_store_before_verification_is_found(lake, spe
 
 def epoch(store: "redis.Redis") -> ViewEpoch:
     return EpochStore(store, "test").read().views.get("spend", ViewEpoch())
-
-
-def move(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the store look as if its server were another one."""
-    told = wholeness.place_of
-    monkeypatch.setattr(wholeness, "place_of", lambda *given: replace(told(*given), run="", line=""))
 
 
 @pytest.fixture
@@ -227,14 +216,12 @@ def test_a_store_flushed_while_an_interval_is_written_has_it_all_in_the_end(
 
 
 def test_what_came_after_an_older_copy_of_the_store_is_written_again(lake, spend, store, rows, online) -> None:
-    older = {key: store.dump(key) for key in store.scan_iter()}
+    older = copy_of(store)
     for hour, counts in ((3, {"c1": 8}), (4, {"c2": 9})):
         tick(lake, hour, **counts)
         spend.run()
     newer = contents(store)
-    store.flushall()
-    for key, value in older.items():
-        store.restore(key, 0, value)
+    bring_back(store, older)
     done = spend.run()
     assert (done.mode, done.writes_from, done.rows_accepted) == (Mode.REPAIR, 3, 2)
     assert contents(store) == newer
@@ -252,7 +239,7 @@ def test_a_server_that_was_restarted_while_an_interval_was_written_gets_it_again
     store.flushall()
     for key, value in held.items():  # the epoch hash reached the disk, the row did not
         store.restore(key, 0, value)
-    move(monkeypatch)
+    tell_no_run(monkeypatch)
     spend.commit(plan.interval)
     assert len(contents(store)) == 1
 
@@ -265,7 +252,7 @@ def test_a_commit_that_was_not_told_is_not_believed_of_another_run_of_the_server
         crash.setattr(EpochStore, "set_committed", lambda *_: False)
         with pytest.raises(Transient):
             spend.run()
-    move(monkeypatch)
+    tell_no_run(monkeypatch)
     done = spend.run()
     assert (done.mode, done.writes_from) == (Mode.REPAIR, 0)
 
@@ -290,13 +277,11 @@ def test_a_repair_that_a_restored_copy_has_not_seen_is_done_again(
 ) -> None:
     (key,) = EntityKeys("test", VIEW.join_keys).encode({"card": [1]})
     store.hset(key, next(f for f in rows[key] if not f.startswith(b"_")), b"\x20\x07")
-    older = {key: store.dump(key) for key in store.scan_iter()}
+    older = copy_of(store)
     spend.run(everything=True)
     assert contents(store) == rows
-    store.flushall()
-    for held, value in older.items():
-        store.restore(held, 0, value)
-    move(monkeypatch)
+    bring_back(store, older)
+    tell_no_run(monkeypatch)
     assert served(online, 1, 2, 3) == [7, 2, 3]
     tick(lake, 3, c3=8)
     done = spend.run()
@@ -383,7 +368,7 @@ def test_a_chunk_that_was_written_before_another_run_planned_anew_is_not_counted
     tick(lake, 3, c1=7, c2=8)
     plan = spend.plan(chunks=2)
     early = spend.write(plan.interval, plan.chunks[0])
-    move(monkeypatch)
+    tell_no_run(monkeypatch)
     spend.plan(chunks=2)
     late = spend.write(plan.interval, plan.chunks[1])
     with pytest.raises(Transient, match="interval 4 of spend was written to a store that was lost"):

@@ -1,6 +1,5 @@
 """Computing a view into its table: live, bootstrap, restarts."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +17,7 @@ from lockstep.materialize.ledger_rows import Mode, State
 from lockstep.settings import Settings
 from lockstep.views import Entity, Source, count, days, execution, hours, soft, total, total_of_squares, windowed_view
 from lockstep.views.compute import bootstrap, compute
+from tests.interrupted import interrupted
 
 NOON = parse_time("2018-06-01T12:00:00Z")
 PAYMENTS = pa.schema(
@@ -119,13 +119,7 @@ def test_a_crash_between_append_and_ledger_does_not_append_twice(settings, lake,
     pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
     settings.clock.advance_to(NOON)
 
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as crash:
-        crash.setattr(Ledger, "commit_compute", die)
-        with pytest.raises(KeyboardInterrupt):
-            compute(settings, lake, ledger, SPEND, NOON)
+    interrupted(monkeypatch, Ledger, "commit_compute", lambda: compute(settings, lake, ledger, SPEND, NOON))
     assert ledger.computes("spend")[0].state is State.PLANNED
     done = compute(settings, lake, ledger, SPEND, NOON)
     row = ledger.computes("spend")[0]
@@ -139,13 +133,7 @@ def test_a_planned_range_is_finished_with_the_snapshots_it_was_planned_with(
     pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
     settings.clock.advance_to(NOON)
 
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as crash:
-        crash.setattr(Lake, "append_parts", die)
-        with pytest.raises(KeyboardInterrupt):
-            compute(settings, lake, ledger, SPEND, NOON)
+    interrupted(monkeypatch, Lake, "append_parts", lambda: compute(settings, lake, ledger, SPEND, NOON))
     pay(lake, ("2018-06-01T10:40:00Z", 1, 9, "2018-06-01T12:10:00Z"))
     compute(settings, lake, ledger, SPEND, NOON)
     assert answers(settings, lake, 1, NOON) == (1, 500)
@@ -322,22 +310,12 @@ def test_a_bootstrap_beside_the_first_live_tick_leaves_no_hole(settings, lake, l
     assert answers(settings, lake, 1, NOON - timedelta(hours=2)) == (1, 500)
 
 
-def crash_before_the_ledger(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as crash:
-        crash.setattr(Ledger, "commit_compute", die)
-        with pytest.raises(KeyboardInterrupt):
-            run()
-
-
 def test_what_was_appended_keeps_the_name_of_what_it_read_though_that_has_expired(
     settings, lake, ledger, monkeypatch
 ) -> None:
     pay(lake, ("2018-06-01T10:30:00Z", 1, 500, "2018-06-01T10:30:01Z"))
     settings.clock.advance_to(NOON + timedelta(minutes=5))
-    crash_before_the_ledger(monkeypatch, lambda: compute(settings, lake, ledger, SPEND, NOON))
+    interrupted(monkeypatch, Ledger, "commit_compute", lambda: compute(settings, lake, ledger, SPEND, NOON))
     read = lake.current("payments")
     pay(lake, ("2018-06-01T10:40:00Z", 1, 70, "2018-06-01T12:40:01Z"))
     lake.table("payments").maintenance.expire_snapshots().by_id(read.id).commit()
@@ -358,7 +336,7 @@ def test_an_append_that_was_rolled_back_before_the_ledger_knew_is_done_again(
     settings.clock.advance_to(NOON + timedelta(minutes=5))
     compute(settings, lake, ledger, SPEND, NOON - timedelta(hours=1))
     base = lake.current("spend")
-    crash_before_the_ledger(monkeypatch, lambda: compute(settings, lake, ledger, SPEND, NOON))
+    interrupted(monkeypatch, Ledger, "commit_compute", lambda: compute(settings, lake, ledger, SPEND, NOON))
     lake.table("spend").manage_snapshots().set_current_snapshot(snapshot_id=base.id).commit()
     lake.append("spend", SPEND.schema.empty_table())
     lake.table("spend").maintenance.expire_snapshots().by_id(base.id).commit()

@@ -1,6 +1,5 @@
 """Correcting computed ticks on a real lake: after it the table answers as the view says, from what was read the first time."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -20,6 +19,7 @@ from lockstep.materialize.ledger_rows import Mode, State
 from lockstep.settings import Settings
 from lockstep.views import Entity, Source, WindowedView, count, days, hours, soft, total, windowed_view
 from lockstep.views.compute import Part, backfill, bootstrap, compute, correct, plan_backfill
+from tests.interrupted import interrupted
 
 NOON = parse_time("2018-06-01T12:00:00Z")
 HOUR = timedelta(hours=1)
@@ -222,15 +222,9 @@ def test_an_interrupted_correction_is_finished_by_the_next_run_with_its_own_time
 ) -> None:
     live_ticks(settings, lake, ledger)
 
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     for dies in ((Lake, "append_parts"), (Ledger, "commit_compute")):
         at = settings.clock.now()
-        with monkeypatch.context() as crash:
-            crash.setattr(*dies, die)
-            with pytest.raises(KeyboardInterrupt):
-                correct(settings, lake, ledger, FIXED, NOON, NOON + HOUR)
+        interrupted(monkeypatch, *dies, lambda: correct(settings, lake, ledger, FIXED, NOON, NOON + HOUR))
         settings.clock.advance_to(at + timedelta(minutes=10))
         compute(settings, lake, ledger, FIXED, NOON + HOUR)
         row = ledger.computes("spend")[-1]
@@ -302,13 +296,7 @@ def test_a_live_range_that_was_planned_under_the_old_definition_does_not_stand_i
     live_ticks(settings, lake, ledger)
     settings.clock.advance_to(NOON + 2 * HOUR + LAG)
 
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as crash:
-        crash.setattr(Lake, "append_parts", die)
-        with pytest.raises(KeyboardInterrupt):
-            compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR)
+    interrupted(monkeypatch, Lake, "append_parts", lambda: compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR))
     done = backfill(settings, lake, ledger, FIXED, NOON - HOUR, NOON + 2 * HOUR)
     assert done.tick == NOON + 2 * HOUR
     rows = stored(settings, lake)
@@ -391,18 +379,6 @@ def test_a_table_that_was_rolled_back_is_gone_on_with_and_a_backfill_computes_wh
     assert sorted(again) == sorted(whole)
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
-    """End a run between its plan and its append."""
-
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as crash:
-        crash.setattr(Lake, "append_parts", die)
-        with pytest.raises(KeyboardInterrupt):
-            run()
-
-
 def expire_sources(lake: Lake) -> None:
     for snapshot in lake.snapshots("payments")[:-1]:
         lake.table("payments").maintenance.expire_snapshots().by_id(snapshot.id).commit()
@@ -413,7 +389,7 @@ def test_ticks_whose_source_expired_before_they_were_computed_are_computed_from_
 ) -> None:
     live_ticks(settings, lake, ledger)
     settings.clock.advance_to(NOON + 2 * HOUR + LAG)
-    interrupted(monkeypatch, lambda: compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR))
+    interrupted(monkeypatch, Lake, "append_parts", lambda: compute(settings, lake, ledger, WRONG, NOON + 2 * HOUR))
     late = NOON + 2 * HOUR + 2 * LAG
     pay(lake, Payment(9, NOON + HOUR, late, 5, 5))
     expire_sources(lake)
@@ -427,7 +403,7 @@ def test_a_correction_whose_source_expired_is_given_up_by_name_and_blocks_nothin
     settings, lake, ledger, monkeypatch, caplog
 ) -> None:
     live_ticks(settings, lake, ledger)
-    interrupted(monkeypatch, lambda: correct(settings, lake, ledger, FIXED, NOON - HOUR, NOON))
+    interrupted(monkeypatch, Lake, "append_parts", lambda: correct(settings, lake, ledger, FIXED, NOON - HOUR, NOON))
     pay(lake, Payment(9, NOON + HOUR, NOON + HOUR, 5, 5))
     expire_sources(lake)
     settings.clock.advance_to(NOON + 2 * HOUR + LAG)
