@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockstep.errors import BadInput, LockstepError, Refused, Terminal
+from pipelines import _change_commands
 
 if TYPE_CHECKING:
     from pipelines.local import Node, Run
@@ -258,6 +259,9 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
     from pipelines._sweep import sweep_views  # noqa: PLC0415 - Iceberg and Redis take their time
 
     sweep_views(names, dry_run=dry_run, per_second=per_second, as_json=as_json)
+
+
+cli.add_command(_change_commands.plan)
 
 
 def _pair(text: str) -> tuple[str, str]:

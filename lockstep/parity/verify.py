@@ -88,7 +88,7 @@ def verify(
     required = required_rows(settings.parity_limit, settings.parity_confidence)
     chosen, strata = uniform(served.rows, max(sample_rows, required)), stratified(served.rows)
     every = list({row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}.values())
-    compared = _compare(settings, use_case, lake, ledger, contract, every)
+    compared = compare_rows(settings, use_case, lake, ledger, contract, every)
     found = compared.found
     expected = expected_scores(model.model_dir, [compared.training[row.name] for row in chosen])
     present = {v.name: sum(_status(row, v.name) == "present" for row in chosen) for v in contract.views}
@@ -140,7 +140,7 @@ def verify(
     return report
 
 
-def _compare(
+def compare_rows(
     settings: Settings,
     use_case: UseCase,
     lake: Lake,
@@ -148,6 +148,7 @@ def _compare(
     contract: FeatureContract,
     rows: Sequence[ServedRow],
 ) -> Compared:
+    """Hold rows of the served log against the lake and against training."""
     if not rows:
         return Compared({}, {})
     functions = load_functions(contract, settings.use_case)

@@ -25,15 +25,15 @@ from lockstep.errors import BadInput, SchemaDrift, Transient
 from lockstep.online import store
 from lockstep.online.reader import OnlineReader, Reading, ReadPlan, ViewRows
 from lockstep.serving.artifact import load_contract, model_digest
-from lockstep.serving.features import build_vectors, complete_inputs, load_functions
+from lockstep.serving.features import load_functions
 from lockstep.serving.log import Served, ServedLog
 from lockstep.serving.request import Request, RequestParser
 from lockstep.serving.server import DeadlinePassed, arguments, serve
+from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings
 
 SHADOW_HEADER = "x-lockstep-shadow"
 REQUEST_ID_HEADER = "x-request-id"
-PRESENT = "present"
 _RETRY_SECONDS = 0.1
 
 # KServe's own histograms start at 5 ms, which is above what is measured here.
@@ -167,16 +167,10 @@ class Transformer(Model):
         request = self._parser.parse(payload, self._settings.clock.now(), headers.get(REQUEST_ID_HEADER))
         reading = await self._read(request)
         read_time_us = to_micros(self._settings.clock.now())
-        inputs = complete_inputs(self._contract, request.inputs, request.times_us)
-        usable = {
-            (view.name, column.name): reading.views[view.name].usable(column.name)
-            for view in self._contract.views
-            for column in view.columns
-        }
-        vectors = build_vectors(self._contract, self._functions, usable, inputs)
+        vectors = vectors_of(self._contract, self._functions, request, reading)
         if not self._shadow:
             _count_rows(reading.views)
-        flags = _flags(reading.views, len(request.inputs))
+        flags = flags_of(reading.views, len(request.inputs))
         return Prepared(request, read_time_us, reading, vectors, flags, self._shadow)
 
     async def _read(self, request: Request) -> Reading:
@@ -246,16 +240,6 @@ class Transformer(Model):
             "contract": self._contract.hash,
             "model": self._digest,
         }
-
-
-def _flags(views: Mapping[str, ViewRows], rows: int) -> list[list[str]]:
-    """Return `view:missing` and `view:stale` for each row they hold for."""
-    flags: list[list[str]] = [[] for _ in range(rows)]
-    for name, view in views.items():
-        for row, status in enumerate(view.status):
-            if status != PRESENT:
-                flags[row].append(f"{name}:{status}")
-    return flags
 
 
 def _count_rows(views: Mapping[str, ViewRows]) -> None:

@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lockstep.settings import Settings
 from pipelines._demo.play import Demo, Scale
 from pipelines._demo.world import Scenario, load_scenario
 from pipelines._progress import Reporter
+from pipelines._rendered import environment_kept
 
 FOLDER = "demo"
 REPORT = "report.json"
@@ -49,7 +49,7 @@ def run_demo(
         _empty(folder)
         # Whoever looks at the demo's home later sees it at the demo's own time.
         (folder / "lockstep.toml").write_text(f"clock_file = {json.dumps(str((folder / 'clock').resolve()))}\n")
-        with LocalRedis(folder) as redis, _environment_kept():
+        with LocalRedis(folder) as redis, environment_kept():
             settings = redis.settings(_settings(folder, use_case))
             os.environ.update(settings.environment())
             report = demo(settings, manifests, reporter, scenario, scale).run()
@@ -86,16 +86,3 @@ def _settings(folder: Path, use_case: str) -> Settings:
         request_time_limit=timedelta(hours=1),  # one tick: the demo moves the clock between a batch's rows
     )
     return given.resolved()
-
-
-@contextmanager
-def _environment_kept() -> Generator[None]:
-    """Give the variables back as they were; a variable of the caller's may not steer the demo."""
-    before = dict(os.environ)
-    for name in [n for n in os.environ if n.startswith("LOCKSTEP_")]:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

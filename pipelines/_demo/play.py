@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from lockstep.errors import Terminal, Transient
+from lockstep.errors import Terminal
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.parity import report as parity_report
@@ -29,7 +29,8 @@ from pipelines._demo.candidate import SECONDS, Candidate
 from pipelines._demo.summary import Attempt, make_report, write_page
 from pipelines._demo.world import Requests, Scenario, World
 from pipelines._progress import Reporter, Stage
-from pipelines.local import Run, load_template, run_workflow
+from pipelines._rendered import run_rendered
+from pipelines.local import Run
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -209,18 +210,7 @@ class Demo:
         return Attempt(candidate, report, promoted)
 
     def _workflow(self, name: str, *, tolerate_refusal: bool = False, **parameters: str) -> Run:
-        manifest = load_template(self.manifests, name)
-        run = run_workflow(manifest, parameters, logs_dir=self.settings.home / "runs" / f"{time.time_ns()}-{name}")
-        refused = tolerate_refusal and run.exit_code == 3
-        if run.succeeded or refused:
-            return run
-        failed = run.failed
-        words = failed.log.read_text().strip() if failed and failed.log else ""
-        kind = Transient if run.exit_code == 1 else Terminal
-        raise kind(
-            f"workflow {name} failed at {failed.name if failed else '?'} (exit {run.exit_code})\n{words[-2000:]}",
-            hint=f"its log: {failed.log}" if failed else "",
-        )
+        return run_rendered(self.settings, self.manifests, name, parameters, tolerate_refusal=tolerate_refusal)
 
     @contextmanager
     def _stage(self, name: str, parts: int = 0) -> Generator[Stage]:

@@ -1,6 +1,6 @@
 """The simulated world around the pipelines: it delivers what became known, and makes the requests that happen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -21,7 +21,6 @@ from lockstep.views import UseCase
 from lockstep.views.declare import EVENT_TIMESTAMP, StoredView
 
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
-_EXAMPLE = "feature_repo/demo.py is an example"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,19 @@ class SimulatedWorld(Protocol):
         """What it was made from; `start` is when its history begins."""
 
 
-class Scenario(Protocol):
+class Simulator(Protocol):
+    """What a use case's `world` module offers."""
+
+    def make_world(self, size: int, days: int) -> SimulatedWorld:
+        """Return a world of this size and as many days, the same one each time."""
+        ...
+
+    def append_slice(self, lake: Lake, world: Any, start: datetime | None, end: datetime) -> Mapping[str, int]:
+        """Append to the lake what became known in `[start, end)`, None being the beginning; return the rows a table."""
+        ...
+
+
+class Scenario(Simulator, Protocol):
     """What a use case's `demo` module says.
 
     Attributes:
@@ -74,14 +85,6 @@ class Scenario(Protocol):
     SKEW: Mapping[str, str]
     POSITIVES: str
 
-    def make_world(self, size: int, days: int) -> SimulatedWorld:
-        """Return a world of this size and as many days, the same one each time."""
-        ...
-
-    def append_slice(self, lake: Lake, world: Any, start: datetime | None, end: datetime) -> Mapping[str, int]:
-        """Append to the lake what became known in `[start, end)`, None being the beginning; return the rows a table."""
-        ...
-
 
 class World:
     """The world of a use case, and how much of it the lake has been told.
@@ -89,7 +92,7 @@ class World:
     Args:
         lake: what is delivered to.
         use_case: whose world.
-        scenario: the use case's `demo` module.
+        simulator: the use case's `world` module, or its `demo`, which is one too.
         size: how large.
         days: how many days of it there are.
 
@@ -100,9 +103,9 @@ class World:
         both_lags: from a tick until all views promise to have it online.
     """
 
-    def __init__(self, lake: Lake, use_case: UseCase, scenario: Scenario, size: int, days: int) -> None:
-        self._lake, self._use_case, self._scenario = lake, use_case, scenario
-        self._world = scenario.make_world(size, days)
+    def __init__(self, lake: Lake, use_case: UseCase, simulator: Simulator, size: int, days: int) -> None:
+        self._lake, self._use_case, self._simulator = lake, use_case, simulator
+        self._world = simulator.make_world(size, days)
         self._delivered: datetime | None = None
         self.start: datetime = self._world.parameters.start
         self.views: tuple[StoredView, ...] = use_case.views
@@ -111,7 +114,7 @@ class World:
 
     def deliver(self, until: datetime) -> Mapping[str, int]:
         """Append what became known since the last delivery and before `until`; return the rows a table."""
-        told: Mapping[str, int] = self._scenario.append_slice(self._lake, self._world, self._delivered, until)
+        told: Mapping[str, int] = self._simulator.append_slice(self._lake, self._world, self._delivered, until)
         self._delivered = until
         return told
 
@@ -135,14 +138,25 @@ def load_scenario(package: str) -> Scenario:
     Raises:
         BadInput: it has none, or it lacks something.
     """
-    try:
-        module = import_module(f"{package}.demo")
-    except ModuleNotFoundError as missing:
-        raise BadInput(
-            f"the use case {package!r} has nothing to demonstrate: {missing}",
-            hint=_EXAMPLE,
-        ) from missing
     needed = ("BASELINE", "SKEW", "POSITIVES", "make_world", "append_slice")
-    if lacking := [name for name in needed if not hasattr(module, name)]:
-        raise BadInput(f"{package}/demo.py lacks {', '.join(lacking)}", hint=_EXAMPLE)
-    return cast("Scenario", module)
+    return cast("Scenario", _module(package, "demo", "nothing to demonstrate", needed))
+
+
+def load_simulator(package: str) -> Simulator:
+    """Return what makes a use case's world.
+
+    Raises:
+        BadInput: it has none, or it lacks something.
+    """
+    return cast("Simulator", _module(package, "world", "no world to try a view in", ("make_world", "append_slice")))
+
+
+def _module(package: str, name: str, without: str, needed: Sequence[str]) -> Any:
+    example = f"feature_repo/{name}.py is an example"
+    try:
+        module = import_module(f"{package}.{name}")
+    except ModuleNotFoundError as missing:
+        raise BadInput(f"the use case {package!r} has {without}: {missing}", hint=example) from missing
+    if lacking := [wanted for wanted in needed if not hasattr(module, wanted)]:
+        raise BadInput(f"{package}/{name}.py lacks {', '.join(lacking)}", hint=example)
+    return module

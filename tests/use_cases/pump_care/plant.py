@@ -52,18 +52,18 @@ KNOWN_AT = {"readings": "received_at", "outcomes": "inspected_at", "pumps": "ent
 EVENT_TIME = {"readings": "read_at", "outcomes": "read_at", "pumps": "changed_at"}
 
 
-def make_plant() -> dict[str, pa.Table]:
+def make_plant(pumps: int = PUMPS, days: int = DAYS) -> dict[str, pa.Table]:
     """Return the tables of SCHEMAS, each in the order in which its rows become known."""
     rng = np.random.default_rng(20)
-    pumps = [_live(rng, number) for number in range(PUMPS)]
-    columns = _together([readings for readings, _ in pumps])
+    lives = [_live(rng, number, days) for number in range(pumps)]
+    columns = _together([readings for readings, _ in lives])
     rows = len(columns["read_at"])
     columns["reading_id"] = np.arange(rows)
     seconds = rng.integers(1, 120, rows) + (rng.random(rows) < LATE) * rng.integers(0, 3 * 3_600, rows)
     columns["received_at"] = columns["read_at"] + seconds * SECOND
     late = (rng.random(rows) < LATE) * rng.integers(1, DAY, rows)
     columns["inspected_at"] = columns["read_at"] + WARNING + late
-    on_file = _together([file for _, file in pumps])
+    on_file = _together([file for _, file in lives])
     return {name: _table(name, on_file if name == "pumps" else columns) for name in SCHEMAS}
 
 
@@ -78,12 +78,12 @@ def deliver(lake: Lake, plant: dict[str, pa.Table], since: datetime | None, unti
         lake.append(name, rows.filter(known))
 
 
-def _live(rng: np.random.Generator, number: int) -> tuple[Columns, Columns]:
+def _live(rng: np.random.Generator, number: int, days: int) -> tuple[Columns, Columns]:
     """Return one pump's readings and its file; it lives 12 to 36 days at a time, at the worst site half as long."""
     site = list(OPENED)[number % len(OPENED)]
     life = rng.uniform(12, 36, 20) / (2 if site == WORST else 1)
     breakdowns = np.cumsum(life * DAY).astype(np.int64) - rng.integers(0, 12 * DAY)
-    time = np.arange(OPENED[site] * DAY, DAYS * DAY, EVERY)
+    time = np.arange(OPENED[site] * DAY, days * DAY, EVERY)
     time += rng.integers(0, EVERY // SECOND, len(time)) * SECOND
     left = breakdowns[np.searchsorted(breakdowns, time, side="right")] - time
     wear = np.exp(-left / (2 * DAY))
@@ -99,7 +99,7 @@ def _live(rng: np.random.Generator, number: int) -> tuple[Columns, Columns]:
         "broke_down": (left <= WARNING).astype(np.int64),
     }
     opened = OPENED[site] * DAY
-    changed = np.append(opened, breakdowns[(breakdowns > opened) & (breakdowns < DAYS * DAY)])
+    changed = np.append(opened, breakdowns[(breakdowns > opened) & (breakdowns < days * DAY)])
     file: Columns = {
         "pump_id": np.full(len(changed), f"P-{number:03d}"),
         "changed_at": to_micros(START) + changed,

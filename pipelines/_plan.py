@@ -1,0 +1,256 @@
+"""`lockstep plan`: what a change of the definitions touches, and what it takes before and after it is merged."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lockstep.changes import Change, Consequence, Definitions, Plan, Subject, compare
+from lockstep.changes.revisions import (
+    Repository,
+    Revision,
+    find_repository,
+    find_revision,
+    package_folder,
+    read_definitions,
+    work_tree,
+)
+from lockstep.contract import FeatureContract
+from lockstep.errors import BadInput, Refused, UseCaseError
+from lockstep.settings import Settings
+
+NEEDS_WORK = 4
+_APPLIED = {"entity", "stored view", "on-demand view", "service"}
+_WIDTH = 118
+_INDENT = 12
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what it was made of.
+
+    Attributes:
+        plan: what changes.
+        since: the revision that is live.
+        until: the one that is to be.
+        models: how the models in use were found, in a sentence.
+        commands: what is to be run once it is merged, in this order.
+    """
+
+    plan: Plan
+    since: Revision
+    until: Revision
+    models: str
+    commands: tuple[str, ...]
+
+
+def show_plan(
+    settings: Settings, since: str | None, until: str | None, *, as_json: bool, detailed_exitcode: bool
+) -> int:
+    """Print the plan and return what the command exits with.
+
+    Raises:
+        BadInput: a revision is not there.
+        UseCaseError: a revision's definitions do not import.
+        Refused: something may not be merged as it is.
+    """
+    planned = make_plan(settings, since, until)
+    if as_json:
+        click.echo(json.dumps(document(planned), indent=2))
+    else:
+        click.echo("\n".join(lines(planned)))
+    if planned.plan.refused:
+        names = ", ".join(subject.name for subject in planned.plan.refused)
+        raise Refused(f"not as it is: {names}", hint="what to do is said at each of them")
+    return NEEDS_WORK if detailed_exitcode and planned.plan.needs_work else 0
+
+
+def make_plan(settings: Settings, since: str | None, until: str | None) -> Planned:
+    """Compare two revisions of the configured use case.
+
+    Args:
+        settings: which use case, and where models in use and computed ticks are looked up.
+        since: a git revision or a folder; None is where `until` left the main branch.
+        until: the same; None is the work tree.
+
+    Raises:
+        BadInput: a revision is not there, or there is no git to ask for one.
+        UseCaseError: a revision's definitions do not import.
+    """
+    package = settings.use_case
+    repository = find_repository(package)
+    target = work_tree(package) if until is None else find_revision(until, package, repository)
+    base = find_revision(since, package, repository) if since is not None else _base(repository, package, target)
+    old = read_definitions(base, repository, package)
+    models, told = _models(settings, old, base)
+    asked = {view.function for contract in models.values() for view in contract.on_demand}
+    asked |= {view.function for view in old.on_demand} if old else set()
+    new = read_definitions(target, repository, package, asked)
+    if new is None:
+        raise UseCaseError(
+            f"{target.name} has no package {package!r}", hint="a use case is removed by removing its home"
+        )
+    plan = compare(old, new, models)
+    return Planned(plan, base, target, told, tuple(_commands(settings, plan, new)))
+
+
+def _base(repository: Repository | None, package: str, target: Revision) -> Revision:
+    if repository is None:
+        raise BadInput(
+            f"{package_folder(package)} is in no git repository",
+            hint="name two folders that hold the package: --from FOLDER --to FOLDER",
+        )
+    return repository.base(target.commit or "HEAD")
+
+
+def _models(settings: Settings, old: Definitions | None, base: Revision) -> tuple[Mapping[str, FeatureContract], str]:
+    """Return the contracts of the models in use, and how they were found."""
+    if old is None or old.model is None or old.contract is None:
+        return {}, f"{base.name} has no definitions: no model is in use"
+    path = _missing_file(settings.tracking_url)
+    if path is not None:
+        # As in CI. What the live revision trains on is the nearest to what is live: better than to let all pass.
+        named = f"{old.model.name} as declared there"
+        return {
+            named: old.contract
+        }, f"no registry at {path}: {old.model.name} is taken to be in use as {base.name} declares it"
+    from lockstep.training.registry import models_in_use  # noqa: PLC0415 - imports MLflow, 2 s
+
+    models = models_in_use(settings, old.model.name)
+    return models, f"models in use: {', '.join(models) or f'none, {old.model.name} has no version with an alias'}"
+
+
+def _missing_file(url: str) -> Path | None:
+    """Return the file of an embedded database that is not there: asking it would make it."""
+    path = Path(url.removeprefix("sqlite:///"))
+    return path if url.startswith("sqlite:///") and not path.exists() else None
+
+
+def _commands(settings: Settings, plan: Plan, new: Definitions) -> Iterator[str]:
+    """Yield what is to be run after the merge; what is refused has to become something else first."""
+    accepted = [subject for subject in plan.subjects if not subject.consequence.refused]
+    if any(s.kind in _APPLIED and s.consequence is not Consequence.NONE for s in accepted):
+        yield "lockstep run apply-definitions"
+    for subject in accepted:
+        if subject.takes(Consequence.BACKFILL):
+            start, end = _ticks(settings, new, subject)
+            yield f"lockstep backfill {subject.name} --from {start} --to {end}"
+    if any(subject.takes(Consequence.RETRAIN) for subject in accepted):
+        yield "lockstep run train -p known_at=…"
+    for subject in accepted:
+        if subject.takes(Consequence.SWEEP):
+            yield f"lockstep sweep {subject.name}"
+
+
+def _ticks(settings: Settings, new: Definitions, subject: Subject) -> tuple[str, str]:
+    """Return the ticks to compute: those that are computed already, as far as they are known here."""
+    if not subject.is_new and _missing_file(settings.ledger_url) is None:
+        from lockstep.materialize.ledger import Ledger  # noqa: PLC0415 - SQLAlchemy takes its time to import
+        from lockstep.materialize.ledger_rows import Mode  # noqa: PLC0415
+
+        computes = Ledger.open(settings, new.project).computes(subject.name)
+        tiles = [row for row in computes if row.mode is not Mode.CORRECT]
+        if tiles:
+            return _time(tiles[0].tick_from), _time(tiles[-1].tick_to)
+    return "…", "…"
+
+
+def _time(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def lines(planned: Planned) -> list[str]:
+    """Return the plan as a person reads it: the verdict first."""
+    plan = planned.plan
+    told = [_verdict(plan), f"from {planned.since.name}, to {planned.until.name}; {planned.models}"]
+    for subject in plan.subjects:
+        told += ["", *subject_lines(subject)]
+    if planned.commands:
+        told += ["", "after the merge:" if not plan.refused else "after the merge of what is not refused:"]
+        told += [f"  {command}" for command in planned.commands]
+    return told
+
+
+def _verdict(plan: Plan) -> str:
+    if not plan.subjects:
+        return "no definition changed"
+    number = len(plan.subjects)
+    changed = f"{number} definition{'s' * (number != 1)} changed"
+    if plan.refused:
+        return f"REFUSED: {', '.join(s.name for s in plan.refused)} cannot be merged as it is ({changed})"
+    worst = {subject.consequence for subject in plan.subjects} - {Consequence.NONE}
+    return (
+        f"{changed}: {', '.join(c.value for c in Consequence if c in worst)}" if worst else f"{changed}: nothing to do"
+    )
+
+
+def subject_lines(subject: Subject) -> list[str]:
+    """Return what changed of one thing, whom it touches, and what to do."""
+    by = f", {subject.owner}" if subject.owner else ""
+    told = [f"{subject.name}  ({subject.kind}{by}): {subject.consequence.value}"]
+    for change in subject.changes:
+        told += _wrapped(change.what, _difference(change))
+        if change.why:
+            told += _wrapped("", f"{change.consequence.value}: {change.why}")
+    if reached := _touched(subject):
+        told += _wrapped("touches", reached)
+    if todo := _todo(subject):
+        told += _wrapped("do", todo)
+    return told
+
+
+def _difference(change: Change) -> str:
+    if change.what.startswith("model "):
+        return ""
+    return f"{change.old or 'none'} → {change.new or 'none'}"
+
+
+def _touched(subject: Subject) -> str:
+    touched = subject.touched
+    kinds = {
+        "table": touched.tables,
+        "view": touched.views,
+        "on-demand view": touched.on_demand,
+        "service": touched.services,
+        "model": touched.models,
+    }
+    return "; ".join(f"{kind}{'s' * (len(names) > 1)} {', '.join(names)}" for kind, names in kinds.items() if names)
+
+
+def _todo(subject: Subject) -> str:
+    if subject.takes(Consequence.VERSION):
+        return f"leave {subject.name} as it is, and declare what is new under another name, such as {subject.name}_v2"
+    if subject.takes(Consequence.BREAKS):
+        return f"keep {subject.name} until no model in use reads it: train and promote one that does not"
+    return ""
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """Return a labelled text, wrapped under itself; a long label stands on a line of its own."""
+    head = f"  {label}".ljust(_INDENT)
+    body = textwrap.wrap(text, _WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False)
+    if not body:
+        return [head.rstrip()]
+    above = [head] if len(head) > _INDENT else []
+    first = " " * _INDENT if above else head
+    return [*above, f"{first}{body[0]}", *(f"{' ' * _INDENT}{line}" for line in body[1:])]
+
+
+def document(planned: Planned) -> dict[str, Any]:
+    """Return the plan for machines."""
+    plan = planned.plan
+    return {
+        "project": plan.project,
+        "from": {"name": planned.since.name, "commit": planned.since.commit},
+        "to": {"name": planned.until.name, "commit": planned.until.commit},
+        "models": planned.models,
+        "refused": [subject.name for subject in plan.refused],
+        "changed_views": list(plan.changed_views),
+        "subjects": [asdict(s) | {"consequence": s.consequence.value} for s in plan.subjects],
+        "commands": list(planned.commands),
+    }
