@@ -262,6 +262,7 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
 
 
 cli.add_command(_change_commands.plan)
+cli.add_command(_change_commands.ci)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,0 +1,276 @@
+"""Live through the life of one view in a home that starts empty, by the rendered workflows, and hold what came of it."""
+
+import os
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from lockstep.clock import MICROSECOND, to_micros
+from lockstep.lake import Lake
+from lockstep.local.serving import LocalService
+from lockstep.materialize.ledger import Ledger
+from lockstep.offline.registry import apply_definitions
+from lockstep.parity import one_view
+from lockstep.parity import report as parity_report
+from lockstep.parity.one_view import Alone, Held
+from lockstep.parity.report import ParityReport
+from lockstep.parity.sample import read_served
+from lockstep.serving.rehearse import rehearse
+from lockstep.settings import Settings
+from lockstep.training.registry import require_model
+from lockstep.views import UseCase
+from lockstep.views.declare import OnDemandView, StoredView
+from lockstep.views.windowed import WindowedView
+from pipelines._demo.world import Simulator, World
+from pipelines._progress import Reporter, Stage
+from pipelines._rendered import run_rendered
+
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+# Beyond the promised lags: a run plans when its clock has moved on a little, and until created + visible lag training may not see
+# what is served already.
+SLACK = 5 * MINUTE
+LIVE_RUNS = 2
+ASKED = 100
+REPLAYED = 200
+HISTORY_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How much of a life is lived.
+
+    Attributes:
+        size: of the world, as the use case counts it.
+        days: days of ticks that are back-filled; more where a model is trained, which needs as many as its recipe says.
+        with_model: train and serve the model, if its service reads the view.
+    """
+
+    size: int
+    days: int
+    with_model: bool = True
+
+
+@dataclass(frozen=True)
+class Lived:
+    """What came of a life.
+
+    Attributes:
+        told: rows in the lake's raw tables.
+        filled: rows in the tables of the stored views.
+        served: rows served by a contract of the view alone, held against the lake and against training.
+        history: rows of the past, held against the definition.
+        moments: when rows were asked for, in words.
+        model: the parity report of a model that was trained and served, if it reads the view.
+        service: what it was trained on.
+    """
+
+    told: Mapping[str, int]
+    filled: Mapping[str, int]
+    served: Held
+    history: Held
+    moments: tuple[str, ...]
+    model: ParityReport | None = None
+    service: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the view is not proven in step; none if it is."""
+        found = [f"served: {what} differs in {rows} rows" for what, rows in self.served.differing.items()]
+        found += [f"history: {what} differs in {rows} rows" for what, rows in self.history.differing.items()]
+        if self.filled and not (self.served.status or {}).get("present"):
+            found.append("served: no row was there to be read, so nothing is proven")
+        if self.served.excused:
+            found.append(
+                f"served: {self.served.excused} rows differ for a reason that a replay in its own time cannot have"
+            )
+        if self.model is not None and self.model.verdict.value != "pass":
+            found.append(f"model: parity says {self.model.verdict.value}: {'; '.join(self.model.reasons)}")
+        return tuple(found)
+
+
+@dataclass
+class Life:
+    """One life of a view.
+
+    Args:
+        settings: of the home, with its clock and its store; the environment says the same.
+        manifests: the root of the rendered manifests.
+        reporter: told what is going on.
+        simulator: the use case's world.
+        use_case: the definitions.
+        view: the view's name.
+        sample: how much is lived.
+    """
+
+    settings: Settings
+    manifests: Path
+    reporter: Reporter
+    simulator: Simulator
+    use_case: UseCase
+    view: str
+    sample: Sample
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    def live(self) -> Lived:
+        """Live it and compare.
+
+        Raises:
+            LockstepError: a step failed.
+        """
+        recipe, clock = self.use_case.model, self.settings.clock
+        read_by_model = self.view in names_behind(recipe.service.features)
+        model_is_tried = read_by_model and self.sample.with_model
+        views = self._views(with_model=model_is_tried)
+        lake, ledger = (
+            Lake.open(self.settings, self.use_case.project),
+            Ledger.open(self.settings, self.use_case.project),
+        )
+        back = timedelta(days=self.sample.days)
+        if model_is_tried:
+            # A day before the first row to train on: by then each quiet key has had its heartbeat.
+            back = max(back, recipe.train + 2 * recipe.gap + recipe.test + 2 * DAY)
+        step = max((view.every for view in views), default=timedelta(hours=1))
+        with self._stage("simulate") as stage:
+            before = back + _reach(views)
+            days = (before + LIVE_RUNS * step + 2 * DAY).days
+            world = World(lake, self.use_case, self.simulator, self.sample.size, days)
+            since = world.start + before
+            told = world.deliver(since)
+            clock.advance_to(since)
+            stage.say(", ".join(f"{rows:,} {table}" for table, rows in told.items()) + " in the lake")
+        it = one_view.alone(self.use_case, self.view, since)
+        with self._stage("apply-definitions"):
+            self._workflow("apply-definitions")
+            apply_definitions(self.settings, it.use_case)  # and the service of the view alone
+        start = since - back
+        with self._stage("backfill"):
+            if views:
+                named = ",".join(view.name for view in views)
+                self._workflow("backfill", start=start.isoformat(), end=since.isoformat(), views=named)
+        with self._dark(since, tried=model_is_tried) as dark:
+            with self._stage("live", LIVE_RUNS) as stage:
+                asked, moments = self._live(stage, world, it, views, since, step, replays=dark is not None)
+            report = self._verify_model(lake, dark, since) if dark else None
+        with self._stage("compare"):
+            served = read_served(
+                self.settings,
+                lake,
+                model=_digest(it),
+                contract=it.contract,
+                shadow=True,
+                since=since,
+                until=clock.now() + MINUTE,
+            )
+            held = one_view.hold_served(self.settings, lake, ledger, it, served.rows)
+            history = one_view.hold_history(self.settings, lake, it, _past(asked, start, since))
+        filled = {view.name: lake.table(view.table).scan().count() for view in it.stored}
+        return Lived(told, filled, held, history, moments, report, recipe.service.name if report else "")
+
+    def _views(self, *, with_model: bool) -> tuple[StoredView, ...]:
+        """Return the stored views to compute: what the view is made of, and what the model reads."""
+        wanted = {view.name for view in one_view.stored_behind(one_view.find_view(self.use_case, self.view))}
+        if with_model:
+            wanted |= names_behind(self.use_case.model.service.features)
+        return tuple(view for view in self.use_case.views if view.name in wanted)
+
+    @contextmanager
+    def _dark(self, since: datetime, *, tried: bool) -> Generator[str | None]:
+        """Train the model and keep it served in the dark inside the block; give what to call it, or None."""
+        if not tried:
+            yield None
+            return
+        name = self.use_case.model.name
+        with self._stage("train"):
+            version = self._workflow("train", known_at=since.isoformat())["version"]
+        model = require_model(self.settings, name, version)
+        with LocalService(self.settings, model.model_dir, name, shadow=True) as service:
+            os.environ["LOCKSTEP_SHADOW_URL"] = service.predict_url
+            yield version
+
+    def _live(
+        self,
+        stage: Stage,
+        world: World,
+        it: Alone,
+        views: Sequence[StoredView],
+        since: datetime,
+        step: timedelta,
+        *,
+        replays: bool,
+    ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """Ask before and after each run, and once more when all that is stored has passed its ttl; return what, and when."""
+        clock, moments = self.settings.clock, ["after the back-fill"]
+        clock.advance_to(since + world.both_lags + SLACK)
+        lake = Lake.open(self.settings, self.use_case.project)
+        asked = one_view.rows_to_ask(self.settings, lake, it, ASKED)
+        self._ask(it, asked, replays=replays)
+        for number in range(1, LIVE_RUNS + 1):
+            tick = since + number * step
+            clock.advance_to(tick + world.compute_lag - MINUTE)
+            self._ask(it, asked, replays=False)
+            moments.append(f"before run {number}")
+            clock.advance_to(tick + world.compute_lag)
+            world.deliver(tick + world.compute_lag)
+            if views:
+                named = ",".join(view.name for view in views)
+                self._workflow("compute-and-materialize", window_end=tick.isoformat(), views=named)
+            clock.advance_to(tick + world.both_lags + SLACK)
+            self._ask(it, asked, replays=replays)
+            moments.append(f"after run {number}")
+            stage.advance()
+        if longest := max((view.ttl for view in it.stored if view.ttl), default=timedelta(0)):
+            clock.advance_to(since + LIVE_RUNS * step + longest + MINUTE)
+            self._ask(it, asked, replays=False)
+            moments.append("after the ttl")
+        self._workflow("drain-served-log")
+        return asked, tuple(moments)
+
+    def _ask(self, it: Alone, asked: Sequence[Mapping[str, Any]], *, replays: bool) -> None:
+        rehearse(self.settings, it.contract, asked, _digest(it))
+        if replays:
+            self._workflow("shadow-replay", rows=str(REPLAYED), batch="100")
+
+    def _verify_model(self, lake: Lake, version: str, since: datetime) -> ParityReport:
+        with self._stage("verify-parity"):
+            until = (self.settings.clock.now() + MINUTE).isoformat()
+            given = {"model": version, "since": since.isoformat(), "until": until, "shadow": "true"}
+            found = self._workflow("verify-parity", **given)
+            return parity_report.load(self.settings, lake, found["report"])
+
+    def _workflow(self, name: str, **parameters: str) -> dict[str, str]:
+        return run_rendered(self.settings, self.manifests, name, parameters).outputs
+
+    @contextmanager
+    def _stage(self, name: str, parts: int = 0) -> Generator[Stage]:
+        started = time.monotonic()
+        with self.reporter.stage(name, parts) as stage:
+            yield stage
+        self.seconds[name] = round(time.monotonic() - started, 1)
+
+
+def names_behind(features: Sequence[tuple[StoredView | OnDemandView, str]]) -> set[str]:
+    """Return the views that a service takes, and the stored ones that its on-demand views read."""
+    views = [view for view, _ in features]
+    return {view.name for view in views} | {stored.name for view in views for stored in one_view.stored_behind(view)}
+
+
+def _reach(views: Sequence[StoredView]) -> timedelta:
+    """Return how far back the windows of a tick look, in whole days."""
+    lengths = [view.windows[-1] + view.delay for view in views if isinstance(view, WindowedView)]
+    return -(-max(lengths, default=timedelta(0)) // DAY) * DAY
+
+
+def _past(asked: Sequence[Mapping[str, Any]], start: datetime, end: datetime) -> list[tuple[Mapping[str, Any], int]]:
+    """Return rows of the past: what was asked live, at times that cover the back-filled days evenly."""
+    first, span = to_micros(start), (end - start) // MICROSECOND
+    return [(asked[n * 31 % len(asked)], first + span * n // HISTORY_ROWS) for n in range(HISTORY_ROWS)]
+
+
+def _digest(it: Alone) -> str:
+    """Return what the rows of the view alone are logged under, where those of a model have its digest."""
+    return f"alone-{it.contract.hash[:12]}"
