@@ -149,7 +149,7 @@ def describe(use_case: UseCase, functions: Iterable[str] = ()) -> Definitions:
         project=use_case.project,
         entities=tuple(map(_entity, use_case.entities)),
         sources=tuple(map(_source, use_case.sources)),
-        views=tuple(map(_stored, use_case.views)),
+        views=tuple(map(describe_view, use_case.views)),
         on_demand=tuple(map(_on_demand, use_case.on_demand)),
         services=tuple(map(_service, use_case.services)),
         model=_model(use_case.model),
@@ -173,7 +173,8 @@ def _source(source: Source) -> SourceFacts:
     )
 
 
-def _stored(view: StoredView) -> StoredFacts:
+def describe_view(view: StoredView) -> StoredFacts:
+    """Return a stored view as plain data."""
     repeats = DAY
     if isinstance(view, LatestView):
         repeats = None if view.heartbeat is None else view.heartbeat * view.every

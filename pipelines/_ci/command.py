@@ -246,7 +246,9 @@ def _history(held: Held) -> str:
 def _model(lived: Lived) -> Iterator[str]:
     report = lived.model
     if report is None:
-        yield "none was trained: the model's service does not read the view, or --quick left it out"
+        yield "none was trained: " + (
+            "--quick left it out" if lived.in_model else "the model's service does not read the view"
+        )
         return
     yield f"{report.model.name} was trained on {lived.service}, with the view, and served over HTTP in the dark"
     yield (

@@ -65,6 +65,7 @@ class Lived:
         served: rows served by a contract of the view alone, held against the lake and against training.
         history: rows of the past, held against the definition.
         moments: when rows were asked for, in words.
+        in_model: whether the model's service reads the view.
         model: the parity report of a model that was trained and served, if it reads the view.
         service: what it was trained on.
     """
@@ -74,6 +75,7 @@ class Lived:
     served: Held
     history: Held
     moments: tuple[str, ...]
+    in_model: bool
     model: ParityReport | None = None
     service: str = ""
 
@@ -169,7 +171,9 @@ class Life:
             held = one_view.hold_served(self.settings, lake, ledger, it, served.rows)
             history = one_view.hold_history(self.settings, lake, it, _past(asked, start, since))
         filled = {view.name: lake.table(view.table).scan().count() for view in it.stored}
-        return Lived(told, filled, held, history, moments, report, recipe.service.name if report else "")
+        return Lived(
+            told, filled, held, history, moments, read_by_model, report, recipe.service.name if report else ""
+        )
 
     def _views(self, *, with_model: bool) -> tuple[StoredView, ...]:
         """Return the stored views to compute: what the view is made of, and what the model reads."""
