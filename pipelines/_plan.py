@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lockstep.changes import Change, Consequence, Definitions, Plan, Subject, compare
+from lockstep.changes import Consequence, Definitions, Plan, Subject, compare
 from lockstep.changes.revisions import (
     Repository,
     Revision,
@@ -111,18 +111,16 @@ def _base(repository: Repository | None, package: str, target: Revision) -> Revi
 def _models(settings: Settings, old: Definitions | None, base: Revision) -> tuple[Mapping[str, FeatureContract], str]:
     """Return the contracts of the models in use, and how they were found."""
     if old is None or old.model is None or old.contract is None:
-        return {}, f"{base.name} has no definitions: no model is in use"
+        return {}, f"none: {base.short} has no definitions yet"
     path = _missing_file(settings.tracking_url)
     if path is not None:
         # As in CI. What the live revision trains on is the nearest to what is live: better than to let all pass.
-        named = f"{old.model.name} as declared there"
-        return {
-            named: old.contract
-        }, f"no registry at {path}: {old.model.name} is taken to be in use as {base.name} declares it"
+        contract = {f"{old.model.name} (as {base.short} declares it)": old.contract}
+        return contract, f"no registry at {path}: {old.model.name} is taken to be in use as {base.short} declares it"
     from lockstep.training.registry import models_in_use  # noqa: PLC0415 - imports MLflow, 2 s
 
     models = models_in_use(settings, old.model.name)
-    return models, f"models in use: {', '.join(models) or f'none, {old.model.name} has no version with an alias'}"
+    return models, ", ".join(models) or f"none in use: no version of {old.model.name} has an alias"
 
 
 def _missing_file(url: str) -> Path | None:
@@ -167,7 +165,9 @@ def _time(time: datetime) -> str:
 def lines(planned: Planned) -> list[str]:
     """Return the plan as a person reads it: the verdict first."""
     plan = planned.plan
-    told = [_verdict(plan), f"from {planned.since.name}, to {planned.until.name}; {planned.models}"]
+    told = [_verdict(plan)]
+    for label, text in (("from", planned.since.name), ("to", planned.until.name), ("models", planned.models)):
+        told += _wrapped(label, text)
     for subject in plan.subjects:
         told += ["", *subject_lines(subject)]
     if planned.commands:
@@ -183,7 +183,7 @@ def _verdict(plan: Plan) -> str:
     changed = f"{number} definition{'s' * (number != 1)} changed"
     if plan.refused:
         return f"REFUSED: {', '.join(s.name for s in plan.refused)} cannot be merged as it is ({changed})"
-    worst = {subject.consequence for subject in plan.subjects} - {Consequence.NONE}
+    worst = {change.consequence for s in plan.subjects for change in s.changes} - {Consequence.NONE}
     return (
         f"{changed}: {', '.join(c.value for c in Consequence if c in worst)}" if worst else f"{changed}: nothing to do"
     )
@@ -194,7 +194,10 @@ def subject_lines(subject: Subject) -> list[str]:
     by = f", {subject.owner}" if subject.owner else ""
     told = [f"{subject.name}  ({subject.kind}{by}): {subject.consequence.value}"]
     for change in subject.changes:
-        told += _wrapped(change.what, _difference(change))
+        if change.what.startswith("model "):
+            told += _wrapped("model", f"{change.what.removeprefix('model ')}: {change.why}")
+            continue
+        told += _wrapped(change.what, f"{change.old or 'none'} → {change.new or 'none'}")
         if change.why:
             told += _wrapped("", f"{change.consequence.value}: {change.why}")
     if reached := _touched(subject):
@@ -202,12 +205,6 @@ def subject_lines(subject: Subject) -> list[str]:
     if todo := _todo(subject):
         told += _wrapped("do", todo)
     return told
-
-
-def _difference(change: Change) -> str:
-    if change.what.startswith("model "):
-        return ""
-    return f"{change.old or 'none'} → {change.new or 'none'}"
 
 
 def _touched(subject: Subject) -> str:

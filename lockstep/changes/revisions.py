@@ -41,6 +41,11 @@ class Revision:
     commit: str
     folder: Path | None = None
 
+    @property
+    def short(self) -> str:
+        """The shortest that names it."""
+        return self.commit[:7] or self.name
+
 
 @dataclass(frozen=True)
 class Repository:
@@ -71,13 +76,19 @@ class Repository:
         """Return where a revision left the main branch: what a pull request is compared with. On the main branch it is itself.
 
         Raises:
-            BadInput: there is no commit yet, or no main branch.
+            BadInput: there is no commit yet, no main branch, or none that the revision comes from.
         """
         if self.commit(of) is None:
             raise BadInput(f"{self.root} has no commit {of}", hint=_FOLDERS)
-        for main in MAIN_BRANCHES:
-            if self.commit(main) is not None and (found := self.git("merge-base", main, of)):
-                return Revision(f"{found[:7]}, where {of} left {main}", found)
+        mains = [main for main in MAIN_BRANCHES if self.commit(main) is not None]
+        for main in mains:
+            if found := self.git("merge-base", main, of):
+                return Revision(f"{found[:7]}, where {of[:12]} left {main}", found)
+        if mains:
+            raise BadInput(
+                f"{self.root}: {of} and {mains[0]} have no commit in common here",
+                hint="a shallow clone has no history: `git fetch --unshallow`, or fetch-depth: 0 in CI",
+            )
         raise BadInput(
             f"{self.root} has no branch {', '.join(MAIN_BRANCHES)}", hint="name what to compare with: --from REVISION"
         )

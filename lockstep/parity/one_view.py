@@ -193,8 +193,8 @@ def hold_served(settings: Settings, lake: Lake, ledger: Ledger, it: Alone, rows:
         values=len(rows) * (len(it.contract.features) + len(it.texts) + stored),
         differing=dict(differing),
         excused=sum(bool(differences) and not is_mismatch(differences) for differences in found.values()),
-        examples=tuple(examples[:5]),
-        status=Counter(read.status for row in rows for read in row.views.values()),
+        examples=tuple(dict.fromkeys(examples))[:3],
+        status=dict(Counter(read.status for row in rows for read in row.views.values())),
     )
 
 
@@ -233,7 +233,7 @@ def hold_history(settings: Settings, lake: Lake, it: Alone, asked: Sequence[tupl
             if expected != found:
                 differing[name] += 1
                 examples.append(f"{name}: training has {found}, by definition it is {expected}")
-    return Held(len(asked), len(asked) * len(pairs), dict(differing), examples=tuple(examples[:5]))
+    return Held(len(asked), len(asked) * len(pairs), dict(differing), examples=tuple(dict.fromkeys(examples))[:3])
 
 
 def _null(value: Any) -> Any:

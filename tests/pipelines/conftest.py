@@ -1,7 +1,10 @@
 """The laboratory: a use case, steps and pipelines of its own, importable by name."""
 
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +59,47 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         return name
 
     return write
+
+
+@dataclass(frozen=True)
+class Mill:
+    """A repository of its own that holds a use case: `pump_care` under another name, so that no import of it is left over."""
+
+    root: Path
+
+    def git(self, *arguments: str) -> str:
+        """Run git there; who commits does not depend on the machine."""
+        who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *who, *arguments], cwd=self.root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace a text that is there."""
+        path = self.root / "mill" / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def commit(self) -> str:
+        """Commit everything and return the commit."""
+        self.git("add", "-A")
+        self.git("commit", "-qm", "a change")
+        return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mill]:
+    """The repository, committed on main, named by the settings and importable."""
+    repository = Mill(tmp_path / "repository")
+    source = Path(__file__).parents[1] / "use_cases" / "pump_care"
+    shutil.copytree(source, repository.root / "mill", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (repository.root / "mill").rglob("*.py"):
+        path.write_text(path.read_text().replace("pump_care", "mill").replace('"pumpcare"', '"mill"'))
+    repository.git("init", "-q", "-b", "main")
+    repository.commit()
+    monkeypatch.setenv("LOCKSTEP_USE_CASE", "mill")
+    monkeypatch.syspath_prepend(str(repository.root))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield repository
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mill"]:
+        del sys.modules[name]

@@ -1,0 +1,156 @@
+"""`lockstep plan` on a real git repository: what it compares with, what it prints, and what it exits with."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import Mill
+
+from lockstep.changes.revisions import find_repository, read_definitions, work_tree
+from lockstep.clock import parse_time
+from lockstep.materialize.ledger import Ledger
+from lockstep.materialize.ledger_rows import Mode
+from lockstep.settings import Settings
+from pipelines.cli import main
+
+DELAY = ("views/site_breakdowns.py", "delay=days(3)", "delay=days(4)")
+OWNER = ("views/pump_file.py", 'owner="site-operations"', 'owner="stores"')
+SOURCE = ("on_demand/reading.py", "_KPA_PER_BAR = 100", "_KPA_PER_BAR = 100.0")
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, Any]:
+    assert main(["plan", "--json", *arguments]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_nothing_changed_on_the_main_branch_itself(mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    base = mill.git("rev-parse", "HEAD")
+    assert main(["plan", "--detailed-exitcode"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:3] == [
+        "no definition changed",
+        f"  from      {base[:7]}, where HEAD left main",
+        "  to        the work tree",
+    ]
+    assert "no registry at" in said[3]
+
+
+def test_a_branch_is_compared_with_where_it_left_main_what_is_not_committed_included(
+    mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = mill.git("rev-parse", "HEAD")
+    mill.git("checkout", "-qb", "mine")
+    mill.edit(*DELAY)
+    mine = mill.commit()
+    mill.git("checkout", "-q", "main")
+    mill.edit("views/reading.py", "description=", "description='on main, meanwhile: '")
+    mill.commit()
+    mill.git("checkout", "-q", "mine")
+    mill.edit(*OWNER)
+    plan = planned(capsys)
+    assert plan["from"] == {"name": f"{base[:7]}, where HEAD left main", "commit": base}
+    assert plan["changed_views"] == ["site_breakdowns"]
+    assert {s["name"]: s["consequence"] for s in plan["subjects"]} == {
+        "site_breakdowns": "backfill",
+        "pump_file": "register",
+    }
+    assert [c["what"] for c in plan["subjects"][0]["changes"]] == [
+        "delay",
+        f"model pump_failure (as {base[:7]} declares it)",
+    ]
+    committed = planned(capsys, "--to", mine)
+    assert [s["name"] for s in committed["subjects"]] == ["site_breakdowns"]
+    assert main(["plan", "--detailed-exitcode"]) == 4
+    said = capsys.readouterr().out
+    assert said.startswith("2 definitions changed: register, retrain, backfill\n")
+    assert "\nsite_breakdowns  (stored view, site-operations): backfill\n  delay     3 d → 4 d\n" in said
+    assert said.endswith(
+        "after the merge:\n"
+        "  lockstep run apply-definitions\n"
+        "  lockstep backfill site_breakdowns --from … --to …\n"
+        "  lockstep run train -p known_at=…\n"
+    )
+
+
+def test_the_ticks_to_compute_again_are_named_where_the_ledger_is(
+    mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings.load()
+    settings.home.mkdir(parents=True)
+    start, end = parse_time("2021-03-05T00:00:00Z"), parse_time("2021-04-05T00:00:00Z")
+    Ledger.open(settings, "mill").plan_compute("site_breakdowns", Mode.BOOTSTRAP, start, end, {"outcomes": 1}, end)
+    mill.edit(*DELAY)
+    assert (
+        "lockstep backfill site_breakdowns --from 2021-03-05T00:00:00Z --to 2021-04-05T00:00:00Z"
+        in (planned(capsys)["commands"])
+    )
+
+
+def test_an_edited_function_is_refused_as_long_as_a_model_may_have_been_trained_with_it(
+    mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill.edit(*SOURCE)
+    assert main(["plan"]) == 3
+    told = capsys.readouterr()
+    assert told.out.startswith("REFUSED: reading cannot be merged as it is (1 definition changed)\n")
+    assert "such as reading_v2" in told.out
+    assert told.err.startswith("error: not as it is: reading\n")
+    # With a registry it is known.
+    settings = Settings.load()
+    settings.home.mkdir(parents=True)
+    (settings.home / "mlflow.db").touch()
+    trained: dict[str, Any] = {}
+    registry = SimpleNamespace(models_in_use=lambda *_: trained)  # MLflow takes seconds to import
+    monkeypatch.setitem(sys.modules, "lockstep.training.registry", registry)
+    plan = planned(capsys)
+    assert plan["models"] == "none in use: no version of pump_failure has an alias"
+    assert [(s["name"], s["consequence"]) for s in plan["subjects"]] == [("reading", "register")]
+    definitions = read_definitions(work_tree("mill"), find_repository("mill"), "mill")
+    assert definitions is not None
+    trained["pump_failure 2 (champion)"] = definitions.contract
+    # It was trained with the new source: somebody else's edit, and nothing of this one's.
+    assert planned(capsys)["refused"] == []
+
+
+def test_two_folders_are_compared_without_git(mill: Mill, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(mill.root / "mill", tmp_path / "old" / "mill")
+    shutil.rmtree(mill.root / ".git")
+    mill.edit(*DELAY)
+    assert planned(capsys, "--from", str(tmp_path / "old"))["changed_views"] == ["site_breakdowns"]
+    assert main(["plan"]) == 2
+    assert "is in no git repository\n\nHint: name two folders that hold the package" in capsys.readouterr().err
+
+
+def test_a_revision_that_is_not_there_or_does_not_import_is_said_with_its_place(
+    mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--from", "nowhere"]) == 2
+    assert f"'nowhere' is no folder, {mill.root} has no such revision" in capsys.readouterr().err
+    mill.edit("views/pump_file.py", "hours(1)", "hours(5)")
+    mill.commit()
+    assert main(["plan"]) == 2
+    told = capsys.readouterr().err
+    assert "mill/views/pump_file.py:" in told
+    assert "does not divide a day into whole ticks" in told
+
+
+def test_a_use_case_that_the_old_revision_does_not_have_is_all_new(
+    mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = mill.git("rev-parse", "HEAD")
+    mill.git("checkout", "-q", "--orphan", "empty")
+    mill.git("rm", "-rqf", "--cached", ".")
+    (mill.root / "README").write_text("nothing yet")
+    mill.git("add", "README")
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@e", "commit", "-qm", "empty"], cwd=mill.root, check=True
+    )
+    plan = planned(capsys, "--from", "empty", "--to", new)
+    assert plan["changed_views"] == ["pump_vibration", "site_breakdowns", "pump_file", "reading"]
+    assert plan["models"].endswith("has no definitions yet")
+    assert plan["refused"] == []
