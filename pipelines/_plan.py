@@ -125,8 +125,10 @@ def _models(settings: Settings, old: Definitions | None, base: Revision) -> tupl
 
 def _missing_file(url: str) -> Path | None:
     """Return the file of an embedded database that is not there: asking it would make it."""
-    path = Path(url.removeprefix("sqlite:///"))
-    return path if url.startswith("sqlite:///") and not path.exists() else None
+    path, here = Path(url.removeprefix("sqlite:///")), Path.cwd()
+    if not url.startswith("sqlite:///") or path.exists():
+        return None
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _commands(settings: Settings, plan: Plan, new: Definitions) -> Iterator[str]:

@@ -135,7 +135,7 @@ def _try(
     started, home = time.monotonic(), Path(tempfile.mkdtemp(prefix=f"lockstep-ci-{name}-")).resolve()
     proven = False
     try:
-        with reporter.stage("render"):
+        with reporter.stage(f"{name}: render"):
             rendered = _render(manifests, home)
         with LocalRedis(home) as redis, environment_kept():
             inside = redis.settings(_settings(home, settings.use_case))
