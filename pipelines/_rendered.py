@@ -41,11 +41,16 @@ def run_rendered(
 
 
 @contextmanager
-def environment_kept() -> Generator[None]:
-    """Give the variables back as they were; a variable of the caller's may not steer what is run."""
+def environment_kept(home: Path) -> Generator[None]:
+    """Give the variables back as they were; neither a variable nor a settings file of the caller's may steer what is run.
+
+    Args:
+        home: whose settings file is read instead; without one named it would be that of `.lockstep` in the current folder.
+    """
     before = dict(os.environ)
     for name in [n for n in os.environ if n.startswith("LOCKSTEP_")]:
         del os.environ[name]
+    os.environ["LOCKSTEP_HOME"] = str(home)
     try:
         yield
     finally:

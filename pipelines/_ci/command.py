@@ -137,7 +137,7 @@ def _try(
     try:
         with reporter.stage(f"{name}: render"):
             rendered = _render(manifests, home)
-        with LocalRedis(home) as redis, environment_kept():
+        with LocalRedis(home) as redis, environment_kept(home):
             inside = redis.settings(_settings(home, settings.use_case))
             os.environ.update(inside.environment())
             os.environ["LOCKSTEP_MANIFESTS"] = str(rendered.root)

@@ -49,7 +49,7 @@ def run_demo(
         _empty(folder)
         # Whoever looks at the demo's home later sees it at the demo's own time.
         (folder / "lockstep.toml").write_text(f"clock_file = {json.dumps(str((folder / 'clock').resolve()))}\n")
-        with LocalRedis(folder) as redis, environment_kept():
+        with LocalRedis(folder) as redis, environment_kept(folder):
             settings = redis.settings(_settings(folder, use_case))
             os.environ.update(settings.environment())
             report = demo(settings, manifests, reporter, scenario, scale).run()

@@ -25,8 +25,11 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_view_lives_its_life_and_nothing_is_left_of_it(
-    mill: Mill, scratch: Path, capsys: pytest.CaptureFixture[str]
+    mill: Mill, scratch: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(mill.root)
+    (mill.root / ".lockstep").mkdir()
+    (mill.root / ".lockstep/lockstep.toml").write_text('ledger_url = "sqlite:////nowhere/production.db"')
     before = {name: value for name, value in os.environ.items() if name.startswith("LOCKSTEP_")}
     assert main(["ci", "reading", *SMALL, "--json"]) == 0
     told = capsys.readouterr()
