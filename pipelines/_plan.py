@@ -148,15 +148,16 @@ def _commands(settings: Settings, plan: Plan, new: Definitions) -> Iterator[str]
 
 
 def _ticks(settings: Settings, new: Definitions, subject: Subject) -> tuple[str, str]:
-    """Return the ticks to compute: those that are computed already, as far as they are known here."""
-    if not subject.is_new and _missing_file(settings.ledger_url) is None:
+    """Return the ticks to compute, as far as they are known here: the view's own, or for a new view those of all the others."""
+    if _missing_file(settings.ledger_url) is None:
         from lockstep.materialize.ledger import Ledger  # noqa: PLC0415 - SQLAlchemy takes its time to import
         from lockstep.materialize.ledger_rows import Mode  # noqa: PLC0415
 
-        computes = Ledger.open(settings, new.project).computes(subject.name)
-        tiles = [row for row in computes if row.mode is not Mode.CORRECT]
+        ledger = Ledger.open(settings, new.project)
+        names = [view.name for view in new.views] if subject.is_new else [subject.name]
+        tiles = [row for name in names for row in ledger.computes(name) if row.mode is not Mode.CORRECT]
         if tiles:
-            return _time(tiles[0].tick_from), _time(tiles[-1].tick_to)
+            return _time(min(tile.tick_from for tile in tiles)), _time(max(tile.tick_to for tile in tiles))
     return "…", "…"
 
 
