@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from conftest import Mill
 
 import lockstep.views.feast  # noqa: F401 - Feast makes a temporary folder of its own where it is imported first
 from lockstep.online.reader import OnlineReader, Reading
+from lockstep.parity.one_view import Held
+from pipelines._ci.life import Lived
 from pipelines.cli import main
 
 SMALL = ("--size", "12", "--days", "1", "--quick")
@@ -76,14 +79,43 @@ def test_a_view_that_is_served_wrong_is_refused_and_its_home_kept(
     assert (kept / "ledger.db").exists()
 
 
-def test_only_the_views_that_changed_are_tried(mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_views_that_changed_are_tried_and_a_plan_that_refuses_one_is_enough_to_refuse_it(
+    mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["ci", "--changed"]) == 0
     assert capsys.readouterr().out == "no view changed\n"
+    equal = Held(606, 4_848, {}, status={"present": 500, "missing": 6, "stale": 100})
+    lived = Lived({}, {"t": 9}, equal, Held(1_000, 4_000, {}), ("after the back-fill", "after run 1"), in_model=False)
+    monkeypatch.setattr("pipelines._ci.life.Life.live", lambda _: lived)
     mill.edit("views/site_breakdowns.py", "delay=days(3)", "delay=days(2)")
-    assert main(["ci", "--changed", "--json", *SMALL]) == 0
-    [proof] = json.loads(capsys.readouterr().out)
-    assert (proof["view"], proof["proven"]) == ("site_breakdowns", True)
-    assert proof["plan"][1] == "  delay     3 d → 2 d"
+    mill.edit("on_demand/reading.py", "_KPA_PER_BAR = 100", "_KPA_PER_BAR = 100.0")
+    assert main(["ci", "--changed", *SMALL]) == 3
+    told = capsys.readouterr()
+    assert "plan          site_breakdowns  (stored view, site-operations): backfill\n" in told.out
+    assert "\nsite_breakdowns is in lockstep, " in told.out
+    assert "\nreading is NOT proven in lockstep, " in told.out
+    assert "\n  plan: the change is refused\n" in told.out
+    assert told.err == "error: not proven in lockstep: reading\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"served": Held(6, 48, {}, status={"missing": 6})},
+            "served: no row was there to be read, so nothing is proven",
+        ),
+        ({"served": Held(6, 48, {}, excused=2, status={"present": 6})}, "served: 2 rows differ for a reason"),
+        ({"history": Held(9, 18, {"repairs": 3})}, "history: repairs differs in 3 rows"),
+    ],
+    ids=["nothing read", "excused", "history"],
+)
+def test_a_life_that_proves_nothing_or_differs_anywhere_is_a_problem(changes: dict[str, Any], problem: str) -> None:
+    equal = Held(6, 48, {}, status={"present": 6})
+    lived = Lived({}, {"t": 9}, equal, Held(9, 18, {}), (), in_model=False)
+    assert lived.problems == ()
+    [found] = replace(lived, **changes).problems
+    assert found.startswith(problem)
 
 
 def test_an_unknown_view_and_no_view_at_all_are_bad_input(mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
