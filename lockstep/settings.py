@@ -42,6 +42,8 @@ class Settings(BaseSettings):
         redis_tls_ca: the file with the authorities that may have signed the servers' certificates; the system's if not given.
         redis_tls_certificate: the file with our own certificate, for servers that want one.
         redis_tls_key: the file with its key.
+        snapshots_keep: how long a snapshot is kept that nothing else keeps (`retention.py`); at least `parity_max_age`.
+        corrections_keep: how long computed ticks may be corrected: so long their sources' snapshots are kept.
     """
 
     model_config = SettingsConfigDict(env_prefix="LOCKSTEP_", extra="forbid", frozen=True)
@@ -76,6 +78,8 @@ class Settings(BaseSettings):
     parity_limit: float = Field(default=0.01, gt=0, lt=1)
     parity_confidence: float = Field(default=0.95, gt=0, lt=1)
     parity_max_age: timedelta = timedelta(hours=24)
+    snapshots_keep: timedelta = timedelta(days=7)
+    corrections_keep: timedelta = timedelta(days=30)
 
     @classmethod
     def settings_customise_sources(
