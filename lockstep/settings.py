@@ -43,6 +43,7 @@ class Settings(BaseSettings):
         redis_tls_certificate: the file with our own certificate, for servers that want one.
         redis_tls_key: the file with its key.
         snapshots_keep: how long a snapshot is kept that nothing else keeps (`retention.py`); at least `parity_max_age`.
+        report_url: where a run that failed is reported to, as JSON with a `text`; never shown: with chat services it is a secret.
         corrections_keep: how long computed ticks may be corrected: so long their sources' snapshots are kept.
     """
 
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     parity_max_age: timedelta = timedelta(hours=24)
     snapshots_keep: timedelta = timedelta(days=7)
     corrections_keep: timedelta = timedelta(days=30)
+    report_url: SecretStr = SecretStr("")
 
     @classmethod
     def settings_customise_sources(
