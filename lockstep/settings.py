@@ -149,11 +149,10 @@ class Settings(BaseSettings):
         return Clock(self.clock_file)
 
     def environment(self) -> dict[str, str]:
-        """Return the `LOCKSTEP_*` variables that give another process these very settings, the password among them."""
-        values = self.model_dump(mode="json", exclude_none=True) | {
-            "redis_nodes": ",".join(self.redis_nodes),
-            "redis_password": self.redis_password.get_secret_value(),
-        }
+        """Return the `LOCKSTEP_*` variables that give another process these very settings, the secrets among them."""
+        secrets = {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
+        nodes = {"redis_nodes": ",".join(self.redis_nodes)}
+        values = self.model_dump(mode="json", exclude_none=True) | nodes | secrets
         return {f"LOCKSTEP_{name.upper()}": str(value) for name, value in values.items()}
 
 

@@ -22,7 +22,7 @@ from hera.workflows.models import (
     WorkflowTemplateRef,
 )
 
-from pipelines._project import project, resource_name
+from pipelines._project import resource_name
 from steps.report_run import report_run
 
 SERVICE_ACCOUNT = "feature-pipelines"
@@ -78,7 +78,7 @@ def workflow_template(
             report_run(
                 name="report",
                 when="{{workflow.status}} != Succeeded",
-                arguments={"workflow": "{{workflow.name}}", "pipeline": pipeline, **told},
+                arguments={"workflow": "{{workflow.name}}", "pipeline": resource_name(pipeline), **told},
             )
 
 
@@ -116,14 +116,14 @@ def hoisted(name: str, task: str, output: str | None = None) -> Parameter:
     )
 
 
-def labelled(**labels: str) -> list[Label]:
-    """Return a metric's labels, the project's among them; never a time or a run's name, which would be a series each."""
-    return [Label(key=key, value=value) for key, value in {"project": project(), **labels}.items()]
+def labelled(pipeline: str, **labels: str) -> list[Label]:
+    """Return a metric's labels, the template's name among them; never a time or a run's name: each would be a series."""
+    return [Label(key=key, value=value) for key, value in {"template": resource_name(pipeline), **labels}.items()]
 
 
 def _metrics(pipeline: str) -> list[Counter | Gauge]:
     """Count runs by how they ended; Argo's controller exposes both with the prefix `argo_workflows_`."""
-    labels = labelled(pipeline=pipeline, status="{{workflow.status}}")
+    labels = labelled(pipeline, status="{{workflow.status}}")
     return [
         Counter(name="lockstep_runs_total", help="Runs of a pipeline that ended.", labels=labels, value="1"),
         Gauge(

@@ -18,7 +18,13 @@ def workflow_template() -> WorkflowTemplate:
         "unfinished": ("lockstep_ledger_unfinished", "Rows of the ledger that were planned and are not finished."),
     }
     metrics = [
-        Gauge(name=name, help=text, labels=labelled(), realtime=False, value=f"{{{{outputs.parameters.{output}}}}}")
+        Gauge(
+            name=name,
+            help=text,
+            labels=labelled("monitor"),
+            realtime=False,
+            value=f"{{{{outputs.parameters.{output}}}}}",
+        )
         for output, (name, text) in gauges.items()
     ]
     with template("monitor", deadline=timedelta(minutes=10), alone=True) as workflow:
