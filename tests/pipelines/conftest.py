@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.local import Run, run_workflow
+from pipelines.local import Run, Terms, run_workflow
 from pipelines.render import render_all
 
 FIXTURES = str(Path(__file__).parent / "fixtures")
@@ -36,9 +36,11 @@ def rendered() -> Callable[[str], Manifest]:
 
 @pytest.fixture
 def run(rendered: Callable[[str], Manifest], tmp_path: Path) -> Callable[..., Run]:
+    """Run a pipeline in this process, its retries at once."""
+
     def start(pipeline: str | Manifest, **parameters: str) -> Run:
         manifest = rendered(pipeline) if isinstance(pipeline, str) else pipeline
-        return run_workflow(manifest, parameters, logs_dir=tmp_path / "runs" / "r1")
+        return run_workflow(manifest, parameters, logs_dir=tmp_path / "runs" / "r1", terms=Terms(retry_wait=0))
 
     return start
 

@@ -94,7 +94,7 @@ def test_a_failed_run_shows_the_node_its_log_and_where_that_is(
 
 
 def test_only_the_last_lines_of_a_log_are_shown(manifests: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["run", "gated", "-p", "code=1", "-p", "way=crash"]) == 1
+    assert main(["run", "gated", "-p", "code=1", "-p", "way=crash", "--retry-wait", "0"]) == 1
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  | ")]
     assert len(shown) <= 20
     assert shown[-1] == "  | ValueError: a bug"

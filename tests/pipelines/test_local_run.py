@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +33,8 @@ Start = Callable[..., Run]
 
 
 def phases(run: Run) -> dict[str, str]:
-    return {node.name: node.phase for node in run.nodes}
+    """Of all nodes but attempts."""
+    return {node.name: node.phase for node in run.nodes if node.kind != "attempt"}
 
 
 def node(run: Run, name: str) -> Node:
@@ -73,7 +75,29 @@ def test_a_task_that_waits_for_success_only_is_omitted_after_an_empty_fan_out(re
     task_of(manifest, "main", "sum")["depends"] = "each.Succeeded"
     ended = run(manifest, count="0")
     assert phases(ended)["sum"] == "Omitted"
-    assert (ended.succeeded, ended.outputs) == (True, {})
+
+
+def test_an_output_of_a_task_that_did_not_run_is_an_error_of_its_dag_unless_it_has_a_default(rendered, run: Start):
+    """As Argo >= 4.0.7 has it."""
+    manifest = rendered("numbers")
+    task_of(manifest, "main", "sum")["depends"] = "each.Succeeded"
+    ended = run(manifest, count="0")
+    assert (ended.exit_code, ended.outputs, ended.failed) == (2, {}, node(ended, "main"))
+    assert node(ended, "main").message == (
+        "its output 'total': {{tasks.sum.outputs.parameters.total}} has no value: its task did not run, and it has no default"
+    )
+    for output in template_of(manifest, "main")["outputs"]["parameters"]:
+        output["valueFrom"]["default"] = "none"
+    ended = run(manifest, count="0")
+    assert (ended.succeeded, ended.outputs) == (True, {"total": "none", "keys": "none"})
+
+
+def test_an_output_of_a_task_that_did_not_run_is_its_template_s_default(rendered, run: Start):
+    manifest = rendered("numbers")
+    task_of(manifest, "main", "sum")["depends"] = "each.Succeeded"
+    for output in template_of(manifest, "sum-up")["outputs"]["parameters"]:
+        output["valueFrom"]["default"] = "-1"
+    assert run(manifest, count="0").outputs == {"total": "-1", "keys": "-1"}
 
 
 def test_an_absent_output_without_a_default_is_an_error_of_the_task(rendered, run: Start):
@@ -262,10 +286,12 @@ def test_any_text_goes_through_two_steps_unchanged(tmp_path_factory: pytest.Temp
     }
 
 
-def test_when_skips_a_task_and_its_hoisted_output_is_absent(run: Start):
-    ended = run("say", text="a", again="no")
+def test_when_skips_a_task(rendered, run: Start):
+    manifest = rendered("say")
+    template_of(manifest, "main")["outputs"]["parameters"][0]["valueFrom"]["default"] = "nothing"
+    ended = run(manifest, text="a", again="no")
     assert phases(ended) == {"once": "Succeeded", "twice": "Skipped"}
-    assert (ended.succeeded, ended.outputs) == (True, {})
+    assert (ended.succeeded, ended.outputs) == (True, {"text": "nothing"})
 
 
 def test_a_value_cannot_change_what_a_condition_means(run: Start):
@@ -306,9 +332,12 @@ def test_all_output_of_a_node_goes_to_its_log_and_none_to_the_terminal(run: Star
 
 def test_each_node_is_told_as_it_ends(rendered, tmp_path: Path):
     told: list[Node] = []
-    ended = run_workflow(rendered("numbers"), {"count": "1"}, logs_dir=tmp_path / "r", on_node=told.append)
+    begun: list[str] = []
+    watch = SimpleNamespace(started=begun.append, ended=told.append)
+    ended = run_workflow(rendered("numbers"), {"count": "1"}, logs_dir=tmp_path / "r", watch=watch)
     assert told == ended.nodes
     assert [n.name for n in told] == ["list", "each(0).double", "each(0)", "each", "sum"]
+    assert begun == ["list", "each(0).double", "sum"]
 
 
 def test_a_run_leaves_the_environment_and_the_temporary_folder_as_they_were(run: Start, monkeypatch, tmp_path: Path):
@@ -322,8 +351,18 @@ def test_a_run_leaves_the_environment_and_the_temporary_folder_as_they_were(run:
 # -- what is not interpreted -------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "steps": (lambda m: template_of(m, "each").update(steps=[]), "template 'each' uses steps"),
-    "suspend": (lambda m: template_of(m, "each").update(suspend={}), "template 'each' uses suspend"),
+    "two bodies": (
+        lambda m: template_of(m, "each").update(steps=[]),
+        "template 'each' uses a template that is not exactly one of dag, script, steps and suspend",
+    ),
+    "suspend for a while": (
+        lambda m: m["spec"]["templates"].append({"name": "wait", "suspend": {"duration": "1h"}}),
+        "template 'wait' uses duration",
+    ),
+    "suspend for nothing": (
+        lambda m: m["spec"]["templates"].append({"name": "wait", "suspend": {}}),
+        "template 'wait' uses suspend without an output that is supplied",
+    ),
     "resource": (lambda m: template_of(m, "each").update(resource={}), "template 'each' uses resource"),
     "container": (lambda m: template_of(m, "each").update(container={}), "template 'each' uses container"),
     "containerSet": (lambda m: template_of(m, "each").update(containerSet={}), "template 'each' uses containerSet"),
@@ -356,7 +395,32 @@ REFUSED = {
     ),
     "task hooks": (lambda m: task_of(m, "main", "each").update(hooks={}), "template 'main' uses hooks"),
     "workflow hooks": (lambda m: m["spec"].update(hooks={}), "workflow 'lab-numbers' uses hooks"),
-    "templateRef": (lambda m: task_of(m, "main", "each").update(templateRef={}), "template 'main' uses templateRef"),
+    "a template of the whole cluster": (
+        lambda m: task_of(m, "main", "each").update(templateRef={"clusterScope": True}),
+        "template 'main' uses clusterScope",
+    ),
+    "a group retried": (
+        lambda m: template_of(m, "each").update(retryStrategy={"limit": 1}),
+        "template 'each' uses retryStrategy of a template that is no script",
+    ),
+    "a workflow retried": (lambda m: m["spec"].update(retryStrategy={"limit": 1}), "'lab-numbers' uses retryStrategy"),
+    "retries for ever": (
+        lambda m: template_of(m, "double")["retryStrategy"].pop("limit"),
+        "template 'double' uses a retryStrategy without a limit",
+    ),
+    "retries for hours": (
+        lambda m: template_of(m, "double")["retryStrategy"]["backoff"].update(maxDuration="1h"),
+        "template 'double' uses maxDuration",
+    ),
+    "semaphore": (
+        lambda m: template_of(m, "each")["synchronization"].update(semaphores=[]),
+        "template 'each' uses semaphores",
+    ),
+    "a mutex in a database": (
+        lambda m: template_of(m, "each")["synchronization"]["mutexes"][0].update(database=True),
+        "template 'each' uses database",
+    ),
+    "no pods at all": (lambda m: m["spec"].update(parallelism=0), "workflow 'lab-numbers' uses parallelism 0"),
     "inline": (lambda m: task_of(m, "main", "each").update(inline={}), "template 'main' uses inline"),
     "dependencies": (
         lambda m: task_of(m, "main", "each").update(dependencies=[]),
@@ -431,7 +495,7 @@ def test_what_only_a_cluster_acts_on_is_accepted(rendered, run: Start):
     manifest = rendered("numbers")
     manifest["spec"] |= {
         "serviceAccountName": "x", "podMetadata": {}, "tolerations": [], "nodeSelector": {}, "priority": 1, "volumes": [],
-        "retryStrategy": {}, "securityContext": {}, "synchronization": {}, "metrics": {}, "imagePullSecrets": [],
+        "securityContext": {}, "synchronization": {}, "metrics": {}, "imagePullSecrets": [],
     }  # fmt: skip
     template_of(manifest, "double") | {"activeDeadlineSeconds": 5, "metadata": {}}
     assert run(manifest, count="2").outputs["total"] == "6"
