@@ -5,18 +5,14 @@ run one after the other, in the order they are written in; with more, each in a 
 """
 
 import json
-import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
-from pipelines._approvals import NOBODY, Ask, answer, questions
 from pipelines._crew import Crew
 from pipelines._expressions import (
     AbsentError,
@@ -30,20 +26,17 @@ from pipelines._expressions import (
     substitute,
     tags,
 )
+from pipelines._leaves import Leaves
 from pipelines._library import Called, Templates, call_name
 from pipelines._lint import inputs_of
 from pipelines._outcomes import (
-    ATTEMPT,
     BAD,
     ERROR,
     FAILED,
     NOT_RUN,
     OMITTED,
-    POD,
     SKIPPED,
     SUCCEEDED,
-    SUSPENSION,
-    Node,
     Outcome,
     Run,
     broken,
@@ -52,35 +45,8 @@ from pipelines._outcomes import (
     holds,
     worst,
 )
-from pipelines._pod import make_pod
-from pipelines._pods import Pods
-from pipelines._retries import Attempt, read_retries
+from pipelines._record import Record
 from pipelines._turns import Turns
-
-
-class Watch(Protocol):
-    """Who is told what becomes of a run, from one thread at a time."""
-
-    def started(self, name: str) -> None:
-        """A script was begun, or a person is asked for an approval."""
-
-    def ended(self, node: Node) -> None:
-        """A node has ended."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How a run is run, which its manifest does not say.
-
-    Attributes:
-        retry_wait: seconds that a retry waits at most, whatever its back-off is.
-        approvals: values that suspended nodes wait for, by node or `node.parameter`.
-        ask: asks a person for such a value; None where nobody is there.
-    """
-
-    retry_wait: float = 1.0
-    approvals: Mapping[str, str] = field(default_factory=dict)
-    ask: Ask | None = None
 
 
 @dataclass(frozen=True)
@@ -110,32 +76,37 @@ class _Frame:
 
 
 class Interpreter:
-    """One run of one manifest."""
+    """One run of one manifest.
+
+    Args:
+        manifest: the document.
+        templates: its templates, and those it refers to.
+        arguments: the value of every workflow parameter.
+        name: the run's.
+        leaves: runs templates without tasks.
+        record: told of each node.
+        crew: does at the same time what may be done so.
+        turns: keep to mutexes and `parallelism`.
+    """
 
     def __init__(
         self,
         manifest: Mapping[str, Any],
         templates: Templates,
-        arguments: dict[str, str],
-        scratch: Path,
-        logs_dir: Path,
+        arguments: Mapping[str, str],
+        name: str,
         *,
+        leaves: Leaves,
+        record: Record,
         crew: Crew,
-        pods: Pods,
-        watch: Watch,
-        terms: Terms,
+        turns: Turns,
     ) -> None:
-        self.spec, self.templates, self.arguments = manifest["spec"], templates, arguments
-        self.scratch, self.logs_dir = scratch, logs_dir
-        self.crew, self.pods, self.watch, self.terms = crew, pods, watch, terms
-        self.turns = Turns()
-        self.nodes: list[Node] = []
-        self.scripts = 0
-        self._lock = Lock()
+        self.spec, self.templates, self.arguments, self.name = manifest["spec"], templates, arguments, name
+        self.leaves, self.record, self.crew, self.turns = leaves, record, crew, turns
         self.globals: dict[str, str] = {
-            "workflow.name": logs_dir.name,
+            "workflow.name": name,
             "workflow.namespace": manifest["metadata"].get("namespace", "local"),
-            "workflow.uid": logs_dir.name,
+            "workflow.uid": name,
             "workflow.parameters": json.dumps([{"name": k, "value": v} for k, v in arguments.items()]),
             **{f"workflow.parameters.{name}": value for name, value in arguments.items()},
         }
@@ -149,12 +120,12 @@ class Interpreter:
             self.globals["workflow.failures"] = self._failures()
             last = self._root(self.spec["onExit"], "onExit")
             succeeded = succeeded and last.phase == SUCCEEDED
-        bad = broken(self.nodes)
+        bad = broken(self.record.nodes)
         return Run(
-            name=self.logs_dir.name,
+            name=self.name,
             succeeded=succeeded,
             exit_code=0 if succeeded else worst(node.exit_code for node in bad) or 1,
-            nodes=self.nodes,
+            nodes=self.record.nodes,
             outputs=ended.outputs,
             failed=None if succeeded else next(iter(bad), None),
         )
@@ -164,26 +135,15 @@ class Interpreter:
         try:
             return self._template(self.templates.own(template), template, path, self.arguments)
         except ExpressionError as impossible:
-            return self._end(path or template, template, Outcome(ERROR, 2), since=since, message=str(impossible))
+            return self.record.end(path or template, template, Outcome(ERROR, 2), since=since, message=str(impossible))
 
     def _failures(self) -> str:
         failures = [
             {"displayName": n.name, "templateName": n.template, "phase": n.phase, "message": n.message}
-            for n in broken(self.nodes)
+            for n in broken(self.record.nodes)
         ]
         # Argo quotes the JSON text once more (operator.go, "escaped quotes are not removed"): a step reads JSON in JSON.
         return json.dumps(json.dumps(failures))
-
-    def _start(self, name: str) -> None:
-        with self._lock:
-            self.watch.started(name)
-
-    def _end(self, name: str, template: str, ended: Outcome, *, since: float, **more: Any) -> Outcome:
-        node = Node(name, template, ended.phase, ended.exit_code, ended.outputs, seconds=_seconds(since), **more)
-        with self._lock:
-            self.nodes.append(node)
-            self.watch.ended(node)
-        return ended
 
     # -- templates -----------------------------------------------------------------------------------------------------
 
@@ -194,71 +154,17 @@ class Interpreter:
         inputs = {name: _text(given.get(name, _default(p))) for name, p in inputs_of(template).items()}
         scope: Scope = {**self.globals, **{f"inputs.parameters.{name}": value for name, value in inputs.items()}}
         if "suspend" in template:
-            return self._suspend(template, label, path or label, inputs)
+            return self.leaves.suspend(template, label, path or label, inputs)
         mutexes = template.get("synchronization", {}).get("mutexes", [])
         names = dict.fromkeys(substitute(mutex["name"], scope) for mutex in mutexes)
         # as Argo does: a place first, then the locks
         place = self.turns.place(around.path, around.places) if around else nullcontext()
         with place, self.turns.holding(names, path):
             if "script" in template:
-                return self._script(template, label, path or label, inputs, scope)
+                return self.leaves.script(template, label, path or label, inputs, scope)
             frame = _Frame(path, called.document, scope, template.get("parallelism"))
             ended, message = self._dag(template, frame) if "dag" in template else self._steps(template, frame)
-        if path or ended.phase == ERROR:
-            return self._end(path or label, label, ended, since=since, message=message)
-        return ended
-
-    def _script(
-        self, template: Mapping[str, Any], label: str, name: str, inputs: Mapping[str, str], scope: Scope
-    ) -> Outcome:
-        retries, first = read_retries(template.get("retryStrategy", {})), time.perf_counter()
-        attempts = 0
-        while True:
-            since, attempts = time.perf_counter(), attempts + 1
-            attempt = f"{name}({attempts - 1})"
-            ended, ended_as, more = self._attempt(template, name if attempts == 1 else attempt, inputs, scope)
-            again = ended.phase in BAD and retries.again(ended_as, attempts)
-            if again or attempts > 1:
-                self._end(attempt, label, ended, since=since, kind=ATTEMPT, **more)
-            if not again:
-                return self._end(name, label, ended, since=first, kind=POD, **more)
-            self.turns.pause(min(retries.wait(attempts), self.terms.retry_wait))
-
-    def _attempt(
-        self, template: Mapping[str, Any], name: str, inputs: Mapping[str, str], scope: Scope
-    ) -> tuple[Outcome, Attempt, dict[str, Any]]:
-        with self._lock:
-            self.scripts += 1
-            unit = f"{self.scripts:03d}-{re.sub('[^A-Za-z0-9.-]+', '_', name)[:100]}"
-        log = self.logs_dir / f"{unit}.log"
-        pod = make_pod(template, inputs, scope, folder=self.scratch / unit, log=log)
-        self._start(name)
-        ended = self.pods.run(pod)
-        missing = {o["name"] for o in pod.outputs} - set(ended.outputs)
-        more = {"message": ended.message, "log": log}
-        if ended.exit_code is None:
-            return Outcome(ERROR, None), Attempt(ERROR, None), more
-        if ended.exit_code:
-            return Outcome(FAILED, ended.exit_code, ended.outputs), Attempt(FAILED, ended.exit_code), more
-        if missing:
-            more["message"] = f"did not write its output {', '.join(sorted(missing))}"
-            return Outcome(ERROR, 2, ended.outputs), Attempt(ERROR, 0), more
-        return Outcome(SUCCEEDED, 0, ended.outputs), Attempt(SUCCEEDED, 0), more
-
-    def _suspend(self, template: Mapping[str, Any], label: str, name: str, inputs: Mapping[str, str]) -> Outcome:
-        since, outputs = time.perf_counter(), dict[str, str]()
-        asked, ask = list(questions(template, name, inputs)), self.terms.ask
-        for question in asked:
-            value = answer(question, self.terms.approvals, alone=len(asked) == 1)
-            if value is None and ask is not None:
-                self._start(name)
-                value = self.crew.in_main(lambda: ask(question))  # noqa: B023 - it is answered within the loop
-            if value is None:
-                message = f"nobody is here to decide: run it at a terminal, or give {question.option}"
-                refused = Outcome(FAILED, NOBODY)
-                return self._end(name, label, refused, since=since, message=message, kind=SUSPENSION)
-            outputs[question.parameter] = value
-        return self._end(name, label, Outcome(SUCCEEDED, 0, outputs), since=since, kind=SUSPENSION)
+        return self.record.end(path, label, ended, since=since, message=message) if path else ended
 
     def _dag(self, template: Mapping[str, Any], frame: _Frame) -> tuple[Outcome, str]:
         """Return how a DAG ended, and why if not well."""
@@ -299,7 +205,11 @@ class Interpreter:
     def _made(
         self, template: Mapping[str, Any], frame: _Frame, done: Mapping[str, Outcome], phase: str
     ) -> tuple[Outcome, str]:
-        """Return the outcome of a DAG or steps with the outputs it takes from its tasks; one without a value is an error."""
+        """Return the outcome of a DAG or steps, with the outputs it takes from its tasks, and why it is not well.
+
+        Raises:
+            ExpressionError: an output has no value.
+        """
         exit_code = worst(ended.exit_code for ended in done.values())
         if phase != SUCCEEDED:
             failed = ", ".join(n for n, ended in done.items() if ended.phase in BAD)
@@ -312,7 +222,8 @@ class Interpreter:
             except ExpressionError as absent:
                 if "default" not in source:
                     # Argo >= 4.0.7 (operator.go, getTemplateOutputsFromScope)
-                    return Outcome(ERROR, 2), f"its output {output['name']!r}: {absent}, and it has no default"
+                    what = f"its output {output['name']!r}: {absent}, and it has no default"
+                    raise ExpressionError(what) from absent
                 outputs[output["name"]] = _text(source["default"])
         return Outcome(SUCCEEDED, 0, outputs), ""
 
@@ -327,10 +238,10 @@ class Interpreter:
                 return self._fan_out(call, path, frame, since)
             return self._call(call, path, frame)
         except ExpressionError as impossible:
-            return self._end(path, call_name(call), Outcome(ERROR, 2), since=since, message=str(impossible))
+            return self.record.end(path, call_name(call), Outcome(ERROR, 2), since=since, message=str(impossible))
 
     def _not_run(self, call: Mapping[str, Any], path: str, phase: str, why: str) -> Outcome:
-        return self._end(path, call_name(call), Outcome(phase), since=time.perf_counter(), message=why)
+        return self.record.end(path, call_name(call), Outcome(phase), since=time.perf_counter(), message=why)
 
     def _fan_out(self, call: Mapping[str, Any], path: str, frame: _Frame, since: float) -> Outcome:
         when = call.get("when", "")
@@ -349,7 +260,7 @@ class Interpreter:
         ended = fan_out(tuple(part.result() for part in parts))
         bad = sum(item.phase in BAD for item in ended.items or ())
         message = f"{bad} of {len(items)} items failed" if bad else ""
-        return self._end(path, call_name(call), ended, since=since, message=message)
+        return self.record.end(path, call_name(call), ended, since=since, message=message)
 
     def _call(self, call: Mapping[str, Any], path: str, frame: _Frame) -> Outcome:
         if call.get("when") and not evaluate_when(call["when"], frame.scope):

@@ -79,6 +79,20 @@ class Templates:
             raise UnknownTemplateError(f"calls {name!r}, {otherwise}", nearest(str(name), self._templates[document]))
         return found
 
+    def borrowed(self) -> Iterator[Called]:
+        """Yield the templates of other documents that a run can come to."""
+        queue = [Called(self.name, template) for template in self._templates[self.name].values()]
+        seen: set[tuple[str, str]] = set()
+        while queue:
+            called = queue.pop()
+            key = called.document, called.template["name"]
+            if key in seen:
+                continue
+            seen.add(key)
+            if called.document != self.name:
+                yield called
+            queue += [self.called(call, called.document) for call in calls_of(called.template)]
+
     def reachable(self) -> dict[str, Mapping[str, Any]]:
         """Return the documents that a run can come to, the own one first."""
         found: dict[str, Mapping[str, Any]] = {}

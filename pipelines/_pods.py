@@ -29,8 +29,12 @@ _ALIVE_EVERY = 0.5
 class Pods(Protocol):
     """Runs pods."""
 
-    def run(self, pod: Pod) -> PodResult:
+    def run(self, pod: Pod, begun: Callable[[], None]) -> PodResult:
         """Run one pod to its end; called from several threads, more may be asked for than run at a time.
+
+        Args:
+            pod: what to run.
+            begun: called when it begins.
 
         Raises:
             Stopped: all were ended meanwhile.
@@ -44,8 +48,9 @@ class Pods(Protocol):
 class InProcess:
     """Runs pods in this process, in the thread that asks for it."""
 
-    def run(self, pod: Pod) -> PodResult:
+    def run(self, pod: Pod, begun: Callable[[], None]) -> PodResult:
         """Run one pod."""
+        begun()
         return run_script(pod)
 
     def stop(self) -> None:
@@ -61,12 +66,12 @@ class _Processes:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def run(self, pod: Pod) -> PodResult:
+    def run(self, pod: Pod, begun: Callable[[], None]) -> PodResult:
         """Run one pod, as soon as one of the threads has time."""
         if self._stopped:
             raise Stopped
         try:
-            result = self._threads.submit(self._run, pod).result()
+            result = self._threads.submit(self._run, pod, begun).result()
         except (CancelledError, RuntimeError):
             if self._stopped:
                 raise Stopped from None
@@ -89,7 +94,7 @@ class _Processes:
             ender.join()
         self._threads.shutdown()
 
-    def _run(self, pod: Pod) -> PodResult:
+    def _run(self, pod: Pod, begun: Callable[[], None]) -> PodResult:
         raise NotImplementedError
 
     def _begin(self, start: Callable[[], Child]) -> Child:
@@ -113,7 +118,8 @@ class Isolated(_Processes):
         jobs: how many at a time.
     """
 
-    def _run(self, pod: Pod) -> PodResult:
+    def _run(self, pod: Pod, begun: Callable[[], None]) -> PodResult:
+        begun()
         with tempfile.TemporaryDirectory(prefix="pod-", dir=pod.folder.parent) as staging:
             source = Path(staging) / "script"
             source.write_text(pod.source, encoding="ascii")
@@ -144,7 +150,8 @@ class Workers(_Processes):
         self._scratch = scratch
         self._mine = threading.local()
 
-    def _run(self, pod: Pod) -> PodResult:
+    def _run(self, pod: Pod, begun: Callable[[], None]) -> PodResult:
+        begun()
         child, connection = self._worker()
         try:
             connection.send_bytes(json.dumps(asdict(pod), default=str).encode())

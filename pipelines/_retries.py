@@ -120,7 +120,8 @@ class _Condition:
     """Recursive descent over `||`, `&&`, `== != in not in`; both sides of a comparison are texts, or both numbers."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.tokens = text, list(self._tokens(text))
+        self.text = text
+        self.tokens = list(self._tokens(text))
 
     def _tokens(self, text: str) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []

@@ -81,7 +81,7 @@ def refusals(manifest: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal("", "parallelism 0")
     for template in spec.get("templates", []):
         yield from _template(str(template.get("name", "?")), template)
-    for text in _texts({key: value for key, value in spec.items() if key != "templates"}):
+    for text in texts({key: value for key, value in spec.items() if key != "templates"}):
         yield from _expression_tags("", text)
 
 
@@ -112,7 +112,7 @@ def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from _unknown(name, "synchronization", template.get("synchronization", {}))
     for mutex in template.get("synchronization", {}).get("mutexes", []):
         yield from _unknown(name, "mutex", mutex)
-    for text in _texts(template):
+    for text in texts(template):
         yield from _expression_tags(name, text)
 
 
@@ -156,12 +156,13 @@ def _expression_tags(template: str, text: str) -> Iterator[Refusal]:
         yield Refusal(template, f"the expression tag {found[0]}")
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts(value: object) -> Iterator[str]:
+    """Yield every text in a document or a part of it."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for inner in value.values():
-            yield from _texts(inner)
+            yield from texts(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts(inner)

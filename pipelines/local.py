@@ -16,13 +16,17 @@ import yaml
 from lockstep.errors import BadInput, nearest
 from pipelines._approvals import Question, check_approvals
 from pipelines._crew import Alone, Threads
-from pipelines._interpreter import Interpreter, Terms, Watch
+from pipelines._expressions import tags
+from pipelines._interpreter import Interpreter
+from pipelines._leaves import Leaves, Terms
 from pipelines._library import Library, Templates, references
 from pipelines._lint import lint
 from pipelines._outcomes import Node, Run
 from pipelines._pods import InProcess, Isolated, Pods, Workers
 from pipelines._project import WORKFLOWS
-from pipelines._subset import refusals
+from pipelines._record import Record, Watch
+from pipelines._subset import refusals, texts
+from pipelines._turns import Turns
 
 
 def load_template(root: Path, name: str) -> dict[str, Any]:
@@ -113,6 +117,7 @@ def run_workflow(
     templates = Templates(manifest, library or {})
     for document in templates.reachable().values():
         _refuse(document, library or {})
+    _refuse_unknown_parameters(manifest, templates)
     check_approvals(terms.approvals, templates)
     arguments = _arguments(manifest, parameters)
     logs_dir.mkdir(parents=True, exist_ok=True)
@@ -122,11 +127,12 @@ def run_workflow(
         stack.callback(crew.stop)
         pods = _pods(at_once, Path(scratch), isolate=isolate)
         stack.callback(pods.stop)
+        turns, record = Turns(), Record(watch or _Nobody())
+        stack.callback(turns.stop)
+        leaves = Leaves(Path(scratch), logs_dir, record=record, crew=crew, pods=pods, turns=turns, terms=terms)
         run = Interpreter(
-            manifest, templates, arguments, Path(scratch), logs_dir,
-            crew=crew, pods=pods, watch=watch or _Nobody(), terms=terms,
-        )  # fmt: skip
-        stack.callback(run.turns.stop)
+            manifest, templates, arguments, logs_dir.name, leaves=leaves, record=record, crew=crew, turns=turns
+        )
         return crew.lead(run.run)
 
 
@@ -148,6 +154,20 @@ def _refuse(manifest: Mapping[str, Any], library: Library) -> None:
         )
     for problem in lint(manifest, library):
         raise BadInput(f"workflow {name!r}, {problem.where}: {problem.what}", hint=problem.hint)
+
+
+def _refuse_unknown_parameters(manifest: Mapping[str, Any], templates: Templates) -> None:
+    """Refuse templates of other documents that read workflow parameters which this one does not have."""
+    prefix = "workflow.parameters."
+    declared = [p["name"] for p in manifest["spec"].get("arguments", {}).get("parameters", [])]
+    for called in templates.borrowed():
+        for tag in (tag for text in texts(called.template) for tag in tags(text)):
+            if tag.startswith(prefix) and tag.removeprefix(prefix) not in declared:
+                where = f"template {called.template['name']!r} of {called.document!r}"
+                raise BadInput(
+                    f"{where} reads {{{{{tag}}}}}, and workflow {templates.name!r} has no such parameter",
+                    hint="what is called by templateRef sees the parameters of the workflow that calls it",
+                )
 
 
 def _arguments(manifest: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:

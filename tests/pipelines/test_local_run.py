@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import MODES, call, dag, node, phases, script, task_of, template_of, workflow
 from lab_steps.gate import GateInput, GateOutput, gate
 
 from lockstep.errors import BadInput, Refused
@@ -28,37 +29,24 @@ from pipelines._expressions import (
 from pipelines.local import Node, Run, load_template, run_workflow
 from pipelines.render import render_all, write
 
-Manifest = dict[str, Any]
 Start = Callable[..., Run]
-
-
-def phases(run: Run) -> dict[str, str]:
-    """Of all nodes but attempts."""
-    return {node.name: node.phase for node in run.nodes if node.kind != "attempt"}
-
-
-def node(run: Run, name: str) -> Node:
-    return next(n for n in run.nodes if n.name == name)
-
-
-def template_of(manifest: Manifest, name: str) -> Manifest:
-    return next(t for t in manifest["spec"]["templates"] if t["name"] == name)
-
-
-def task_of(manifest: Manifest, template: str, name: str) -> Manifest:
-    return next(t for t in template_of(manifest, template)["dag"]["tasks"] if t["name"] == name)
 
 
 # -- fan-out -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_fan_out_over_a_nested_dag_gathers_its_outputs_and_hoists_them(run: Start):
-    ended = run("numbers", count="3")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_fan_out_over_a_nested_dag_gathers_its_outputs_and_hoists_them(run: Start, mode: str):
+    ended = run("numbers", how=MODES[mode], count="3")
     assert (ended.succeeded, ended.exit_code, ended.failed, ended.name) == (True, 0, None, "r1")
     assert ended.outputs == {"total": "12", "keys": '["n"]'}
-    assert [n.name for n in ended.nodes] == [
+    names = [
         "list", "each(0).double", "each(0)", "each(1).double", "each(1)", "each(2).double", "each(2)", "each", "sum"
     ]  # fmt: skip
+    found = [n.name for n in ended.nodes]
+    assert (sorted(found) if mode == "in two workers" else found) == (
+        sorted(names) if mode == "in two workers" else names
+    )
     assert node(ended, "each").outputs == {"doubled": '["2","4","6"]', "seen": '[{"n":1},{"n":2},{"n":3}]'}
     assert node(ended, "each(1)").outputs == {"doubled": "4", "seen": '{"n": 2}'}
 
@@ -110,8 +98,9 @@ def test_an_absent_output_without_a_default_is_an_error_of_the_task(rendered, ru
     )
 
 
-def test_one_failed_item_fails_the_fan_out_but_the_others_run(run: Start):
-    ended = run("numbers", count="3", refuse="2")
+@pytest.mark.parametrize("mode", MODES)
+def test_one_failed_item_fails_the_fan_out_but_the_others_run(run: Start, mode: str):
+    ended = run("numbers", how=MODES[mode], count="3", refuse="2")
     assert (ended.succeeded, ended.exit_code) == (False, 2)
     assert ended.failed == node(ended, "each(1).double")
     assert phases(ended) == {
@@ -273,6 +262,29 @@ POISON = [
 @pytest.mark.parametrize("text", POISON)
 def test_a_poisoned_parameter_arrives_as_data(run: Start, text: str):
     assert run("say", text=text).outputs == {"text": text}
+
+
+@pytest.mark.parametrize(
+    ("how", "chosen"),
+    [({"jobs": 2}, slice(None)), ({"jobs": 2, "isolate": True}, slice(9, 12))],
+    ids=["in two workers", "isolated"],
+)
+def test_poison_arrives_as_data_in_other_processes_too(run: Start, how: dict[str, Any], chosen: slice):
+    """Each in a pod of its own, and all of it together with a megabyte."""
+    texts = POISON[chosen]
+    manifest = workflow(
+        dag(
+            *(call(f"t{n}", "echo", {"text": f"{{{{inputs.parameters.t{n}}}}}"}) for n in range(len(texts))),
+            call("all", "echo", {"text": "{{inputs.parameters.all}}"}),
+            inputs=(*(f"t{n}" for n in range(len(texts))), "all"),
+        ),
+        script("echo", {"text": None, "loud": "false"}, ("text",)),
+        parameters=(*(f"t{n}" for n in range(len(texts))), "all"),
+    )
+    everything = "".join(POISON) + "x" * 2**20
+    ended = run(manifest, how=how, **{f"t{n}": text for n, text in enumerate(texts)}, all=everything)
+    assert {n: node(ended, f"t{n}").outputs["text"] for n in range(len(texts))} == dict(enumerate(texts))
+    assert node(ended, "all").outputs["text"] == everything
 
 
 @settings(max_examples=40)
