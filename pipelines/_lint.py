@@ -10,6 +10,7 @@ from typing import Any
 
 from lockstep.errors import nearest
 from pipelines._expressions import RESULTS, ExpressionError, depends_on, tags
+from pipelines._library import Library, Templates, UnknownTemplateError, calls_of
 
 GLOBALS = ("workflow.name", "workflow.namespace", "workflow.uid", "workflow.status", "workflow.failures")
 
@@ -23,8 +24,13 @@ class Problem:
     hint: str = ""
 
 
-def lint(manifest: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with the references of a WorkflowTemplate."""
+def lint(manifest: Mapping[str, Any], library: Library | None = None) -> Iterator[Problem]:
+    """Yield what is wrong with the references of a WorkflowTemplate.
+
+    Args:
+        manifest: the document.
+        library: WorkflowTemplates by name, of which it may refer to some.
+    """
     spec = manifest["spec"]
     by_name = {template["name"]: template for template in spec.get("templates", [])}
     if len(by_name) != len(spec.get("templates", [])):
@@ -36,8 +42,9 @@ def lint(manifest: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("spec", f"{role} {spec.get(role)!r} is no template", nearest(str(spec.get(role)), by_name))
     declared = {parameter["name"]: parameter for parameter in spec.get("arguments", {}).get("parameters", [])}
     yield from _unfed_inputs(spec, by_name, declared)
+    templates = Templates(manifest, library or {})
     for template in by_name.values():
-        yield from _Template(template, by_name, set(declared)).problems()
+        yield from _Template(template, templates, set(declared)).problems()
 
 
 def _unfed_inputs(
@@ -54,21 +61,26 @@ def _unfed_inputs(
 class _Template:
     """The references of one template."""
 
-    def __init__(self, template: Mapping[str, Any], by_name: Mapping[str, Any], arguments: set[str]) -> None:
-        self.template, self.by_name = template, by_name
+    def __init__(self, template: Mapping[str, Any], templates: Templates, arguments: set[str]) -> None:
+        self.template, self.templates = template, templates
         self.name: str = template["name"]
         self.known = {*GLOBALS, "workflow.parameters", "inputs.parameters"}
         self.known |= {f"workflow.parameters.{name}" for name in arguments}
         self.known |= {f"inputs.parameters.{name}" for name in inputs_of(template)}
-        self.tasks = {task["name"]: task for task in template.get("dag", {}).get("tasks", [])}
+        self.tasks = {call["name"]: call for call in calls_of(template)}
+        self.prefix = "steps." if "steps" in template else "tasks."
 
     def problems(self) -> Iterator[Problem]:
-        if len(self.tasks) != len(self.template.get("dag", {}).get("tasks", [])):
+        if len(self.tasks) != len(list(calls_of(self.template))):
             yield Problem(self.name, "two tasks have the same name", "pass name=… to one of the calls")
         waits: dict[str, set[str]] = {}
         for name, task in self.tasks.items():
             yield from self._depends(task)
             waits[name] = set(_operand_tasks(task)) & set(self.tasks)
+        earlier: set[str] = set()
+        for group in self.template.get("steps", []):
+            waits |= {step["name"]: set(earlier) for step in group}
+            earlier |= {step["name"] for step in group}
         before = {name: _closure(name, waits) for name in self.tasks}
         for name in sorted(name for name, earlier in before.items() if name in earlier):
             yield Problem(f"{self.name}/{name}", f"task {name!r} waits for itself", "break the circle in depends")
@@ -103,11 +115,10 @@ class _Template:
 
     def _task(self, task: Mapping[str, Any], before: set[str]) -> Iterator[Problem]:
         at = f"{self.name}/{task['name']}"
-        callee = self.by_name.get(task.get("template", ""))
-        if callee is None:
-            yield Problem(at, f"calls {task.get('template')!r}, which is no template", nearest("", self.by_name))
-        else:
-            yield from _arguments(at, task, callee)
+        try:
+            yield from _arguments(at, task, self.templates.called(task, self.templates.name).template)
+        except UnknownTemplateError as unknown:
+            yield Problem(at, unknown.what, unknown.hint)
         given = [str(p.get("value", "")) for p in task.get("arguments", {}).get("parameters", [])]
         item = "withParam" in task
         for text in [*given, task.get("when", "")]:
@@ -118,8 +129,8 @@ class _Template:
         for tag in tags(text):
             if tag in self.known or (item and (tag == "item" or tag.startswith("item."))) or tag.startswith("="):
                 continue
-            task, _, rest = tag.removeprefix("tasks.").partition(".")
-            if not tag.startswith("tasks."):
+            task, _, rest = tag.removeprefix(self.prefix).partition(".")
+            if not tag.startswith(self.prefix):
                 yield Problem(at, f"{{{{{tag}}}}} resolves to nothing", nearest(tag, self.known))
             elif task not in self.tasks:
                 yield Problem(at, f"{{{{{tag}}}}}: {task!r} is no task", nearest(task, self.tasks))
@@ -130,10 +141,13 @@ class _Template:
                 yield from self._output(at, tag, task, rest)
 
     def _output(self, at: str, tag: str, task: str, rest: str) -> Iterator[Problem]:
-        callee = self.by_name.get(self.tasks[task].get("template", ""), {})
+        try:
+            callee = self.templates.called(self.tasks[task], self.templates.name).template
+        except UnknownTemplateError:
+            return  # reported by _task
         outputs = {o["name"] for o in callee.get("outputs", {}).get("parameters", [])}
         if rest.removeprefix("outputs.parameters.") not in outputs:
-            valid = [f"tasks.{task}.outputs.parameters.{name}" for name in outputs]
+            valid = [f"{self.prefix}{task}.outputs.parameters.{name}" for name in outputs]
             yield Problem(at, f"{{{{{tag}}}}}: {callee.get('name')!r} has no such output", nearest(tag, valid))
 
 

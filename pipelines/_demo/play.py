@@ -29,7 +29,7 @@ from pipelines._demo.candidate import SECONDS, Candidate
 from pipelines._demo.summary import Attempt, make_report, write_page
 from pipelines._demo.world import Requests, Scenario, World
 from pipelines._progress import Reporter, Stage
-from pipelines.local import Run, load_template, run_workflow
+from pipelines.local import Run, load_library, load_template, run_workflow
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -210,7 +210,8 @@ class Demo:
 
     def _workflow(self, name: str, *, tolerate_refusal: bool = False, **parameters: str) -> Run:
         manifest = load_template(self.manifests, name)
-        run = run_workflow(manifest, parameters, logs_dir=self.settings.home / "runs" / f"{time.time_ns()}-{name}")
+        logs = self.settings.home / "runs" / f"{time.time_ns()}-{name}"
+        run = run_workflow(manifest, parameters, logs_dir=logs, library=load_library(self.manifests, manifest))
         refused = tolerate_refusal and run.exit_code == 3
         if run.succeeded or refused:
             return run
