@@ -52,6 +52,8 @@ class Templates:
     def callee(self, document: str, body: Mapping[str, Any]) -> Name | None:
         """Return what a task or step of a document calls, or None if there is no such template."""
         reference = body.get("templateRef", {"name": document, "template": body.get("template")})
+        if reference.get("clusterScope"):
+            return None
         name = (str(reference.get("name")), str(reference.get("template")))
         return name if name[1] in self.documents.get(name[0], {}) else None
 
