@@ -20,7 +20,7 @@ class StepFunction:
 
 
 def file_of(module: str) -> Path | None:
-    """Return the file of a module of a project, or None: it is installed, built in, or not there.
+    """Return the file of a module, or None if it has none or is not there.
 
     Only the root package is looked up, which imports nothing; the rest is the path below it.
     """
@@ -32,8 +32,6 @@ def file_of(module: str) -> Path | None:
     except (ImportError, ValueError):
         return None
     for folder in (spec.submodule_search_locations if spec else None) or ():
-        if "site-packages" in Path(folder).parts:
-            continue
         path = Path(folder, *rest)
         for candidate in (path / "__init__.py", path.with_suffix(".py")):
             if candidate.is_file():

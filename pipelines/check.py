@@ -12,7 +12,6 @@ import yaml
 from hera.workflows import models
 from pydantic import ValidationError
 
-from lockstep.errors import LockstepError
 from pipelines._lint import lint
 from pipelines._pod_lint import pod_problems, secret_problems
 from pipelines._problem import Lines, Problem, located
@@ -45,14 +44,17 @@ class Finding:
 
 
 def run_checks(root: Path, package: str = "pipelines") -> list[Finding]:
-    """Return everything that is wrong with the pipelines of a package and their committed YAML below `root`."""
+    """Return everything that is wrong with the pipelines of a package and their committed YAML below `root`.
+
+    Raises:
+        BadInput: there is no such package.
+        UseCaseError: the use case does not import, or names no project.
+    """
     findings = [_in_source(problem) for problem in source_problems(package)]
     try:
         files = render_all(package)
     except NotRendered as refused:
         return [*findings, Finding(refused.file, refused.line, "render", refused.what, refused.hint)]
-    except LockstepError as refused:
-        return [*findings, Finding(package, 1, "render", str(refused.args[0]), refused.hint)]
     findings += [_in_source(problem) for problem in shared_annotations(package)]
     findings += [Finding(str(root / d.file), d.line, "committed file", d.what, d.hint) for d in compare(root, files)]
     return [*findings, *check_files(files, root)]

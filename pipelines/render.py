@@ -1,7 +1,6 @@
 """Write every resource as committed YAML, and tell where the committed files no longer match the code."""
 
 import importlib
-import pkgutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -59,13 +58,16 @@ def render_all(package: str = "pipelines") -> dict[str, str]:
         package: its modules' `RESOURCES` are rendered, those of modules with a leading underscore are not.
 
     Raises:
+        BadInput: there is no such package.
         NotRendered: a module raises, two resources want one file, a name is not `<project>-<pipeline>` of at most 52
             characters, a schedule is not cron.
     """
     files: dict[str, str] = {}
-    for name in sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__)):
-        if not name.startswith("_"):
-            _add_module(files, f"{package}.{name}", package)
+    if (init := file_of(package)) is None or init.name != "__init__.py":
+        raise BadInput(f"there is no package {package!r}", hint="name one that can be imported: see PYTHONPATH")
+    for name in modules_of(package):
+        if not name.rpartition(".")[2].startswith("_"):
+            _add_module(files, name, package)
     files[_KUSTOMIZATION] = _kustomization(sorted(files), package)
     return dict(sorted(files.items()))
 
