@@ -115,4 +115,4 @@ def _suspend(template: Mapping[str, Any], at: tuple[str | int, ...]) -> Iterator
         yield Problem((*at, "suspend", "duration"), "the approval resumes by itself, without an answer", hint)
 
 
-__all__ = ["Problem", "lint"]
+__all__ = ["Problem", "inputs_of", "lint"]

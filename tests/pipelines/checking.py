@@ -36,11 +36,11 @@ RAW = STEP.replace(
 PIPELINE = """
 from hera.workflows import DAG, CronWorkflow, Task, WorkflowTemplate
 from hera.workflows.models import WorkflowTemplateRef
-from pipelines._template import workflow_template
+from lab_pipelines._defaults import lab_template
 {imports}
 
 def build():
-    with workflow_template("trap") as template, DAG(name="main"):
+    with lab_template("trap") as template, DAG(name="main"):
 {tasks}
     return template
 

@@ -14,10 +14,10 @@ CRONS = """
 from hera.workflows import DAG, CronWorkflow, Parameter
 from hera.workflows.models import WorkflowTemplateRef
 from lab_steps.echo import echo
-from pipelines._template import workflow_template
+from lab_pipelines._defaults import lab_template
 
 def template():
-    with workflow_template("tick", arguments=[Parameter(name="window_end")]) as template, DAG(name="main"):
+    with lab_template("tick", arguments=[Parameter(name="window_end")]) as template, DAG(name="main"):
         echo(name="echo", arguments={{"text": "{{{{workflow.parameters.window_end}}}}"}})
     return template
 

@@ -236,7 +236,7 @@ def test_p10_a_name_over_52_characters_does_not_render_and_exits_2(
     assert "Hint: Argo allows 52: shorten" in capsys.readouterr().err
     [finding] = run_checks(Path("nowhere"), name)
     assert finding.what == f"'lab-{'x' * 49}' has 53 characters"
-    assert_at(finding, "p10_pipelines/trap.py", "with workflow_template")
+    assert_at(finding, "p10_pipelines/trap.py", "with lab_template")
 
 
 def test_p10_a_long_name_in_a_file_is_found():
