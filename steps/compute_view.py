@@ -3,7 +3,6 @@
 from hera.workflows.io import Input, Output
 
 from lockstep.clock import parse_time
-from lockstep.views.compute import compute
 from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
@@ -26,6 +25,8 @@ class ComputeViewOutput(Output):
 @step(service_account="materializer", memory="2Gi")
 def compute_view(given: ComputeViewInput) -> ComputeViewOutput:
     """Compute every tick up to the window's end that is not computed yet."""
+    from lockstep.views.compute import compute  # noqa: PLC0415 - ibis and DuckDB
+
     wiring = Wiring()
     view = wiring.use_case.view(given.view)
     window_end = parse_time(given.window_end, "window_end")

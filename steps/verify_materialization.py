@@ -2,7 +2,6 @@
 
 from hera.workflows.io import Input, Output
 
-from lockstep.materialize.interval import ChunkWritten
 from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
@@ -26,6 +25,8 @@ class VerifyMaterializationOutput(Output):
 @step(service_account="materializer")
 def verify_materialization(given: VerifyMaterializationInput) -> VerifyMaterializationOutput:
     """Count every key and read a sample back."""
+    from lockstep.materialize.interval import ChunkWritten  # noqa: PLC0415 - PyIceberg and redis-py
+
     if given.interval:
         written = [ChunkWritten(**w.model_dump()) for w in given.written]
         Wiring().materializer(given.view).verify(given.interval, written)
