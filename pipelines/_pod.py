@@ -1,9 +1,10 @@
-"""Run one script template in this process, as the pod would: Hera's runner, its own outputs folder and log.
+"""What the pod of one script runs, and running it in this process: Hera's runner, its own outputs folder and log.
 
-One warm process instead of a pod each: importing Hera and Feast costs a second or more every time.
+A warm process instead of a pod each: importing Hera and Feast costs a second or more every time.
 https://hera.readthedocs.io/en/stable/user-guides/script-runner-io/
 """
 
+import json
 import os
 import sys
 import traceback
@@ -21,40 +22,92 @@ from lockstep.local.signals import raise_if_ending
 from pipelines._expressions import Scope, substitute
 from pipelines._subset import OUTPUTS
 
+_OUTPUTS_DIRECTORY = "hera__outputs_directory"
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What one pod runs.
+
+    Attributes:
+        command: the program and its arguments, as the template has them.
+        source: the text of the file that the command is given.
+        environment: what it adds to the environment.
+        outputs: the output parameters as the template declares them.
+        folder: empty; the values of outputs are written below it.
+        log: takes stdout and stderr.
+    """
+
+    command: list[str]
+    source: str
+    environment: dict[str, str]
+    outputs: list[dict[str, Any]]
+    folder: Path
+    log: Path
+
 
 @dataclass(frozen=True)
 class PodResult:
-    """How a pod ended; an output that was not written is missing."""
+    """How a pod ended; an output that was not written is missing, and so is the exit code of a process that died."""
 
-    exit_code: int
+    exit_code: int | None
     outputs: dict[str, str]
     message: str
 
 
-def run_script(
-    template: Mapping[str, Any], inputs: Mapping[str, str], scope: Scope, *, folder: Path, log: Path
-) -> PodResult:
-    """Run a template's function on its input parameters.
+def make_pod(template: Mapping[str, Any], inputs: Mapping[str, str], scope: Scope, *, folder: Path, log: Path) -> Pod:
+    """Return what a template's pod would run.
 
     Args:
         template: with a `script` that calls Hera's runner.
         inputs: every input parameter's value.
         scope: what tags in the script's environment stand for.
-        folder: empty; outputs are written here.
+        folder: for its outputs; made here.
         log: takes stdout and stderr.
+
+    Raises:
+        ExpressionError: a tag in its environment has no value.
+    """
+    script = template["script"]
+    environment = {e["name"]: substitute(str(e["value"]), scope) for e in script.get("env", []) if "value" in e}
+    environment[_OUTPUTS_DIRECTORY] = str(folder)
+    folder.mkdir()
+    return Pod(
+        command=[*script["command"], *script["args"]],
+        # `{{inputs.parameters}}`, the only source that the subset knows
+        source=json.dumps([{"name": name, "value": value} for name, value in inputs.items()]),
+        environment=environment,
+        outputs=template.get("outputs", {}).get("parameters", []),
+        folder=folder,
+        log=log,
+    )
+
+
+def run_script(pod: Pod) -> PodResult:
+    """Run a pod's function in this process.
 
     Raises:
         Ended: this process was asked to end while the function ran, whatever that made of it.
     """
-    script = template["script"]
-    environment = {e["name"]: substitute(str(e["value"]), scope) for e in script.get("env", []) if "value" in e}
-    environment["hera__outputs_directory"] = str(folder)
-    given = [{"name": name, "value": value} for name, value in inputs.items()]
-    with _environment(environment), _captured(log):
-        exit_code, message = _run(script["args"][-1], given)
+    with _environment(pod.environment), _captured(pod.log):
+        exit_code, message = _run(pod.command[-1], json.loads(pod.source))
         # DuckDB, for one, makes a failed query of what a signal's handler raises: the next step would run.
         raise_if_ending()
-    return PodResult(exit_code, _outputs(template, folder), message)
+    return PodResult(exit_code, written(pod), message)
+
+
+def written(pod: Pod) -> dict[str, str]:
+    """Return the values of the output parameters that a pod has written, or that have a default."""
+    outputs: dict[str, str] = {}
+    for parameter in pod.outputs:
+        source = parameter["valueFrom"]
+        path = pod.folder / "parameters" / source["path"].removeprefix(OUTPUTS)
+        if path.exists():
+            # Argo cuts one line break off, too
+            outputs[parameter["name"]] = path.read_bytes().decode().removesuffix("\n")
+        elif "default" in source:
+            outputs[parameter["name"]] = str(source["default"])
+    return outputs
 
 
 def _run(entrypoint: str, given: list[dict[str, str]]) -> tuple[int, str]:
@@ -77,19 +130,6 @@ def _run(entrypoint: str, given: list[dict[str, str]]) -> tuple[int, str]:
 
 def _ended(exit_code: int) -> str:
     return f"exit code {exit_code}" if exit_code else ""
-
-
-def _outputs(template: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    outputs: dict[str, str] = {}
-    for parameter in template.get("outputs", {}).get("parameters", []):
-        source = parameter["valueFrom"]
-        path = folder / "parameters" / source["path"].removeprefix(OUTPUTS)
-        if path.exists():
-            # Argo cuts one line break off, too
-            outputs[parameter["name"]] = path.read_bytes().decode().removesuffix("\n")
-        elif "default" in source:
-            outputs[parameter["name"]] = str(source["default"])
-    return outputs
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TextIO
 
 import click
@@ -93,6 +93,96 @@ class _BarStage:
 
     def say(self, line: str) -> None:
         self._progress.console.print(f"  {line}", markup=False)
+
+
+class Nodes(Protocol):
+    """Where it is told which nodes of a run begin and end."""
+
+    def begin(self, name: str) -> None:
+        """Note that a node runs."""
+
+    def end(self, name: str, line: str) -> None:
+        """Note that it does not any more, and tell the line, if there is one."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Return a context in which nothing is drawn: somebody is asked something."""
+        ...
+
+
+class NodeLines:
+    """Tells a line for each node that has ended.
+
+    Args:
+        tell: takes a line.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def begin(self, name: str) -> None:
+        """Tell nothing."""
+
+    def end(self, _name: str, line: str) -> None:
+        """Tell a line."""
+        if line:
+            self._tell(line)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Change nothing."""
+        return nullcontext()
+
+
+class NodeBars:
+    """Draws a row for each node that runs; lines of those that have ended appear above."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def begin(self, name: str) -> None:
+        """Draw a row."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=None)
+
+    def end(self, name: str, line: str) -> None:
+        """Remove the row."""
+        if line:
+            self._progress.console.print(line, markup=False)
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Draw nothing meanwhile."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+
+@contextmanager
+def node_reporter(stream: TextIO, *, quiet: bool = False) -> Generator[Nodes]:
+    """Give rows for a terminal, and plain lines for anything else.
+
+    Args:
+        stream: takes them. A terminal is drawn on by way of a descriptor of our own, as `Bars` does.
+        quiet: whether nothing is to be told at all.
+    """
+    if quiet or not stream.isatty():
+        yield NodeLines(lambda line: None if quiet else click.echo(line, file=stream))
+        return
+    with (
+        os.fdopen(os.dup(stream.fileno()), "w", encoding=stream.encoding) as terminal,
+        Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=Console(file=terminal, highlight=False),
+            transient=True,
+        ) as progress,
+    ):
+        yield NodeBars(progress)
 
 
 def reporter(stream: TextIO) -> Reporter:

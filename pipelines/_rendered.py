@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lockstep.errors import Terminal, Transient
 from lockstep.settings import Settings
-from pipelines.local import Run, load_template, run_workflow
+from pipelines.local import Run, load_library, load_template, run_workflow
 
 
 def run_rendered(
@@ -28,7 +28,8 @@ def run_rendered(
         Terminal: a step failed.
     """
     manifest = load_template(manifests, name)
-    run = run_workflow(manifest, parameters, logs_dir=settings.home / "runs" / f"{time.time_ns()}-{name}")
+    logs = settings.home / "runs" / f"{time.time_ns()}-{name}"
+    run = run_workflow(manifest, parameters, logs_dir=logs, library=load_library(manifests, manifest))
     if run.succeeded or (tolerate_refusal and run.exit_code == 3):
         return run
     failed = run.failed

@@ -1,6 +1,8 @@
 """The part of Argo that this project renders, so that a laptop can run it: an allow-list of keys for each object.
 
 What is not listed is refused, also what a later Argo adds. `_INERT` keys say how a cluster runs a pod, not what it does.
+Of these, `failFast` of a DAG is Argo's own: it marks a DAG as failed early only while the DAG has nothing left to start
+and nothing that runs (dag.go, `assessDAGPhase`), so all branches come to their end either way, as they do here.
 """
 
 import re
@@ -8,32 +10,48 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines._expressions import ExpressionError
+from pipelines._library import calls_of
+from pipelines._retries import read_retries
+
 OUTPUTS = "/tmp/hera-outputs/parameters/"  # noqa: S108 - a path in a pod
 RUNNER = ["-m", "hera.workflows.runner", "-e"]
 SOURCE = "{{inputs.parameters}}"
 
+KINDS = ("dag", "script", "steps", "suspend")
+"""What a template can be."""
+
 _PLACEMENT = {
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "executor", "metrics", "nodeSelector",
-    "parallelism", "retryStrategy", "securityContext", "serviceAccountName", "synchronization", "tolerations", "volumes",
+    "securityContext", "serviceAccountName", "tolerations", "volumes",
 }  # fmt: skip
 _INERT: Mapping[str, set[str]] = {
+    # A mutex of a whole workflow keeps it from others: here a home folder has one run at a time.
     "spec": _PLACEMENT
     | {
         "archiveLogs", "imagePullSecrets", "podDisruptionBudget", "podGC", "podMetadata", "podPriorityClassName",
-        "priority", "ttlStrategy", "workflowMetadata",
+        "priority", "synchronization", "ttlStrategy", "workflowMetadata",
     },
     "template": _PLACEMENT | {"annotations", "metadata", "priorityClassName", "timeout"},
     "dag": {"failFast"},
+    "retryStrategy": {"affinity"},
     "script": {"envFrom", "image", "imagePullPolicy", "name", "resources", "securityContext", "volumeMounts"},
     "environment variable": {"valueFrom"},
     "parameter": {"description"},
 }  # fmt: skip
 _INTERPRETED: Mapping[str, set[str]] = {
     "manifest": {"apiVersion", "kind", "metadata", "spec"},
-    "spec": {"arguments", "entrypoint", "onExit", "templates"},
-    "template": {"dag", "inputs", "name", "outputs", "script"},
+    "spec": {"arguments", "entrypoint", "onExit", "parallelism", "templates"},
+    "template": {*KINDS, "inputs", "name", "outputs", "parallelism", "retryStrategy", "synchronization"},
     "dag": {"tasks"},
-    "task": {"arguments", "depends", "name", "template", "when", "withParam"},
+    "task": {"arguments", "depends", "name", "template", "templateRef", "when", "withParam"},
+    "step": {"arguments", "name", "template", "templateRef", "when", "withParam"},
+    "templateRef": {"name", "template"},
+    "retryStrategy": {"backoff", "expression", "limit", "retryPolicy"},
+    "backoff": {"cap", "duration", "factor"},
+    "synchronization": {"mutexes"},
+    "mutex": {"name"},
+    "suspend": set(),
     "script": {"args", "command", "env", "source"},
     "environment variable": {"name", "value"},
     "parameters": {"parameters"},
@@ -41,6 +59,7 @@ _INTERPRETED: Mapping[str, set[str]] = {
     "output parameter": {"description", "name", "valueFrom"},
     "output of a dag": {"default", "parameter"},
     "output of a script": {"default", "path"},
+    "output of a suspend": {"supplied"},
 }
 
 
@@ -58,33 +77,55 @@ def refusals(manifest: Mapping[str, Any]) -> Iterator[Refusal]:
     spec = manifest.get("spec", {})
     yield from _unknown("", "spec", spec)
     yield from _parameters("", spec.get("arguments", {}), "parameter")
+    if not spec.get("parallelism", 1):
+        yield Refusal("", "parallelism 0")
     for template in spec.get("templates", []):
         yield from _template(str(template.get("name", "?")), template)
-    for text in _texts({key: value for key, value in spec.items() if key != "templates"}):
+    for text in texts({key: value for key, value in spec.items() if key != "templates"}):
         yield from _expression_tags("", text)
 
 
 def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from _unknown(name, "template", template)
-    if len({"dag", "script"} & set(template)) != 1:
-        yield Refusal(name, "a template that is not exactly one of dag and script")
+    kinds = sorted(set(KINDS) & set(template))
+    if len(kinds) != 1:
+        yield Refusal(name, f"a template that is not exactly one of {', '.join(KINDS[:-1])} and {KINDS[-1]}")
     yield from _parameters(name, template.get("inputs", {}), "parameter")
     yield from _parameters(name, template.get("outputs", {}), "output parameter")
-    kind = "output of a dag" if "dag" in template else "output of a script"
+    kind = "dag" if "steps" in template else next(iter(kinds), "script")
     for output in template.get("outputs", {}).get("parameters", []):
-        yield from _unknown(name, kind, output.get("valueFrom", {}))
+        yield from _unknown(name, f"output of a {kind}", output.get("valueFrom", {}))
         path = output.get("valueFrom", {}).get("path", OUTPUTS)
         if not path.startswith(OUTPUTS):
             yield Refusal(name, f"output path {path}")
-    if "dag" in template:
-        yield from _unknown(name, "dag", template["dag"])
-        for task in template["dag"].get("tasks", []):
-            yield from _unknown(name, "task", task)
-            yield from _parameters(name, task.get("arguments", {}), "parameter")
+    yield from _unknown(name, "dag", template.get("dag", {}))
+    yield from _unknown(name, "suspend", template.get("suspend", {}))
+    if "suspend" in template and not template.get("outputs", {}).get("parameters"):
+        yield Refusal(name, "suspend without an output that is supplied")
+    for call in calls_of(template):
+        yield from _unknown(name, "task" if "dag" in template else "step", call)
+        yield from _unknown(name, "templateRef", call.get("templateRef", {}))
+        yield from _parameters(name, call.get("arguments", {}), "parameter")
     if "script" in template:
         yield from _script(name, template["script"])
-    for text in _texts(template):
+    yield from _retries(name, template)
+    yield from _unknown(name, "synchronization", template.get("synchronization", {}))
+    for mutex in template.get("synchronization", {}).get("mutexes", []):
+        yield from _unknown(name, "mutex", mutex)
+    for text in texts(template):
         yield from _expression_tags(name, text)
+
+
+def _retries(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
+    strategy = template.get("retryStrategy") or {}
+    if strategy and "script" not in template:
+        yield Refusal(name, "retryStrategy of a template that is no script")
+    yield from _unknown(name, "retryStrategy", strategy)
+    yield from _unknown(name, "backoff", strategy.get("backoff") or {})
+    try:
+        read_retries(strategy)
+    except ExpressionError as unknown:
+        yield Refusal(name, str(unknown))
 
 
 def _script(name: str, script: Mapping[str, Any]) -> Iterator[Refusal]:
@@ -115,12 +156,13 @@ def _expression_tags(template: str, text: str) -> Iterator[Refusal]:
         yield Refusal(template, f"the expression tag {found[0]}")
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts(value: object) -> Iterator[str]:
+    """Yield every text in a document or a part of it."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for inner in value.values():
-            yield from _texts(inner)
+            yield from texts(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts(inner)

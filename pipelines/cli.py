@@ -6,23 +6,14 @@ registered below, with `cli.add_command`.
 
 import json
 import sys
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from lockstep.errors import BadInput, LockstepError, Refused, Terminal
 from pipelines import _change_commands
-
-if TYPE_CHECKING:
-    from pipelines.local import Node, Run
-
-LAST_LINES = 20
 
 _package = click.option("--package", default="pipelines", show_default=True, help="Whose modules to render.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
@@ -84,8 +75,9 @@ def check(*, package: str, as_json: bool) -> None:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
+            source = f"\n  Source: {finding.source}" if finding.source else ""
             hint = f"\n  Hint: {finding.hint}" if finding.hint else ""
-            click.echo(f"{finding.file}: {finding.where}: {finding.what}{hint}")
+            click.echo(f"{finding.file}:{finding.line}: {finding.where}: {finding.what}{source}{hint}")
         if not findings:
             click.echo("the committed pipelines are what the code renders, and nothing is wrong with them")
     if findings:
@@ -95,33 +87,59 @@ def check(*, package: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("name")
 @click.option("-p", "--parameter", "pairs", multiple=True, metavar="NAME=VALUE", help="A workflow parameter.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Pods at a time, in N warm processes.",
+)
+@click.option(
+    "--isolate", is_flag=True, help="Give each pod a process of its own, which runs what its container would."
+)
+@click.option(
+    "--retry-wait",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a retry waits at most, whatever its back-off is.",
+)
+@click.option(
+    "--approve",
+    "approvals",
+    multiple=True,
+    metavar="NODE=VALUE",
+    help="What a suspended node waits for; NODE.PARAMETER=VALUE if it waits for more.",
+)
 @_as_json
-def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
-    """Run the committed workflow NAME in this process, without a cluster.
+def run(
+    name: str,
+    pairs: tuple[str, ...],
+    approvals: tuple[str, ...],
+    *,
+    jobs: int,
+    isolate: bool,
+    retry_wait: float,
+    as_json: bool,
+) -> int:
+    """Run the committed workflow NAME on this machine, without a cluster.
 
     NAME is that of the pipeline, with or without the project's. Each step's output goes to a file of its own in
-    $LOCKSTEP_HOME/runs.
+    $LOCKSTEP_HOME/runs. One job runs in this process. A node that waits for an approval asks for it on a terminal.
     """
-    from lockstep.local.lock import hold  # noqa: PLC0415 - pydantic takes its time to import
-    from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
-    from lockstep.settings import Settings  # noqa: PLC0415
-    from pipelines import local  # noqa: PLC0415
-    from pipelines._project import manifests_root  # noqa: PLC0415
+    from pipelines._running import run_committed  # noqa: PLC0415 - Hera takes a second to import
 
-    parameters = dict(_pair(text) for text in pairs)
-    manifest = local.load_template(manifests_root(), name)
-    home = Settings.load().home
-    logs = home / "runs" / _run_name(manifest["metadata"]["name"])
-    with hold(home, f"lockstep run {name}"), ending_on_signals():
-        ended = local.run_workflow(manifest, parameters, logs_dir=logs, on_node=None if as_json else _say)
-    if as_json:
-        click.echo(json.dumps(asdict(ended), indent=2, default=str))
-    elif ended.succeeded:
-        for output, value in ended.outputs.items():
-            click.echo(f"{output} = {value}")
-        click.echo(f"{ended.name} succeeded")
-    else:
-        _explain(ended)
+    ended = run_committed(
+        name,
+        dict(_pair("-p", text) for text in pairs),
+        dict(_pair("--approve", text) for text in approvals),
+        jobs=jobs,
+        isolate=isolate,
+        retry_wait=retry_wait,
+        as_json=as_json,
+    )
     return ended.exit_code
 
 
@@ -265,36 +283,11 @@ cli.add_command(_change_commands.plan)
 cli.add_command(_change_commands.ci)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise BadInput(f"-p {text!r} is not NAME=VALUE")
+        raise BadInput(f"{option} {text!r} is not NAME=VALUE")
     return name, value
-
-
-def _run_name(workflow: str) -> str:
-    return f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:5]}"
-
-
-def _say(node: "Node") -> None:
-    if node.log is not None or node.phase not in ("Succeeded", "Failed"):  # a DAG's parts have been told already
-        click.echo(f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({node.message})' if node.message else ''}")
-
-
-def _explain(ended: "Run") -> None:
-    """Say which node failed, and how its log ends."""
-    failed = ended.failed
-    if failed is None:  # pragma: no cover - a run without a failed node succeeds
-        return
-    click.echo(f"{ended.name} failed at {failed.name}, exit code {failed.exit_code}: {failed.message}", err=True)
-    if failed.log is not None:
-        for line in _last_lines(failed.log):
-            click.echo(f"  | {line}", err=True)
-        click.echo(f"log: {failed.log}", err=True)
-
-
-def _last_lines(log: Path) -> list[str]:
-    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
 
 
 if __name__ == "__main__":

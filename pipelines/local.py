@@ -1,22 +1,32 @@
 """`lockstep run`: interpret a rendered WorkflowTemplate on this machine, without a cluster.
 
-What runs is the committed YAML, not the Hera code, so a laptop and a cluster can only differ in what a cluster adds: pods,
-retries, locks, limits. Those are accepted and not acted on; every other construct is refused before anything runs.
+What runs is the committed YAML, not the Hera code, so a laptop and a cluster can only differ in what a cluster adds: images,
+accounts, limits, deadlines. Those are accepted and not acted on; every other construct is refused before anything runs.
 """
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lockstep.errors import BadInput, nearest
-from pipelines._interpreter import Interpreter, Node, Run
+from pipelines._approvals import Question, check_approvals
+from pipelines._crew import Alone, Threads
+from pipelines._expressions import tags
+from pipelines._interpreter import Interpreter
+from pipelines._leaves import Leaves, Terms
+from pipelines._library import Library, Templates, references
 from pipelines._lint import lint
+from pipelines._outcomes import Node, Run
+from pipelines._pods import InProcess, Isolated, Pods, Workers
 from pipelines._project import WORKFLOWS
-from pipelines._subset import refusals
+from pipelines._record import Record, Watch
+from pipelines._subset import refusals, texts
+from pipelines._turns import Turns
 
 
 def load_template(root: Path, name: str) -> dict[str, Any]:
@@ -29,7 +39,7 @@ def load_template(root: Path, name: str) -> dict[str, Any]:
     Raises:
         BadInput: there is none of that name.
     """
-    folders = {path.parent.name: path for path in sorted((root / WORKFLOWS).glob("*/workflowtemplate.yaml"))}
+    folders = _committed(root)
     if not folders:
         raise BadInput(
             f"no rendered workflow below {root / WORKFLOWS}",
@@ -38,11 +48,42 @@ def load_template(root: Path, name: str) -> dict[str, Any]:
     named = folders.get(name)
     candidates = [named] if named else folders.values()
     for path in candidates:
-        # libyaml: the same loader in Python takes 60 ms a document.
-        manifest = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        manifest = _read(path)
         if named or manifest["metadata"]["name"] == name:
             return manifest
     raise BadInput(f"there is no workflow {name!r}", hint=nearest(name, folders))
+
+
+def load_library(root: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the committed WorkflowTemplates by name, for a document that refers to some; else none are read.
+
+    Args:
+        root: the manifests' root.
+        manifest: the document.
+    """
+    if not references(manifest):
+        return {}
+    documents = [_read(path) for path in _committed(root).values()]
+    return {document["metadata"]["name"]: document for document in documents}
+
+
+def _committed(root: Path) -> dict[str, Path]:
+    return {path.parent.name: path for path in sorted((root / WORKFLOWS).glob("*/workflowtemplate.yaml"))}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    # libyaml: the same loader in Python takes 60 ms a document.
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+
+
+class _Nobody:
+    """Is told of a run and keeps it to itself."""
+
+    def started(self, name: str) -> None:
+        """Do nothing."""
+
+    def ended(self, node: Node) -> None:
+        """Do nothing."""
 
 
 def run_workflow(
@@ -50,28 +91,58 @@ def run_workflow(
     parameters: Mapping[str, str],
     *,
     logs_dir: Path,
-    on_node: Callable[[Node], None] | None = None,
+    library: Library | None = None,
+    jobs: int = 1,
+    isolate: bool = False,
+    watch: Watch | None = None,
+    terms: Terms | None = None,
 ) -> Run:
-    """Run a WorkflowTemplate in this process.
+    """Run a WorkflowTemplate on this machine.
 
     Args:
         manifest: the rendered document.
         parameters: workflow parameters by name.
         logs_dir: takes one log a script; its name is the run's name.
-        on_node: told of each node as it ends.
+        library: WorkflowTemplates by name, of which it may refer to some.
+        jobs: how many pods run at a time; more than one run in as many warm processes, one in this process.
+        isolate: whether each pod runs in a fresh process instead, by the rendered command.
+        watch: told of each node as it begins and ends.
+        terms: how retries and approvals are dealt with.
 
     Raises:
         BadInput: the manifest holds what is not interpreted here or references that do not hold; a parameter is unknown,
             missing, or not among the values its declaration allows.
     """
-    _refuse(manifest)
+    terms = terms or Terms()
+    templates = Templates(manifest, library or {})
+    for document in templates.reachable().values():
+        _refuse(document, library or {})
+    _refuse_unknown_parameters(manifest, templates)
+    check_approvals(terms.approvals, templates)
     arguments = _arguments(manifest, parameters)
     logs_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="lockstep-run-") as scratch:
-        return Interpreter(manifest, arguments, Path(scratch), logs_dir, on_node).run()
+    at_once = min(jobs, manifest["spec"].get("parallelism", jobs))
+    with tempfile.TemporaryDirectory(prefix="lockstep-run-") as scratch, ExitStack() as stack:
+        crew = Alone() if at_once == 1 else Threads()
+        stack.callback(crew.stop)
+        pods = _pods(at_once, Path(scratch), isolate=isolate)
+        stack.callback(pods.stop)
+        turns, record = Turns(), Record(watch or _Nobody())
+        stack.callback(turns.stop)
+        leaves = Leaves(Path(scratch), logs_dir, record=record, crew=crew, pods=pods, turns=turns, terms=terms)
+        run = Interpreter(
+            manifest, templates, arguments, logs_dir.name, leaves=leaves, record=record, crew=crew, turns=turns
+        )
+        return crew.lead(run.run)
 
 
-def _refuse(manifest: Mapping[str, Any]) -> None:
+def _pods(jobs: int, scratch: Path, *, isolate: bool) -> Pods:
+    if isolate:
+        return Isolated(jobs)
+    return InProcess() if jobs == 1 else Workers(jobs, scratch)
+
+
+def _refuse(manifest: Mapping[str, Any], library: Library) -> None:
     name = manifest.get("metadata", {}).get("name", "?")
     if manifest.get("kind") != "WorkflowTemplate":
         raise BadInput(f"{name!r} is a {manifest.get('kind')}", hint="run the WorkflowTemplate it refers to")
@@ -81,8 +152,22 @@ def _refuse(manifest: Mapping[str, Any]) -> None:
             f"{where} uses {refusal.construct}, which `lockstep run` does not interpret",
             hint="the rendered subset of Argo is listed in pipelines/_subset.py",
         )
-    for problem in lint(manifest):
+    for problem in lint(manifest, library):
         raise BadInput(f"workflow {name!r}, {problem.where}: {problem.what}", hint=problem.hint)
+
+
+def _refuse_unknown_parameters(manifest: Mapping[str, Any], templates: Templates) -> None:
+    """Refuse templates of other documents that read workflow parameters which this one does not have."""
+    prefix = "workflow.parameters."
+    declared = [p["name"] for p in manifest["spec"].get("arguments", {}).get("parameters", [])]
+    for called in templates.borrowed():
+        for tag in (tag for text in texts(called.template) for tag in tags(text)):
+            if tag.startswith(prefix) and tag.removeprefix(prefix) not in declared:
+                where = f"template {called.template['name']!r} of {called.document!r}"
+                raise BadInput(
+                    f"{where} reads {{{{{tag}}}}}, and workflow {templates.name!r} has no such parameter",
+                    hint="what is called by templateRef sees the parameters of the workflow that calls it",
+                )
 
 
 def _arguments(manifest: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
@@ -105,4 +190,4 @@ def _arguments(manifest: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
     return values
 
 
-__all__ = ["Node", "Run", "load_template", "run_workflow"]
+__all__ = ["Node", "Question", "Run", "Terms", "Watch", "load_library", "load_template", "run_workflow"]

@@ -27,9 +27,17 @@ class Child:
         command: the program and its arguments.
         log: the file that takes its output; overwritten.
         env: its whole environment; ours when not given.
+        pass_fds: descriptors of ours that it has, too.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +49,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(env) if env is not None else None,
                 process_group=0,
+                pass_fds=pass_fds,
                 preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - system calls only, prepared before the fork
             )
 
@@ -53,6 +62,10 @@ class Child:
     def running(self) -> bool:
         """Whether it has not ended."""
         return self._process.poll() is None
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit code, or -n if signal n ended it."""
+        return self._process.wait()
 
     def require_running(self) -> None:
         """Raise if it has ended.
@@ -70,6 +83,11 @@ class Child:
     def last_lines(self, number: int = 20) -> str:
         """Return the end of its output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-number:])
+
+    def sweep(self) -> None:
+        """Kill what it has left behind, once it has ended: the processes of its group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def stop(self, grace: float = 10.0) -> None:
         """End it: ask, and after `grace` seconds, or when something interrupts the wait, insist."""

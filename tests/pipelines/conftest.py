@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.local import Run, run_workflow
+from pipelines.local import Run, Terms, run_workflow
 from pipelines.render import render_all
 
 FIXTURES = str(Path(__file__).parent / "fixtures")
@@ -39,9 +39,20 @@ def rendered() -> Callable[[str], Manifest]:
 
 @pytest.fixture
 def run(rendered: Callable[[str], Manifest], tmp_path: Path) -> Callable[..., Run]:
-    def start(pipeline: str | Manifest, **parameters: str) -> Run:
+    """Run a pipeline in this process, its retries at once."""
+
+    def start(
+        pipeline: str | Manifest,
+        *,
+        how: dict[str, Any] | None = None,
+        library: Mapping[str, Manifest] | None = None,
+        approvals: dict[str, str] | None = None,
+        **parameters: str,
+    ) -> Run:
         manifest = rendered(pipeline) if isinstance(pipeline, str) else pipeline
-        return run_workflow(manifest, parameters, logs_dir=tmp_path / "runs" / "r1")
+        terms = Terms(retry_wait=0, approvals=approvals or {})
+        logs = tmp_path / "runs" / "r1"
+        return run_workflow(manifest, parameters, logs_dir=logs, library=library, terms=terms, **(how or {}))
 
     return start
 

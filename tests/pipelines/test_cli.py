@@ -58,7 +58,7 @@ def test_check_refuses_drift_and_says_what_to_do(manifests: Path, capsys: pytest
     assert main(["check", "--package", "lab_pipelines"]) == 3
     told = capsys.readouterr()
     assert told.out == (
-        "apps/base/workflows/say/workflowtemplate.yaml: committed file: is not there\n"
+        f"{manifests}/apps/base/workflows/say/workflowtemplate.yaml:1: committed file: is not there\n"
         "  Hint: run `lockstep render` and commit what it wrote\n"
     )
     assert told.err == "error: 1 finding\n"
@@ -94,7 +94,7 @@ def test_a_failed_run_shows_the_node_its_log_and_where_that_is(
 
 
 def test_only_the_last_lines_of_a_log_are_shown(manifests: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["run", "gated", "-p", "code=1", "-p", "way=crash"]) == 1
+    assert main(["run", "gated", "-p", "code=1", "-p", "way=crash", "--retry-wait", "0"]) == 1
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  | ")]
     assert len(shown) <= 20
     assert shown[-1] == "  | ValueError: a bug"
@@ -188,3 +188,136 @@ def test_bad_input_is_said_with_a_hint_and_exits_2(manifests: Path, capsys, args
 def test_an_unknown_command_exits_2(capsys: pytest.CaptureFixture[str]):
     assert main(["rnder"]) == 2
     assert "No such command 'rnder'" in capsys.readouterr().err
+
+
+# -- a run, as it is shown ---------------------------------------------------------------------------------------------
+
+RELEASE = """
+from hera.workflows import DAG, Parameter, Suspend, WorkflowTemplate
+from hera.workflows.models import TemplateRef
+from hera.workflows import Task
+from lab_steps.echo import echo
+
+def build():
+    with WorkflowTemplate(name="lab-release", entrypoint="main", arguments=[Parameter(name="text", value="yes")]) as template:
+        values = Parameter(name="decision", enum=["no", "yes"], default="no", description="shall it go live")
+        approve = Suspend(name="approve", intermediate_parameters=[values])
+        with DAG(name="main"):
+            approve(name="approve")
+            echo(
+                name="say",
+                arguments={"text": "{{tasks.approve.outputs.parameters.decision}}"},
+                depends="approve.Succeeded",
+            )
+            Task(
+                name="far",
+                template_ref=TemplateRef(name="lab-say", template="echo"),
+                arguments={"text": "{{workflow.parameters.text}}"},
+            )
+    return template
+
+RESOURCES = (build,)
+"""
+
+
+@pytest.fixture
+def release(manifests: Path, tmp_path: Path, package: Callable[..., str]) -> None:
+    write(tmp_path / "release", package("release_pipelines", release=RELEASE))
+    folder = "apps/base/workflows/release"
+    (tmp_path / "release" / folder).rename(manifests / folder)
+
+
+@pytest.mark.parametrize("options", [[], ["--jobs", "2"], ["--isolate"]])
+def test_the_ways_of_running_pods_come_to_the_same(manifests: Path, capsys, options: list[str]):
+    assert main(["run", "say", "-p", "text='; rm -rf /", *options]) == 0
+    assert "text = '; rm -rf /\n" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("release")
+def test_an_approval_is_given_beforehand_and_a_reference_is_found(capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "release", "--approve", "approve=yes", "--json"]) == 0
+    nodes = {node["name"]: node for node in json.loads(capsys.readouterr().out)["nodes"]}
+    assert nodes["say"]["outputs"] == {"text": "yes"}
+    assert (nodes["far"]["template"], nodes["far"]["outputs"]) == ("lab-say/echo", {"text": "yes"})
+
+
+@pytest.mark.usefixtures("release")
+def test_without_a_terminal_an_approval_is_refused_and_named(capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "release"]) == 3
+    assert "failed at approve, exit code 3: nobody is here to decide" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("release")
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--approve", "aprove=yes"], "--approve aprove: nothing of that name waits for an approval"),
+        (["--approve", "approve=maybe"], "--approve approve cannot be 'maybe'"),
+        (["--approve", "approve"], "--approve 'approve' is not NAME=VALUE"),
+        (["--jobs", "0"], "Invalid value for '--jobs'"),
+        (["--retry-wait", "soon"], "Invalid value for '--retry-wait'"),
+    ],
+)
+def test_options_that_mean_nothing_exit_2(capsys: pytest.CaptureFixture[str], args: list[str], told: str):
+    assert main(["run", "release", *args]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_attempts_have_lines_of_their_own(manifests: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "gated", "-p", "code=1", "--retry-wait", "0"]) == 1
+    names = [line.split("  (")[0].split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert names[:5] == ["gate(0)", "gate(1)", "gate(2)", "gate(3)", "gate"]
+
+
+@pytest.mark.usefixtures("release")
+@pytest.mark.parametrize("options", [[], ["--jobs", "2"]], ids=["in this process", "two workers"])
+def test_on_a_terminal_a_person_is_asked_and_sees_what_runs(tmp_path: Path, options: list[str]):
+    command = [sys.executable, "-m", "pipelines", "run", "release", *options]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TERM": "xterm"}
+    terminal, side = os.openpty()
+    os.set_blocking(terminal, False)
+    with subprocess.Popen(command, env=environment, stdin=side, stdout=side, stderr=side) as started:
+        os.close(side)
+        try:
+            said = _until(terminal, b"decision (shall it go live) (no, yes): ")
+            os.write(terminal, b"maybe\n")
+            said += _until(terminal, b"is not one of")
+            said += _until(terminal, b"(no, yes): ")
+            os.write(terminal, b"yes\n")
+            said += _until(terminal, b"succeeded\r\n")
+            assert started.wait(timeout=30) == 0
+        finally:
+            started.kill()
+            os.close(terminal)
+    assert b"approve waits for decision" in said
+    lines = [line for line in said.decode().splitlines() if "Succeeded" in line]
+    assert sorted(line.split()[-1] for line in lines) == ["approve", "far", "say"]
+
+
+@pytest.mark.usefixtures("release")
+def test_a_ctrl_c_at_the_question_ends_the_run(tmp_path: Path):
+    command = [sys.executable, "-m", "pipelines", "run", "release", "--jobs", "2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TERM": "xterm"}
+    terminal, side = os.openpty()
+    os.set_blocking(terminal, False)
+    with subprocess.Popen(command, env=environment, stdin=side, stdout=side, stderr=side) as started:
+        os.close(side)
+        try:
+            _until(terminal, b"(no, yes): ")
+            started.send_signal(signal.SIGINT)
+            assert started.wait(timeout=30) == 130
+        finally:
+            started.kill()
+            os.close(terminal)
+
+
+def _until(terminal: int, words: bytes) -> bytes:
+    """What comes on a terminal up to some words."""
+    said, end = b"", time.monotonic() + 60
+    while words not in said:
+        assert time.monotonic() < end, said
+        try:
+            said += os.read(terminal, 65_536)
+        except BlockingIOError:
+            time.sleep(0.02)
+    return said

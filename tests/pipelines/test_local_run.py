@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import MODES, call, dag, node, phases, script, task_of, template_of, workflow
 from lab_steps.gate import GateInput, GateOutput, gate
 
 from lockstep.errors import BadInput, Refused
@@ -27,36 +29,24 @@ from pipelines._expressions import (
 from pipelines.local import Node, Run, load_template, run_workflow
 from pipelines.render import render_all, write
 
-Manifest = dict[str, Any]
 Start = Callable[..., Run]
-
-
-def phases(run: Run) -> dict[str, str]:
-    return {node.name: node.phase for node in run.nodes}
-
-
-def node(run: Run, name: str) -> Node:
-    return next(n for n in run.nodes if n.name == name)
-
-
-def template_of(manifest: Manifest, name: str) -> Manifest:
-    return next(t for t in manifest["spec"]["templates"] if t["name"] == name)
-
-
-def task_of(manifest: Manifest, template: str, name: str) -> Manifest:
-    return next(t for t in template_of(manifest, template)["dag"]["tasks"] if t["name"] == name)
 
 
 # -- fan-out -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_fan_out_over_a_nested_dag_gathers_its_outputs_and_hoists_them(run: Start):
-    ended = run("numbers", count="3")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_fan_out_over_a_nested_dag_gathers_its_outputs_and_hoists_them(run: Start, mode: str):
+    ended = run("numbers", how=MODES[mode], count="3")
     assert (ended.succeeded, ended.exit_code, ended.failed, ended.name) == (True, 0, None, "r1")
     assert ended.outputs == {"total": "12", "keys": '["n"]'}
-    assert [n.name for n in ended.nodes] == [
+    names = [
         "list", "each(0).double", "each(0)", "each(1).double", "each(1)", "each(2).double", "each(2)", "each", "sum"
     ]  # fmt: skip
+    found = [n.name for n in ended.nodes]
+    assert (sorted(found) if mode == "in two workers" else found) == (
+        sorted(names) if mode == "in two workers" else names
+    )
     assert node(ended, "each").outputs == {"doubled": '["2","4","6"]', "seen": '[{"n":1},{"n":2},{"n":3}]'}
     assert node(ended, "each(1)").outputs == {"doubled": "4", "seen": '{"n": 2}'}
 
@@ -73,7 +63,29 @@ def test_a_task_that_waits_for_success_only_is_omitted_after_an_empty_fan_out(re
     task_of(manifest, "main", "sum")["depends"] = "each.Succeeded"
     ended = run(manifest, count="0")
     assert phases(ended)["sum"] == "Omitted"
-    assert (ended.succeeded, ended.outputs) == (True, {})
+
+
+def test_an_output_of_a_task_that_did_not_run_is_an_error_of_its_dag_unless_it_has_a_default(rendered, run: Start):
+    """As Argo >= 4.0.7 has it."""
+    manifest = rendered("numbers")
+    task_of(manifest, "main", "sum")["depends"] = "each.Succeeded"
+    ended = run(manifest, count="0")
+    assert (ended.exit_code, ended.outputs, ended.failed) == (2, {}, node(ended, "main"))
+    assert node(ended, "main").message == (
+        "its output 'total': {{tasks.sum.outputs.parameters.total}} has no value: its task did not run, and it has no default"
+    )
+    for output in template_of(manifest, "main")["outputs"]["parameters"]:
+        output["valueFrom"]["default"] = "none"
+    ended = run(manifest, count="0")
+    assert (ended.succeeded, ended.outputs) == (True, {"total": "none", "keys": "none"})
+
+
+def test_an_output_of_a_task_that_did_not_run_is_its_template_s_default(rendered, run: Start):
+    manifest = rendered("numbers")
+    task_of(manifest, "main", "sum")["depends"] = "each.Succeeded"
+    for output in template_of(manifest, "sum-up")["outputs"]["parameters"]:
+        output["valueFrom"]["default"] = "-1"
+    assert run(manifest, count="0").outputs == {"total": "-1", "keys": "-1"}
 
 
 def test_an_absent_output_without_a_default_is_an_error_of_the_task(rendered, run: Start):
@@ -86,8 +98,9 @@ def test_an_absent_output_without_a_default_is_an_error_of_the_task(rendered, ru
     )
 
 
-def test_one_failed_item_fails_the_fan_out_but_the_others_run(run: Start):
-    ended = run("numbers", count="3", refuse="2")
+@pytest.mark.parametrize("mode", MODES)
+def test_one_failed_item_fails_the_fan_out_but_the_others_run(run: Start, mode: str):
+    ended = run("numbers", how=MODES[mode], count="3", refuse="2")
     assert (ended.succeeded, ended.exit_code) == (False, 2)
     assert ended.failed == node(ended, "each(1).double")
     assert phases(ended) == {
@@ -251,6 +264,29 @@ def test_a_poisoned_parameter_arrives_as_data(run: Start, text: str):
     assert run("say", text=text).outputs == {"text": text}
 
 
+@pytest.mark.parametrize(
+    ("how", "chosen"),
+    [({"jobs": 2}, slice(None)), ({"jobs": 2, "isolate": True}, slice(9, 12))],
+    ids=["in two workers", "isolated"],
+)
+def test_poison_arrives_as_data_in_other_processes_too(run: Start, how: dict[str, Any], chosen: slice):
+    """Each in a pod of its own, and all of it together with a megabyte."""
+    texts = POISON[chosen]
+    manifest = workflow(
+        dag(
+            *(call(f"t{n}", "echo", {"text": f"{{{{inputs.parameters.t{n}}}}}"}) for n in range(len(texts))),
+            call("all", "echo", {"text": "{{inputs.parameters.all}}"}),
+            inputs=(*(f"t{n}" for n in range(len(texts))), "all"),
+        ),
+        script("echo", {"text": None, "loud": "false"}, ("text",)),
+        parameters=(*(f"t{n}" for n in range(len(texts))), "all"),
+    )
+    everything = "".join(POISON) + "x" * 2**20
+    ended = run(manifest, how=how, **{f"t{n}": text for n, text in enumerate(texts)}, all=everything)
+    assert {n: node(ended, f"t{n}").outputs["text"] for n in range(len(texts))} == dict(enumerate(texts))
+    assert node(ended, "all").outputs["text"] == everything
+
+
 @settings(max_examples=40)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_goes_through_two_steps_unchanged(tmp_path_factory: pytest.TempPathFactory, text: str):
@@ -262,10 +298,12 @@ def test_any_text_goes_through_two_steps_unchanged(tmp_path_factory: pytest.Temp
     }
 
 
-def test_when_skips_a_task_and_its_hoisted_output_is_absent(run: Start):
-    ended = run("say", text="a", again="no")
+def test_when_skips_a_task(rendered, run: Start):
+    manifest = rendered("say")
+    template_of(manifest, "main")["outputs"]["parameters"][0]["valueFrom"]["default"] = "nothing"
+    ended = run(manifest, text="a", again="no")
     assert phases(ended) == {"once": "Succeeded", "twice": "Skipped"}
-    assert (ended.succeeded, ended.outputs) == (True, {})
+    assert (ended.succeeded, ended.outputs) == (True, {"text": "nothing"})
 
 
 def test_a_value_cannot_change_what_a_condition_means(run: Start):
@@ -306,9 +344,12 @@ def test_all_output_of_a_node_goes_to_its_log_and_none_to_the_terminal(run: Star
 
 def test_each_node_is_told_as_it_ends(rendered, tmp_path: Path):
     told: list[Node] = []
-    ended = run_workflow(rendered("numbers"), {"count": "1"}, logs_dir=tmp_path / "r", on_node=told.append)
+    begun: list[str] = []
+    watch = SimpleNamespace(started=begun.append, ended=told.append)
+    ended = run_workflow(rendered("numbers"), {"count": "1"}, logs_dir=tmp_path / "r", watch=watch)
     assert told == ended.nodes
     assert [n.name for n in told] == ["list", "each(0).double", "each(0)", "each", "sum"]
+    assert begun == ["list", "each(0).double", "sum"]
 
 
 def test_a_run_leaves_the_environment_and_the_temporary_folder_as_they_were(run: Start, monkeypatch, tmp_path: Path):
@@ -322,8 +363,18 @@ def test_a_run_leaves_the_environment_and_the_temporary_folder_as_they_were(run:
 # -- what is not interpreted -------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "steps": (lambda m: template_of(m, "each").update(steps=[]), "template 'each' uses steps"),
-    "suspend": (lambda m: template_of(m, "each").update(suspend={}), "template 'each' uses suspend"),
+    "two bodies": (
+        lambda m: template_of(m, "each").update(steps=[]),
+        "template 'each' uses a template that is not exactly one of dag, script, steps and suspend",
+    ),
+    "suspend for a while": (
+        lambda m: m["spec"]["templates"].append({"name": "wait", "suspend": {"duration": "1h"}}),
+        "template 'wait' uses duration",
+    ),
+    "suspend for nothing": (
+        lambda m: m["spec"]["templates"].append({"name": "wait", "suspend": {}}),
+        "template 'wait' uses suspend without an output that is supplied",
+    ),
     "resource": (lambda m: template_of(m, "each").update(resource={}), "template 'each' uses resource"),
     "container": (lambda m: template_of(m, "each").update(container={}), "template 'each' uses container"),
     "containerSet": (lambda m: template_of(m, "each").update(containerSet={}), "template 'each' uses containerSet"),
@@ -356,7 +407,32 @@ REFUSED = {
     ),
     "task hooks": (lambda m: task_of(m, "main", "each").update(hooks={}), "template 'main' uses hooks"),
     "workflow hooks": (lambda m: m["spec"].update(hooks={}), "workflow 'lab-numbers' uses hooks"),
-    "templateRef": (lambda m: task_of(m, "main", "each").update(templateRef={}), "template 'main' uses templateRef"),
+    "a template of the whole cluster": (
+        lambda m: task_of(m, "main", "each").update(templateRef={"clusterScope": True}),
+        "template 'main' uses clusterScope",
+    ),
+    "a group retried": (
+        lambda m: template_of(m, "each").update(retryStrategy={"limit": 1}),
+        "template 'each' uses retryStrategy of a template that is no script",
+    ),
+    "a workflow retried": (lambda m: m["spec"].update(retryStrategy={"limit": 1}), "'lab-numbers' uses retryStrategy"),
+    "retries for ever": (
+        lambda m: template_of(m, "double")["retryStrategy"].pop("limit"),
+        "template 'double' uses a retryStrategy without a limit",
+    ),
+    "retries for hours": (
+        lambda m: template_of(m, "double")["retryStrategy"]["backoff"].update(maxDuration="1h"),
+        "template 'double' uses maxDuration",
+    ),
+    "semaphore": (
+        lambda m: template_of(m, "each")["synchronization"].update(semaphores=[]),
+        "template 'each' uses semaphores",
+    ),
+    "a mutex in a database": (
+        lambda m: template_of(m, "each")["synchronization"]["mutexes"][0].update(database=True),
+        "template 'each' uses database",
+    ),
+    "no pods at all": (lambda m: m["spec"].update(parallelism=0), "workflow 'lab-numbers' uses parallelism 0"),
     "inline": (lambda m: task_of(m, "main", "each").update(inline={}), "template 'main' uses inline"),
     "dependencies": (
         lambda m: task_of(m, "main", "each").update(dependencies=[]),
@@ -431,7 +507,7 @@ def test_what_only_a_cluster_acts_on_is_accepted(rendered, run: Start):
     manifest = rendered("numbers")
     manifest["spec"] |= {
         "serviceAccountName": "x", "podMetadata": {}, "tolerations": [], "nodeSelector": {}, "priority": 1, "volumes": [],
-        "retryStrategy": {}, "securityContext": {}, "synchronization": {}, "metrics": {}, "imagePullSecrets": [],
+        "securityContext": {}, "synchronization": {}, "metrics": {}, "imagePullSecrets": [],
     }  # fmt: skip
     template_of(manifest, "double") | {"activeDeadlineSeconds": 5, "metadata": {}}
     assert run(manifest, count="2").outputs["total"] == "6"

@@ -1,0 +1,107 @@
+"""What `lockstep run` shows: a line a node as it ends, what runs now on a terminal, and why a run failed."""
+
+import json
+import sys
+import uuid
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from lockstep.local.lock import hold
+from lockstep.local.signals import ending_on_signals
+from lockstep.settings import Settings
+from pipelines import local
+from pipelines._outcomes import FAILED, GROUP, SUCCEEDED, Node, Run
+from pipelines._progress import Nodes, node_reporter
+from pipelines._project import manifests_root
+
+LAST_LINES = 20
+
+
+class _Shown:
+    """Shows a run as it goes on, and asks who sits at the terminal."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    def started(self, name: str) -> None:
+        """Show that a node runs."""
+        self._nodes.begin(name)
+
+    def ended(self, node: Node) -> None:
+        """Tell how a node ended, but for a group that adds nothing to what was told of its parts."""
+        told = node.kind != GROUP or node.phase not in (SUCCEEDED, FAILED)
+        line = f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({node.message})' if node.message else ''}"
+        self._nodes.end(node.name, line if told else "")
+
+    def ask(self, question: local.Question) -> str:
+        """Ask a person what a suspended node waits for; there is no default."""
+        with self._nodes.paused():
+            for name, value in question.given.items():
+                click.echo(f"  {name} = {value}")
+            words = f"{question.node} waits for {question.parameter}"
+            if question.description:
+                words += f" ({question.description})"
+            return click.prompt(words, type=click.Choice(question.values) if question.values else str)
+
+
+def run_committed(
+    name: str,
+    parameters: dict[str, str],
+    approvals: dict[str, str],
+    *,
+    jobs: int,
+    isolate: bool,
+    retry_wait: float,
+    as_json: bool,
+) -> Run:
+    """Run a committed workflow and show how it went."""
+    manifest = local.load_template(manifests_root(), name)
+    library = local.load_library(manifests_root(), manifest)
+    home = Settings.load().home
+    logs = home / "runs" / _run_name(manifest["metadata"]["name"])
+    somebody = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+    with hold(home, f"lockstep run {name}"), ending_on_signals(), node_reporter(sys.stdout, quiet=as_json) as nodes:
+        shown = _Shown(nodes)
+        ended = local.run_workflow(
+            manifest,
+            parameters,
+            logs_dir=logs,
+            library=library,
+            jobs=jobs,
+            isolate=isolate,
+            watch=shown,
+            terms=local.Terms(retry_wait, approvals, shown.ask if somebody else None),
+        )
+    if as_json:
+        click.echo(json.dumps(asdict(ended), indent=2, default=str))
+    elif ended.succeeded:
+        for output, value in ended.outputs.items():
+            click.echo(f"{output} = {value}")
+        click.echo(f"{ended.name} succeeded")
+    else:
+        _explain(ended)
+    return ended
+
+
+def _run_name(workflow: str) -> str:
+    return f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:5]}"
+
+
+def _explain(ended: Run) -> None:
+    """Say which node failed, and how its log ends."""
+    failed = ended.failed
+    if failed is None:  # pragma: no cover - a run without a failed node succeeds
+        return
+    code = "" if failed.exit_code is None else f", exit code {failed.exit_code}"
+    click.echo(f"{ended.name} failed at {failed.name}{code}: {failed.message}", err=True)
+    if failed.log is not None and failed.log.exists():
+        for line in _last_lines(failed.log):
+            click.echo(f"  | {line}", err=True)
+        click.echo(f"log: {failed.log}", err=True)
+
+
+def _last_lines(log: Path) -> list[str]:
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
