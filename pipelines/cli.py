@@ -105,9 +105,10 @@ def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
     from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
     from lockstep.settings import Settings  # noqa: PLC0415
     from pipelines import local  # noqa: PLC0415
+    from pipelines._parameters import parse_pairs  # noqa: PLC0415
     from pipelines._project import manifests_root  # noqa: PLC0415
 
-    parameters = dict(_pair(text) for text in pairs)
+    parameters = parse_pairs(pairs)
     manifest = local.load_template(manifests_root(), name)
     home = Settings.load().home
     logs = home / "runs" / _run_name(manifest["metadata"]["name"])
@@ -258,13 +259,6 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
     from pipelines._sweep import sweep_views  # noqa: PLC0415 - Iceberg and Redis take their time
 
     sweep_views(names, dry_run=dry_run, per_second=per_second, as_json=as_json)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise BadInput(f"-p {text!r} is not NAME=VALUE")
-    return name, value
 
 
 def _run_name(workflow: str) -> str:

@@ -1,0 +1,45 @@
+"""The WorkflowTemplates that are committed below the manifests' root, found by the name of their pipeline."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lockstep.errors import BadInput, nearest
+from pipelines._project import WORKFLOWS
+
+
+def pipelines_in(root: Path) -> dict[str, Path]:
+    """Return the document of each committed pipeline by the pipeline's name.
+
+    Raises:
+        BadInput: there is none.
+    """
+    folders = {path.parent.name: path for path in sorted((root / WORKFLOWS).glob("*/workflowtemplate.yaml"))}
+    if not folders:
+        raise BadInput(
+            f"no rendered workflow below {root / WORKFLOWS}",
+            hint="run `lockstep render`, or name the folder with LOCKSTEP_MANIFESTS",
+        )
+    return folders
+
+
+def load_template(root: Path, name: str) -> dict[str, Any]:
+    """Return the committed WorkflowTemplate of a pipeline.
+
+    Args:
+        root: the manifests' root.
+        name: `train` or `<project>-train`.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    folders = pipelines_in(root)
+    named = folders.get(name)
+    candidates = [named] if named else folders.values()
+    for path in candidates:
+        # libyaml: the same loader in Python takes 60 ms a document.
+        manifest = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        if named or manifest["metadata"]["name"] == name:
+            return manifest
+    raise BadInput(f"there is no workflow {name!r}", hint=nearest(name, folders))
