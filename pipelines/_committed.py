@@ -24,6 +24,15 @@ def pipelines_in(root: Path) -> dict[str, Path]:
     return folders
 
 
+def template_names(root: Path) -> dict[str, str]:
+    """Return the pipeline of each committed WorkflowTemplate by the template's name.
+
+    Raises:
+        BadInput: there is none.
+    """
+    return {_read(path)["metadata"]["name"]: pipeline for pipeline, path in pipelines_in(root).items()}
+
+
 def load_template(root: Path, name: str) -> dict[str, Any]:
     """Return the committed WorkflowTemplate of a pipeline.
 
@@ -38,8 +47,12 @@ def load_template(root: Path, name: str) -> dict[str, Any]:
     named = folders.get(name)
     candidates = [named] if named else folders.values()
     for path in candidates:
-        # libyaml: the same loader in Python takes 60 ms a document.
-        manifest = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        manifest = _read(path)
         if named or manifest["metadata"]["name"] == name:
             return manifest
     raise BadInput(f"there is no workflow {name!r}", hint=nearest(name, folders))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    # libyaml: the same loader in Python takes 60 ms a document.
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)

@@ -11,17 +11,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from lockstep.errors import BadInput, LockstepError, Refused, Terminal
+from pipelines._cluster import runs, submit
 
 if TYPE_CHECKING:
-    from pipelines.local import Node, Run
-
-LAST_LINES = 20
+    from pipelines.local import Node
 
 _package = click.option("--package", default="pipelines", show_default=True, help="Whose modules to render.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
@@ -105,6 +103,7 @@ def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
     from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
     from lockstep.settings import Settings  # noqa: PLC0415
     from pipelines import local  # noqa: PLC0415
+    from pipelines._outcome import tell_end  # noqa: PLC0415
     from pipelines._parameters import parse_pairs  # noqa: PLC0415
     from pipelines._project import manifests_root  # noqa: PLC0415
 
@@ -114,15 +113,7 @@ def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
     logs = home / "runs" / _run_name(manifest["metadata"]["name"])
     with hold(home, f"lockstep run {name}"), ending_on_signals():
         ended = local.run_workflow(manifest, parameters, logs_dir=logs, on_node=None if as_json else _say)
-    if as_json:
-        click.echo(json.dumps(asdict(ended), indent=2, default=str))
-    elif ended.succeeded:
-        for output, value in ended.outputs.items():
-            click.echo(f"{output} = {value}")
-        click.echo(f"{ended.name} succeeded")
-    else:
-        _explain(ended)
-    return ended.exit_code
+    return tell_end(ended, as_json=as_json)
 
 
 @cli.command()
@@ -261,29 +252,17 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
     sweep_views(names, dry_run=dry_run, per_second=per_second, as_json=as_json)
 
 
+cli.add_command(submit)
+cli.add_command(runs)
+
+
 def _run_name(workflow: str) -> str:
     return f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:5]}"
 
 
 def _say(node: "Node") -> None:
     if node.log is not None or node.phase not in ("Succeeded", "Failed"):  # a DAG's parts have been told already
-        click.echo(f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({node.message})' if node.message else ''}")
-
-
-def _explain(ended: "Run") -> None:
-    """Say which node failed, and how its log ends."""
-    failed = ended.failed
-    if failed is None:  # pragma: no cover - a run without a failed node succeeds
-        return
-    click.echo(f"{ended.name} failed at {failed.name}, exit code {failed.exit_code}: {failed.message}", err=True)
-    if failed.log is not None:
-        for line in _last_lines(failed.log):
-            click.echo(f"  | {line}", err=True)
-        click.echo(f"log: {failed.log}", err=True)
-
-
-def _last_lines(log: Path) -> list[str]:
-    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        click.echo(node.line())
 
 
 if __name__ == "__main__":
