@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import click
 import requests
 import urllib3
 from hera.workflows import WorkflowsService
@@ -74,6 +75,7 @@ class Argo:
             session=_Session(self.url, self.namespace, token),
         )
         if settings.argo_tls_skip_verify:
+            click.echo(f"warning: the certificate of {self.url} is not verified (argo_tls_skip_verify)", err=True)
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     def page_of(self, name: str) -> str:

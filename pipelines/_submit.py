@@ -51,8 +51,6 @@ def submit_workflow(name: str, pairs: tuple[str, ...], *, watch: bool, dry_run: 
         _show_request(settings, template, run, parameters, as_json=as_json)
         return 0
     argo = Argo(settings)
-    if settings.argo_tls_skip_verify:
-        click.echo(f"warning: the certificate of {argo.url} is not verified (argo_tls_skip_verify)", err=True)
     _require_applied(argo, template, parameters)
     _submit(argo, template, run, parameters)
     if watch:
