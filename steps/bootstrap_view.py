@@ -4,6 +4,7 @@ from hera.workflows.io import Input, Output
 
 from lockstep.clock import parse_time
 from lockstep.views.compute import backfill
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -31,3 +32,7 @@ def bootstrap_view(given: BootstrapViewInput) -> BootstrapViewOutput:
     start, end = parse_time(given.start, "start"), parse_time(given.end, "end")
     done = backfill(wiring.settings, wiring.lake, wiring.ledger, view, start, end)
     return BootstrapViewOutput(tick=done.tick.isoformat(), rows=done.rows)
+
+
+if __name__ == "__main__":
+    run_alone(bootstrap_view)

@@ -4,6 +4,7 @@ from hera.workflows.io import Input, Output
 
 from lockstep.clock import parse_time
 from lockstep.views.compute import compute
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -30,3 +31,7 @@ def compute_view(given: ComputeViewInput) -> ComputeViewOutput:
     window_end = parse_time(given.window_end, "window_end")
     done = compute(wiring.settings, wiring.lake, wiring.ledger, view, window_end)
     return ComputeViewOutput(tick=done.tick.isoformat(), rows=done.rows)
+
+
+if __name__ == "__main__":
+    run_alone(compute_view)

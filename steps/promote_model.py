@@ -2,6 +2,7 @@
 
 from hera.workflows.io import Input, Output
 
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -28,3 +29,7 @@ def promote_model(given: PromoteModelInput) -> PromoteModelOutput:
     tags = {PARITY_TAG: "passed", REPORT_TAG: given.report}
     set_alias(wiring.settings, wiring.use_case.model.name, CHAMPION, given.version, tags)
     return PromoteModelOutput(champion=given.version)
+
+
+if __name__ == "__main__":
+    run_alone(promote_model)

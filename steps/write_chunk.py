@@ -6,6 +6,7 @@ from hera.workflows.io import Input, Output
 from pydantic import BaseModel
 
 from lockstep.materialize.interval import Chunk
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -39,3 +40,7 @@ def write_chunk(given: WriteChunkInput) -> WriteChunkOutput:
     """Write the newest row per key of the chunk."""
     done = Wiring().materializer(given.view).write(given.interval, Chunk(given.index, given.of))
     return WriteChunkOutput(written=Written(**asdict(done)))
+
+
+if __name__ == "__main__":
+    run_alone(write_chunk)
