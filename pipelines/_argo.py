@@ -24,10 +24,12 @@ TIMEOUTS = (10.0, 60.0)
 """Seconds: to connect, and between two bytes of an answer. Hera sets none, and would wait for ever."""
 
 LONGEST_MESSAGE = 500
+"""Characters of an answer that an error shows."""
 
 PENDING = "Pending"
 STARTED = frozenset({"Running", "Succeeded", "Failed", "Error"})
 """A workflow's phases; what has not started is pending, or has none."""
+
 TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
 """Argo's controller sets it on every workflow that refers to a template, whoever submitted it; a schedule is such a one."""
 

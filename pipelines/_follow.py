@@ -16,8 +16,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from lockstep.errors import LockstepError, Terminal, Transient
 from pipelines._argo import PENDING, Argo, NoAnswer, NotReached, NotThere
-from pipelines._interpreter import ERROR, FAILED, OMITTED, SKIPPED, SUCCEEDED, Node, Run, worst_exit_code
-from pipelines._outcome import tell_end
+from pipelines._interpreter import ERROR, FAILED, OMITTED, SKIPPED, SUCCEEDED, Node, Run, worst
+from pipelines._telling import node_line, tell_end
 
 POLL = 3.0
 """Seconds from one look to the next."""
@@ -54,7 +54,7 @@ def watch(argo: Argo, name: str, *, as_json: bool) -> int:
         Terminal: it does not let us look any more, or the workflow was deleted.
     """
     try:
-        ended = follow(argo, name, None if as_json else lambda node: click.echo(node.line()))
+        ended = follow(argo, name, None if as_json else lambda node: click.echo(node_line(node)))
     except KeyboardInterrupt:
         click.echo(f"stopped watching; {name} goes on: `lockstep runs {name} --watch`", err=True)
         return 130
@@ -118,7 +118,7 @@ def run_of(workflow: Workflow) -> Run:
     return Run(
         name=name,
         succeeded=succeeded,
-        exit_code=0 if succeeded else worst_exit_code(node.exit_code for node in broken) or 1,
+        exit_code=0 if succeeded else worst(node.exit_code for node in broken) or 1,
         nodes=[one.node for one in seen],
         outputs=next((_outputs(status) for status in _statuses(workflow).values() if status.name == name), {}),
         failed=None if succeeded else next(iter(broken), whole),

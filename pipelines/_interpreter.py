@@ -59,10 +59,6 @@ class Node:
     log: Path | None = None
     seconds: float = 0.0
 
-    def line(self) -> str:
-        """Return what a person is told of it."""
-        return f"{self.phase:9} {self.seconds:7.1f} s  {self.name}{f'  ({self.message})' if self.message else ''}"
-
 
 @dataclass(frozen=True)
 class Run:
@@ -130,7 +126,7 @@ class Interpreter:
         return Run(
             name=self.logs_dir.name,
             succeeded=succeeded,
-            exit_code=0 if succeeded else worst_exit_code(node.exit_code for node in self._broken()) or 1,
+            exit_code=0 if succeeded else worst(node.exit_code for node in self._broken()) or 1,
             nodes=self.nodes,
             outputs=ended.outputs,
             failed=None if succeeded else next(iter(self._broken()), None),
@@ -193,7 +189,7 @@ class Interpreter:
             done[name] = self._task(tasks[name], f"{path}.{name}" if path else name, inner, done)
             inner |= self._scope_of(tasks[name], done[name])
         phase = _dag_phase(parents, done)
-        exit_code = worst_exit_code(ended.exit_code for ended in done.values())
+        exit_code = worst(ended.exit_code for ended in done.values())
         if phase != SUCCEEDED:
             failed = ", ".join(n for n, ended in done.items() if ended.phase in _BAD)
             return _Outcome(phase, exit_code or 1), f"failed: {failed}"
@@ -232,9 +228,7 @@ class Interpreter:
         ended = tuple(self._item(task, f"{path}({n})", each) for n, each in enumerate(scopes))
         bad = [item.phase for item in ended if item.phase in _BAD]
         message = f"{len(bad)} of {len(ended)} items failed" if bad else ""
-        group = _Outcome(
-            bad[0] if bad else SUCCEEDED, worst_exit_code(e.exit_code for e in ended), _gathered(ended), ended
-        )
+        group = _Outcome(bad[0] if bad else SUCCEEDED, worst(e.exit_code for e in ended), _gathered(ended), ended)
         return self._end(path, task["template"], group, since=since, message=message)
 
     def _item(self, task: dict[str, Any], path: str, scope: Scope) -> _Outcome:
@@ -301,7 +295,7 @@ def _gathered(items: tuple[_Outcome, ...]) -> dict[str, str]:
     return {name: aggregate([item.outputs[name] for item in ran if name in item.outputs]) for name in names}
 
 
-def worst_exit_code(codes: Iterable[int | None]) -> int:
+def worst(codes: Iterable[int | None]) -> int:
     """Return the exit code that says most: refused, then terminal, then anything else."""
     failed = {code for code in codes if code}
     return next((code for code in (3, 2) if code in failed), 1 if failed else 0)

@@ -14,6 +14,7 @@ from pipelines._argo import TEMPLATE_LABEL, Argo, NotThere
 from pipelines._committed import load_template, template_names
 from pipelines._follow import one_line, phase_of, run_of, watch
 from pipelines._project import manifests_root
+from pipelines._telling import node_line
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _SHORT = 60
@@ -93,7 +94,7 @@ def show_run(name: str, *, as_json: bool) -> int:
     for parameter, value in summary.parameters.items():
         click.echo(f"{parameter} = {one_line(value)}")
     for node in run.nodes:
-        click.echo(node.line() + (f"  exit code {node.exit_code}" if node.exit_code else ""))
+        click.echo(node_line(node) + (f"  exit code {node.exit_code}" if node.exit_code else ""))
     click.echo(
         f"{name} is {summary.phase}, {_took(summary.seconds)}{f': {summary.message}' if summary.message else ''}"
     )

@@ -11,15 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 import click
 
 from lockstep.errors import BadInput, LockstepError, Refused, Terminal
 from pipelines._cluster import runs, submit
-
-if TYPE_CHECKING:
-    from pipelines.local import Node
 
 _package = click.option("--package", default="pipelines", show_default=True, help="Whose modules to render.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
@@ -103,16 +99,20 @@ def run(name: str, pairs: tuple[str, ...], *, as_json: bool) -> int:
     from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
     from lockstep.settings import Settings  # noqa: PLC0415
     from pipelines import local  # noqa: PLC0415
-    from pipelines._outcome import tell_end  # noqa: PLC0415
     from pipelines._parameters import parse_pairs  # noqa: PLC0415
     from pipelines._project import manifests_root  # noqa: PLC0415
+    from pipelines._telling import node_line, tell_end  # noqa: PLC0415
+
+    def say(node: local.Node) -> None:
+        if node.log is not None or node.phase not in ("Succeeded", "Failed"):  # a DAG's parts have been told already
+            click.echo(node_line(node))
 
     parameters = parse_pairs(pairs)
     manifest = local.load_template(manifests_root(), name)
     home = Settings.load().home
     logs = home / "runs" / _run_name(manifest["metadata"]["name"])
     with hold(home, f"lockstep run {name}"), ending_on_signals():
-        ended = local.run_workflow(manifest, parameters, logs_dir=logs, on_node=None if as_json else _say)
+        ended = local.run_workflow(manifest, parameters, logs_dir=logs, on_node=None if as_json else say)
     return tell_end(ended, as_json=as_json)
 
 
@@ -258,11 +258,6 @@ cli.add_command(runs)
 
 def _run_name(workflow: str) -> str:
     return f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:5]}"
-
-
-def _say(node: "Node") -> None:
-    if node.log is not None or node.phase not in ("Succeeded", "Failed"):  # a DAG's parts have been told already
-        click.echo(node.line())
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def test_a_fan_out_that_is_in_error_itself_is_told(argo: ArgoStub, run: Document
     dag = node(RUN, "Error", 0, "DAG", message="child 'each' errored")
     has("Error", node(f"{RUN}.each", "Error", 0, "TaskGroup", message="withParam: no list"), dag)(run)
     assert main(["runs", RUN, "--watch"]) == 1
-    assert "failed at each, exit code None: withParam: no list" in told()[1]
+    assert "failed at each: withParam: no list" in told()[1]
 
 
 @pytest.mark.parametrize("faults", [[503, 502, 429], ["cut", 503], [(200, b"<html>")]])

@@ -1,4 +1,4 @@
-"""What the console command tells of a run that has ended, on this machine or in a cluster."""
+"""What the console command tells of a run and its nodes, on this machine or in a cluster."""
 
 import json
 from dataclasses import asdict
@@ -6,9 +6,14 @@ from pathlib import Path
 
 import click
 
-from pipelines._interpreter import Run
+from pipelines._interpreter import Node, Run
 
 LAST_LINES = 20
+
+
+def node_line(node: Node) -> str:
+    """Return the line that a node is told in."""
+    return f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({node.message})' if node.message else ''}"
 
 
 def tell_end(ended: Run, *, as_json: bool) -> int:
@@ -28,7 +33,8 @@ def _explain(ended: Run) -> None:
     failed = ended.failed
     if failed is None:  # pragma: no cover - a run without a failed node succeeds
         return
-    click.echo(f"{ended.name} failed at {failed.name}, exit code {failed.exit_code}: {failed.message}", err=True)
+    code = "" if failed.exit_code is None else f", exit code {failed.exit_code}"
+    click.echo(f"{ended.name} failed at {failed.name}{code}: {failed.message}", err=True)
     if failed.log is not None:
         for line in _last_lines(failed.log):
             click.echo(f"  | {line}", err=True)
