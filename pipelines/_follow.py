@@ -38,11 +38,13 @@ class Seen:
     Attributes:
         key: its id.
         attempt: whether it is one attempt at a node that is tried again.
+        waits: whether it waits for a person to resume it.
         node: what it came to so far.
     """
 
     key: str
     attempt: bool
+    waits: bool
     node: Node
 
 
@@ -65,18 +67,18 @@ def watch(argo: Argo, name: str, *, as_json: bool) -> int:
 
 
 def follow(argo: Argo, name: str, on_node: Callable[[Node], None] | None) -> Run:
-    """Return a workflow's run once it has ended; `on_node` is told of each node that does.
+    """Return a workflow's run once it has ended; `on_node` is told of each node that does, or that waits for a person.
 
     Raises:
         Transient: the server was away for too long.
         Terminal: it does not let us look any more, or the workflow was deleted.
     """
-    told: set[str] = set()
+    told: set[tuple[str, str]] = set()
     while True:
         workflow = _look(argo, name)
         for seen in seen_of(workflow):
-            if seen.node.phase in _OVER and seen.key not in told:
-                told.add(seen.key)
+            if (seen.node.phase in _OVER or seen.waits) and (seen.key, seen.node.phase) not in told:
+                told.add((seen.key, seen.node.phase))
                 if on_node:
                     on_node(seen.node)
         if phase_of(workflow) in ENDED:
@@ -104,7 +106,9 @@ def _look(argo: Argo, name: str) -> Workflow:
     except NotThere:
         raise Terminal(f"{name} was deleted while it was watched: how it ended is not known") from None
     except Terminal as refused:
-        raise Terminal(f"lost sight of {name}: {_said(refused)}", hint=f"{again}; {refused.hint}") from None
+        raise Terminal(
+            f"lost sight of {name}: {_said(refused)}", hint="; ".join(filter(None, (again, refused.hint)))
+        ) from None
 
 
 def run_of(workflow: Workflow) -> Run:
@@ -142,7 +146,9 @@ def seen_of(workflow: Workflow) -> list[Seen]:
         last = statuses[attempts[key][-1]] if attempts[key] else None
         finished, started = _iso(status.finished_at), _iso(status.started_at)
         order = (finished or "~", key not in tried, started)
-        found.append((order, Seen(key, key in tried, _node(workflow.metadata.name or "", status, last))))
+        found.append(
+            (order, Seen(key, key in tried, _waits(status), _node(workflow.metadata.name or "", status, last)))
+        )
     return [seen for _, seen in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -185,9 +191,13 @@ def _node(workflow: str, status: NodeStatus, last: NodeStatus | None) -> Node:
         phase=status.phase or PENDING,
         exit_code=int(ended[0]) if ended and ended[0].lstrip("-").isdigit() else None,
         outputs=_outputs(status),
-        message=one_line(status.message or ""),
+        message=one_line(status.message or ("waits to be resumed" if _waits(status) else "")),
         seconds=seconds,
     )
+
+
+def _waits(status: NodeStatus) -> bool:
+    return status.type == "Suspend" and status.phase == "Running"
 
 
 def _outputs(status: NodeStatus) -> dict[str, str]:

@@ -158,6 +158,17 @@ def test_a_fan_out_that_is_in_error_itself_is_told(argo: ArgoStub, run: Document
     assert "failed at each: withParam: no list" in told()[1]
 
 
+def test_a_node_that_waits_for_a_person_is_told_once_and_again_when_it_ends(argo: ArgoStub, run: Document, told: Told):
+    has("Running", node(f"{RUN}.approve", "Running", 1, "Suspend"), node(f"{RUN}.other", "Running", 1))(run)
+    argo.steps = [lambda _: None] * 3 + [has("Succeeded", node(f"{RUN}.approve", "Succeeded", 1, "Suspend"))]
+    assert main(["runs", RUN, "--watch"]) == 0
+    assert told()[0].splitlines() == [
+        "Running       0.0 s  approve  (waits to be resumed)",
+        "Succeeded     5.0 s  approve",
+        f"{RUN} succeeded",
+    ]
+
+
 @pytest.mark.parametrize("faults", [[503, 502, 429], ["cut", 503], [(200, b"<html>")]])
 def test_a_server_that_is_away_for_a_while_is_waited_for(argo: ArgoStub, run: Document, told: Told, faults: list[Any]):
     has("Running")(run)
