@@ -2,13 +2,17 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from argo_stub import ArgoStub
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipelines import _argo, _submit
 from pipelines.cli import main
@@ -323,14 +327,21 @@ def test_a_server_below_a_path(argo: ArgoStub, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
-    made = (folder / "crt", folder / "key")
-    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=argo"
-    subprocess.run(
-        ["openssl", *command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", made[0], "-keyout", made[1]],
-        check=True,
-        capture_output=True,
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "argo")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
     )
-    return made
+    (folder / "crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    unlocked = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    (folder / "key").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, unlocked))
+    return folder / "crt", folder / "key"
 
 
 @pytest.fixture
