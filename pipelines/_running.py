@@ -33,7 +33,8 @@ class _Shown:
     def ended(self, node: Node) -> None:
         """Tell how a node ended, but for a group that adds nothing to what was told of its parts."""
         told = node.kind != GROUP or node.phase not in (SUCCEEDED, FAILED)
-        line = f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({node.message})' if node.message else ''}"
+        why = next(iter(node.message.splitlines()), "")
+        line = f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({why})' if why else ''}"
         self._nodes.end(node.name, line if told else "")
 
     def ask(self, question: local.Question) -> str:
