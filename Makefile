@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12)
 BIN := .venv/bin
 READY := .venv/ready
+TOOLS := $(HOME)/.cache/lockstep/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-services faults check format bench lock clean
@@ -12,6 +13,7 @@ help: ## Show this list
 setup: $(READY) ## Make .venv from the hashed lock
 
 $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
+	@test ! -L .venv || { echo "error: .venv is a link, and --clear would empty what it points to; remove the link" >&2; exit 2; }
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/uv.txt
@@ -28,6 +30,9 @@ test: $(READY) ## All tests that need no server but the bundled ones
 test-services: $(READY) ## Tests with real servers, as far as they are installed or can be
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get install -y -qq postgresql >/dev/null \
 		|| echo "NOT INSTALLED: postgresql (its tests are skipped)"
+	@command -v kustomize >/dev/null || command -v kubectl >/dev/null || test -x $(TOOLS)/kustomize \
+		|| GOBIN=$(TOOLS) go install sigs.k8s.io/kustomize/kustomize/v5@v5.8.1 \
+		|| echo "NOT INSTALLED: kustomize (its tests are skipped)"
 	$(BIN)/pytest -n 2 --dist loadfile tests/services
 
 faults: $(READY) ## Kills, flushes, restarts: minutes, not in CI

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
         redis_tls_ca: the file with the authorities that may have signed the servers' certificates; the system's if not given.
         redis_tls_certificate: the file with our own certificate, for servers that want one.
         redis_tls_key: the file with its key.
+        snapshots_keep: how long a snapshot is kept that nothing else keeps (`retention.py`); at least `parity_max_age`.
+        report_url: where a run that failed is reported to, as JSON with a `text`; never shown: with chat services it is a secret.
+        corrections_keep: how long computed ticks may be corrected: so long their sources' snapshots are kept.
     """
 
     model_config = SettingsConfigDict(env_prefix="LOCKSTEP_", extra="forbid", frozen=True)
@@ -76,6 +79,9 @@ class Settings(BaseSettings):
     parity_limit: float = Field(default=0.01, gt=0, lt=1)
     parity_confidence: float = Field(default=0.95, gt=0, lt=1)
     parity_max_age: timedelta = timedelta(hours=24)
+    snapshots_keep: timedelta = timedelta(days=7)
+    corrections_keep: timedelta = timedelta(days=30)
+    report_url: SecretStr = SecretStr("")
 
     @classmethod
     def settings_customise_sources(
@@ -143,11 +149,10 @@ class Settings(BaseSettings):
         return Clock(self.clock_file)
 
     def environment(self) -> dict[str, str]:
-        """Return the `LOCKSTEP_*` variables that give another process these very settings, the password among them."""
-        values = self.model_dump(mode="json", exclude_none=True) | {
-            "redis_nodes": ",".join(self.redis_nodes),
-            "redis_password": self.redis_password.get_secret_value(),
-        }
+        """Return the `LOCKSTEP_*` variables that give another process these very settings, the secrets among them."""
+        secrets = {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
+        nodes = {"redis_nodes": ",".join(self.redis_nodes)}
+        values = self.model_dump(mode="json", exclude_none=True) | nodes | secrets
         return {f"LOCKSTEP_{name.upper()}": str(value) for name, value in values.items()}
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep.errors import BadInput, nearest
+from pipelines._calls import inputs_of
 from pipelines._library import Templates, calls_of
-from pipelines._lint import inputs_of
 
 NOBODY = 3
 """The exit code of a node that nobody approved: refused."""

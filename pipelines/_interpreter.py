@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from pipelines._calls import inputs_of
 from pipelines._crew import Crew
 from pipelines._expressions import (
     AbsentError,
@@ -28,7 +29,6 @@ from pipelines._expressions import (
 )
 from pipelines._leaves import Leaves
 from pipelines._library import Called, Templates, call_name
-from pipelines._lint import inputs_of
 from pipelines._outcomes import (
     BAD,
     ERROR,

@@ -74,8 +74,9 @@ def check(*, package: str, as_json: bool) -> None:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
+            source = f"\n  Source: {finding.source}" if finding.source else ""
             hint = f"\n  Hint: {finding.hint}" if finding.hint else ""
-            click.echo(f"{finding.file}: {finding.where}: {finding.what}{hint}")
+            click.echo(f"{finding.file}:{finding.line}: {finding.where}: {finding.what}{source}{hint}")
         if not findings:
             click.echo("the committed pipelines are what the code renders, and nothing is wrong with them")
     if findings:

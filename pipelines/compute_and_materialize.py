@@ -1,8 +1,11 @@
 """Hourly: compute every view's ticks up to the window's end, then bring what is new online."""
 
-from hera.workflows import DAG, Parameter, Task, TaskResult, WorkflowTemplate
+from datetime import timedelta
+
+from hera.workflows import DAG, CronWorkflow, Parameter, Task, TaskResult, WorkflowTemplate
 
 from pipelines._online import bring_online, view_dag
+from pipelines._template import SCHEDULED_TIME, schedule
 from pipelines._template import workflow_template as template
 from steps.compute_view import compute_view
 from steps.list_views import list_views
@@ -30,4 +33,14 @@ def workflow_template() -> WorkflowTemplate:
     return workflow
 
 
-RESOURCES = (workflow_template,)
+def cron_workflow() -> CronWorkflow:
+    """Return the schedule: so that rows are created and online about as late as views declare by default.
+
+    A tick that was missed is computed by the next run, so only the last missed run matters.
+    """
+    return schedule(
+        "compute-and-materialize", "4 * * * *", within=timedelta(minutes=50), arguments={"window_end": SCHEDULED_TIME}
+    )
+
+
+RESOURCES = (workflow_template, cron_workflow)

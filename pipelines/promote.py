@@ -1,33 +1,62 @@
-"""Parity of a candidate's shadow rows, the gate, and only then the alias `champion`."""
+"""Parity of a candidate's shadow rows, the gate, somebody's yes if asked for, and only then the alias `champion`."""
 
-from hera.workflows import DAG, Parameter, Task, TaskResult, WorkflowTemplate
+from datetime import timedelta
 
+from hera.workflows import DAG, Parameter, Suspend, Task, TaskResult, WorkflowTemplate
+from hera.workflows.models import TemplateRef
+
+from pipelines._project import resource_name
 from pipelines._template import hoisted
 from pipelines._template import workflow_template as template
-from steps.drain_served_log import drain_served_log
 from steps.parity_gate import parity_gate
 from steps.promote_model import promote_model
-from steps.verify_parity import verify_parity
+
+APPROVAL = ["none", "required"]
 
 
 def workflow_template() -> WorkflowTemplate:
-    """Return the template; the window is that of the shadow replay."""
-    arguments = [Parameter(name="since"), Parameter(name="until"), Parameter(name="sample_rows", value="400")]
-    arguments += [Parameter(name="model", value="challenger", description="an alias or a version")]
-    names = [argument.name for argument in arguments]
+    """Return the template; the window is that of the shadow replay, and verification that of the pipeline `verify-parity`."""
+    arguments = [
+        Parameter(name="since"),
+        Parameter(name="until"),
+        Parameter(name="sample_rows", value="400"),
+        Parameter(name="model", value="challenger", description="an alias or a version"),
+        Parameter(
+            name="approval", value="none", enum=APPROVAL, description="required: wait for somebody after the gate"
+        ),
+    ]
+    names = [str(argument.name) for argument in arguments]
     outputs = [hoisted("report", "verify"), hoisted("verdict", "verify"), hoisted("champion", "promote")]
-    with template("promote", arguments=arguments) as workflow:
+    # Somebody may take a day to answer, and meanwhile nothing else is promoted.
+    with template("promote", arguments=arguments, deadline=timedelta(hours=24), alone=True) as workflow:
+        # No default but "no": who resumes the run without an answer has not said yes.
+        answer = Parameter(name="decision", enum=["no", "yes"], default="no")
+        approve = Suspend(name="approve", intermediate_parameters=[answer])
         with DAG(name="main", inputs=[Parameter(name=name) for name in names], outputs=outputs) as main:
-            drained = drain_served_log(name="drain")
-            given = {name: main.get_parameter(name) for name in names}
-            verified = verify_parity(name="verify", arguments={**given, "shadow": "true"})
-            report = verified.get_parameter("report")
-            gated = parity_gate(name="gate", arguments={"model": given["model"], "report": report})
-            promoted = promote_model(
-                name="promote", arguments={"version": gated.get_parameter("version"), "report": report}
+            window = {name: main.get_parameter(name) for name in ("since", "until", "sample_rows", "model")}
+            verified = Task(
+                name="verify",
+                template_ref=TemplateRef(name=resource_name("verify-parity"), template="main"),
+                # The gate decides, and names every reason; a verification that must pass would name its own only.
+                arguments={**window, "hours": "24", "shadow": "true", "must_pass": "false"},
+            )
+            report = "{{tasks.verify.outputs.parameters.report}}"
+            gated = parity_gate(name="gate", arguments={"model": window["model"], "report": report})
+            approval = main.get_parameter("approval")
+            approved = approve(name="approve", when="{{inputs.parameters.approval}} == required")
+            promote_model(
+                name="promote",
+                arguments={
+                    "version": gated.get_parameter("version"),
+                    "report": report,
+                    "approval": approval,
+                    # Nobody was asked: Argo leaves the argument out, and the step's own default applies.
+                    "decision": approved.get_parameter("decision"),
+                },
+                depends="gate.Succeeded && (approve.Succeeded || approve.Skipped)",
             )
             with Task.set_next_defaults(on=TaskResult.succeeded):
-                drained >> verified >> gated >> promoted
+                verified >> gated >> approved
     return workflow
 
 

@@ -1,8 +1,10 @@
 """Build the training set point in time, train on it, and register the challenger."""
 
-from hera.workflows import DAG, Parameter, Task, TaskResult, WorkflowTemplate
+from datetime import timedelta
 
-from pipelines._template import hoisted
+from hera.workflows import DAG, CronWorkflow, Parameter, Task, TaskResult, WorkflowTemplate
+
+from pipelines._template import SCHEDULED_TIME, hoisted, schedule
 from pipelines._template import workflow_template as template
 from steps.build_training_set import build_training_set
 from steps.train_model import train_model
@@ -23,4 +25,9 @@ def workflow_template() -> WorkflowTemplate:
     return workflow
 
 
-RESOURCES = (workflow_template,)
+def cron_workflow() -> CronWorkflow:
+    """Return the schedule: a challenger a week."""
+    return schedule("train", "30 3 * * 1", within=timedelta(hours=12), arguments={"known_at": SCHEDULED_TIME})
+
+
+RESOURCES = (workflow_template, cron_workflow)

@@ -17,6 +17,8 @@ https://hera.readthedocs.io/en/stable/user-guides/script-runner-io/ · https://a
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from hera.workflows import EmptyDirVolume, Resources, RetryStrategy, RunnerScriptConstructor, Script, Task
@@ -33,6 +35,10 @@ from lockstep.views.use_case import project_of
 RETRY_WHEN = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2, 3]"
 """Exit 0 done, 1 transient, 2 terminal, 3 refused by a gate; a pod that was evicted has no exit code and is an Error."""
 
+TERMINATION_LOG = Path("/dev/termination-log")
+"""Where Kubernetes takes a container's last words from, unless its pod says otherwise."""
+
+_LONGEST_MESSAGE = 2_000  # Kubernetes takes 4096 bytes
 _Given = TypeVar("_Given", bound=Input)
 _Made = TypeVar("_Made", bound=Output)
 _Given_contra = TypeVar("_Given_contra", bound=Input, contravariant=True)
@@ -121,7 +127,7 @@ def step(
             return template(**kwargs)
 
         # Hera's runner looks here for the function behind the decorator; a plain call does not pass through it.
-        call.wrapped_function = _exit_with_code(function)  # type: ignore[attr-defined]
+        call.wrapped_function = as_in_a_pod(function)  # type: ignore[attr-defined]
         return cast("Step[_Given, _Made]", call)
 
     return decorate
@@ -135,8 +141,8 @@ def steps_image() -> str:
     return f"{project_of(Settings.load().use_case)}-steps"
 
 
-def _exit_with_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function as the pod runs it: a `LockstepError` ends the process with its exit code."""
+def as_in_a_pod(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a step's function as its pod runs it: a `LockstepError` ends the process with its exit code."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -145,10 +151,19 @@ def _exit_with_code(function: Callable[..., Any]) -> Callable[..., Any]:
         except LockstepError as error:
             # As Hera does for other exceptions: without the declared files Argo reports a missing file, not the error.
             _save_dummy_outputs(_extract_return_annotation_output(function))
-            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            said = f"{type(error).__name__}: {error}"
+            sys.stderr.write(f"{said}\n")
+            _tell_the_node(said)
             raise SystemExit(error.exit_code) from error
 
     return run
+
+
+def _tell_the_node(said: str) -> None:
+    """Leave the error where Kubernetes looks for it: Argo then shows it as the node's message, and hands it to onExit."""
+    if TERMINATION_LOG.exists():
+        with suppress(OSError):  # the error is on stderr anyway
+            TERMINATION_LOG.write_text(said[:_LONGEST_MESSAGE], encoding="utf-8")
 
 
 def _refuse_string_annotations(function: Callable[..., Any]) -> None:

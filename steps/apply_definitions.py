@@ -2,6 +2,7 @@
 
 from hera.workflows.io import Input, Output
 
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -24,3 +25,7 @@ def apply_definitions(given: ApplyDefinitionsInput) -> ApplyDefinitionsOutput:
     del given
     wiring = Wiring()
     return ApplyDefinitionsOutput(applied=len(apply(wiring.settings, wiring.use_case)))
+
+
+if __name__ == "__main__":
+    run_alone(apply_definitions)

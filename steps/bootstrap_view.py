@@ -3,7 +3,7 @@
 from hera.workflows.io import Input, Output
 
 from lockstep.clock import parse_time
-from lockstep.views.compute import backfill
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -26,8 +26,14 @@ class BootstrapViewOutput(Output):
 @step(service_account="materializer", memory="4Gi")
 def bootstrap_view(given: BootstrapViewInput) -> BootstrapViewOutput:
     """Bootstrap the ticks before the first computed one, correct computed ones, compute missing ones live."""
+    from lockstep.views.compute import backfill  # noqa: PLC0415 - ibis and DuckDB
+
     wiring = Wiring()
     view = wiring.use_case.view(given.view)
     start, end = parse_time(given.start, "start"), parse_time(given.end, "end")
     done = backfill(wiring.settings, wiring.lake, wiring.ledger, view, start, end)
     return BootstrapViewOutput(tick=done.tick.isoformat(), rows=done.rows)
+
+
+if __name__ == "__main__":
+    run_alone(bootstrap_view)

@@ -3,6 +3,7 @@
 from hera.workflows.io import Input, Output
 
 from lockstep.clock import parse_time
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -31,3 +32,7 @@ def build_training_set(given: BuildTrainingSetInput) -> BuildTrainingSetOutput:
     known_at = parse_time(given.known_at, "known_at")
     done = build(wiring.settings, wiring.use_case, known_at=known_at, service=given.service or None)
     return BuildTrainingSetOutput(table=done.table, contract=done.contract.hash, rows=done.rows)
+
+
+if __name__ == "__main__":
+    run_alone(build_training_set)

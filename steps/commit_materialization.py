@@ -2,6 +2,7 @@
 
 from hera.workflows.io import Input, Output
 
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -26,3 +27,7 @@ def commit_materialization(given: CommitMaterializationInput) -> CommitMateriali
         return CommitMaterializationOutput(watermark="")
     row = Wiring().materializer(given.view).commit(given.interval)
     return CommitMaterializationOutput(watermark=row.watermark.isoformat())
+
+
+if __name__ == "__main__":
+    run_alone(commit_materialization)

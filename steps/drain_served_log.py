@@ -2,6 +2,7 @@
 
 from hera.workflows.io import Input, Output
 
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -25,3 +26,7 @@ def drain_served_log(given: DrainServedLogInput) -> DrainServedLogOutput:
     wiring = Wiring()
     done = drain(wiring.settings, wiring.lake, wiring.store, wiring.use_case.project)
     return DrainServedLogOutput(rows=done.rows)
+
+
+if __name__ == "__main__":
+    run_alone(drain_served_log)

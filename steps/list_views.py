@@ -2,6 +2,7 @@
 
 from hera.workflows.io import Input, Output
 
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -25,3 +26,7 @@ def list_views(given: ListViewsInput) -> ListViewsOutput:
     if given.views == "all":
         return ListViewsOutput(names=[view.name for view in use_case.views])
     return ListViewsOutput(names=[use_case.view(name.strip()).name for name in given.views.split(",")])
+
+
+if __name__ == "__main__":
+    run_alone(list_views)

@@ -3,6 +3,7 @@
 from hera.workflows.io import Input, Output
 
 from lockstep.errors import Refused
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -35,3 +36,7 @@ def parity_gate(given: ParityGateInput) -> ParityGateOutput:
     if not decision.passed:
         raise Refused(f"version {model.version} is not promoted: {'; '.join(decision.reasons)}")
     return ParityGateOutput(version=model.version)
+
+
+if __name__ == "__main__":
+    run_alone(parity_gate)

@@ -3,6 +3,7 @@
 from hera.workflows.io import Input, Output
 from pydantic import BaseModel
 
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -34,3 +35,7 @@ def plan_materialization(given: PlanMaterializationInput) -> PlanMaterialization
     plan = Wiring().materializer(given.view).plan(given.chunks)
     chunks = [ChunkPlanned(index=chunk.index, of=chunk.of) for chunk in plan.chunks]
     return PlanMaterializationOutput(interval=plan.interval or 0, chunks=chunks)
+
+
+if __name__ == "__main__":
+    run_alone(plan_materialization)

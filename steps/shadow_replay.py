@@ -2,6 +2,7 @@
 
 from hera.workflows.io import Input, Output
 
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -33,3 +34,7 @@ def shadow_replay(given: ShadowReplayInput) -> ShadowReplayOutput:
         wiring.settings, wiring.use_case, wiring.lake, model.contract, model.digest, given.rows, given.batch
     )
     return ShadowReplayOutput(scored=scored)
+
+
+if __name__ == "__main__":
+    run_alone(shadow_replay)

@@ -2,6 +2,7 @@
 
 from hera.workflows.io import Input, Output
 
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -34,3 +35,7 @@ def train_model(given: TrainModelInput) -> TrainModelOutput:
         average_precision=done.metrics["average_precision"],
         auc=done.metrics["auc"],
     )
+
+
+if __name__ == "__main__":
+    run_alone(train_model)

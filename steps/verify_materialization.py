@@ -2,7 +2,7 @@
 
 from hera.workflows.io import Input, Output
 
-from lockstep.materialize.interval import ChunkWritten
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 from steps.write_chunk import Written
@@ -25,7 +25,13 @@ class VerifyMaterializationOutput(Output):
 @step(service_account="materializer")
 def verify_materialization(given: VerifyMaterializationInput) -> VerifyMaterializationOutput:
     """Count every key and read a sample back."""
+    from lockstep.materialize.interval import ChunkWritten  # noqa: PLC0415 - PyIceberg and redis-py
+
     if given.interval:
         written = [ChunkWritten(**w.model_dump()) for w in given.written]
         Wiring().materializer(given.view).verify(given.interval, written)
     return VerifyMaterializationOutput(keys=sum(w.accepted + w.rejected for w in given.written))
+
+
+if __name__ == "__main__":
+    run_alone(verify_materialization)

@@ -1,8 +1,12 @@
 """Hold a sample of what a model served against the lake and against training; keep the report."""
 
+from datetime import timedelta
+
 from hera.workflows.io import Input, Output
 
 from lockstep.clock import parse_time
+from lockstep.errors import Refused
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -10,14 +14,17 @@ from steps._wiring import Wiring
 class VerifyParityInput(Input):
     """Whose rows (an alias or a version), shadow or live, in which window of request times, and how many.
 
-    More rows are taken if the limit needs more.
+    Without `since` the window is that many hours long. More rows are taken if the limit needs more. With `must_pass` any other
+    verdict ends the step as refused; the report is kept all the same.
     """
 
     model: str
     shadow: bool
-    since: str
     until: str
+    since: str = ""
+    hours: int = 24
     sample_rows: int = 400
+    must_pass: bool = False
 
 
 class VerifyParityOutput(Output):
@@ -30,11 +37,13 @@ class VerifyParityOutput(Output):
 
 @step(service_account="verifier", memory="2Gi")
 def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
-    """Verify parity; a failing verdict is a result, not an error: the gate decides."""
+    """Verify parity; a failing verdict is a result, not an error, unless it must pass: the gate decides."""
+    from lockstep.parity.verdict import Verdict  # noqa: PLC0415
     from lockstep.parity.verify import verify  # noqa: PLC0415 - imports Feast and MLflow
     from lockstep.training.registry import require_model  # noqa: PLC0415
 
     wiring = Wiring()
+    until = parse_time(given.until, "until")
     report = verify(
         wiring.settings,
         wiring.use_case,
@@ -42,8 +51,18 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
         wiring.ledger,
         require_model(wiring.settings, wiring.use_case.model.name, given.model),
         shadow=given.shadow,
-        since=parse_time(given.since, "since"),
-        until=parse_time(given.until, "until"),
+        since=parse_time(given.since, "since") if given.since else until - timedelta(hours=given.hours),
+        until=until,
         sample_rows=given.sample_rows,
     )
+    if given.must_pass and report.verdict is not Verdict.PASS:
+        reasons = "; ".join(report.reasons)
+        raise Refused(
+            f"parity of {given.model} is {report.verdict.value}, not pass (report {report.hash[:12]}): {reasons}",
+            hint="the report is in the lake's table of parity reports; it names feature and cause of each difference",
+        )
     return VerifyParityOutput(report=report.hash, verdict=report.verdict.value, mismatches=report.mismatches)
+
+
+if __name__ == "__main__":
+    run_alone(verify_parity)

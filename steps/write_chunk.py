@@ -5,7 +5,7 @@ from dataclasses import asdict
 from hera.workflows.io import Input, Output
 from pydantic import BaseModel
 
-from lockstep.materialize.interval import Chunk
+from steps._alone import run_alone
 from steps._step import step
 from steps._wiring import Wiring
 
@@ -37,5 +37,11 @@ class WriteChunkOutput(Output):
 @step(service_account="materializer")
 def write_chunk(given: WriteChunkInput) -> WriteChunkOutput:
     """Write the newest row per key of the chunk."""
+    from lockstep.materialize.interval import Chunk  # noqa: PLC0415 - PyIceberg and redis-py
+
     done = Wiring().materializer(given.view).write(given.interval, Chunk(given.index, given.of))
     return WriteChunkOutput(written=Written(**asdict(done)))
+
+
+if __name__ == "__main__":
+    run_alone(write_chunk)

@@ -12,7 +12,6 @@ from lockstep.contract import FeatureContract, TableCut, TrainingCut
 from lockstep.errors import BadInput, SchemaDrift, Terminal
 from lockstep.lake import Lake
 from lockstep.offline.cut import Cut
-from lockstep.offline.history import training_features
 from lockstep.offline.semantics import plain
 from lockstep.settings import Settings
 from lockstep.training.contract import compile_contract
@@ -140,6 +139,9 @@ def _with_features(
     settings: Settings, use_case: UseCase, contract: FeatureContract, spine: pa.Table, cut: Cut
 ) -> pa.Table:
     """Return the entity rows with their features, refusing any that came back changed, lost or doubled."""
+    # Training reads the set from the lake, and does without Feast's 4 s.
+    from lockstep.offline.history import training_features  # noqa: PLC0415
+
     bare = spine.drop_columns([SPLIT])
     found = training_features(settings, use_case, contract.feature_service, bare, cut).rows
     if not found.select(bare.column_names).equals(bare):

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import warnings
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,13 @@ from lockstep.materialize.interval import Materializer, Plan
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import Mode
 from lockstep.online.store import connect
+from lockstep.retention import maintain
 from lockstep.settings import Settings
+from lockstep.views import UseCase
 from tests.lake.compaction import compact
 from tests.materialize.spend import SPEND, T, bring_back, contents, copy_of, tell_no_run
 
+USE_CASE: Any = UseCase("test", (), (SPEND.source,), (SPEND,), (), (), None)  # pyright: ignore[reportArgumentType]
 CARDS = st.integers(0, 5)
 HOURS = st.integers(-3, 3)
 LAGS = st.integers(1, 3)
@@ -126,6 +129,13 @@ class Case(RuleBasedStateMachine):
         """Let all but the newest snapshots expire."""
         for snapshot in self.lake.snapshots("spend")[:-keep]:
             self.lake.table("spend").maintenance.expire_snapshots().by_id(snapshot.id).commit()
+
+    @rule()
+    def maintain(self) -> None:
+        """Let all go that nobody needs; to the clock of this, everything so far is old."""
+        later = self.at.model_copy(update={"clock_file": self.folder / "later"})
+        later.clock.advance_to(datetime.now(UTC) + timedelta(days=40))
+        maintain(later, USE_CASE, self.lake, Ledger.open(self.at, "test"))
 
     @rule(chosen=st.integers(0, 9))
     def roll_back(self, chosen: int) -> None:

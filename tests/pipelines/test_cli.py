@@ -59,7 +59,7 @@ def test_check_refuses_drift_and_says_what_to_do(manifests: Path, capsys: pytest
     assert main(["check", "--package", "lab_pipelines"]) == 3
     told = capsys.readouterr()
     assert told.out == (
-        "apps/base/workflows/say/workflowtemplate.yaml: committed file: is not there\n"
+        f"{manifests}/apps/base/workflows/say/workflowtemplate.yaml:1: committed file: is not there\n"
         "  Hint: run `lockstep render` and commit what it wrote\n"
     )
     assert told.err == "error: 1 finding\n"

@@ -1,5 +1,7 @@
 """What the code renders, where it goes, and how drift is told."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from lockstep.errors import BadInput, UseCaseError
+from lockstep.settings import Settings
 from pipelines.render import drift, render_all, write
 
 WORKFLOWS = "apps/base/workflows"
@@ -73,15 +76,42 @@ def test_a_step_pod_is_locked_down_and_retries_by_exit_code():
     assert template["retryStrategy"]["expression"] == expression
 
 
-def test_rendering_is_the_same_in_every_process():
-    code = "from pipelines.render import render_all"
-    code += "\nimport hashlib; print(hashlib.sha256(str(render_all('lab_pipelines')).encode()).hexdigest())"
+def test_rendering_depends_on_the_use_case_and_on_nothing_else_around_it(tmp_path: Path):
+    code = "from pipelines.render import render_all\nimport hashlib, json"
+    code += "\nprint(hashlib.sha256(json.dumps(render_all('lab_pipelines')).encode()).hexdigest())"
+    elsewhere = {
+        "LOCKSTEP_HOME": str(tmp_path / "elsewhere"),
+        "LOCKSTEP_LEDGER_URL": "postgresql://db/ledger",
+        "LOCKSTEP_REDIS_HOST": "redis",
+        "LOCKSTEP_MANIFESTS": "/nowhere",
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+        "COLUMNS": "20",
+    }
     digests = set()
-    for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": FIXTURES}
-        ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    for around in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2", **elsewhere}):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), FIXTURES]), **around}
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
         digests.add(ran.stdout)
-    assert len(digests) == 1
+    here = hashlib.sha256(json.dumps(render_all("lab_pipelines")).encode()).hexdigest()
+    assert digests == {f"{here}\n"}
+
+
+def test_rendering_and_checking_import_neither_feast_nor_mlflow():
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom pipelines.check import run_checks\nrun_checks(Path('manifests'))"
+    )
+    code += "\nprint([name for name in ('feast', 'mlflow', 'sklearn', 'kserve') if name in sys.modules])"
+    environment = {**os.environ, "LOCKSTEP_USE_CASE": Settings.model_fields["use_case"].default}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_a_package_that_is_not_there_is_refused():
+    with pytest.raises(BadInput, match="there is no package 'no_such_pipelines'"):
+        render_all("no_such_pipelines")
 
 
 def test_what_was_written_does_not_drift(tmp_path: Path):

@@ -1,0 +1,43 @@
+"""Measure how far each feature view is behind: ticks not computed, snapshots not online, work not finished."""
+
+import sys
+
+from hera.workflows.io import Input, Output
+
+from steps._alone import run_alone
+from steps._step import step
+from steps._wiring import Wiring
+
+
+class MeasureLagInput(Input):
+    """Nothing: all stored views are measured."""
+
+
+class MeasureLagOutput(Output):
+    """How many views are late, their names, and what is furthest behind."""
+
+    late: int
+    names: list[str]
+    oldest_seconds: float
+    unfinished: int
+
+
+@step()
+def measure_lag(given: MeasureLagInput) -> MeasureLagOutput:
+    """Say of each view how it stands; a late one is a result, not an error: alerts go by the metrics."""
+    from lockstep.monitoring.lag import measure_lag as measure  # noqa: PLC0415
+
+    del given
+    wiring = Wiring()
+    lags = measure(wiring.settings, wiring.use_case, wiring.lake, wiring.ledger)
+    for lag in sorted(lags, key=lambda lag: not lag.is_late):
+        sys.stderr.write(f"{lag}\n")
+    late = [lag.view for lag in lags if lag.is_late]
+    oldest = max((lag.age.total_seconds() for lag in lags if lag.age is not None), default=0.0)
+    return MeasureLagOutput(
+        late=len(late), names=late, oldest_seconds=oldest, unfinished=sum(len(lag.unfinished) for lag in lags)
+    )
+
+
+if __name__ == "__main__":
+    run_alone(measure_lag)
