@@ -15,17 +15,16 @@ import yaml
 
 from lockstep.errors import BadInput, nearest
 from pipelines._approvals import Question, check_approvals
+from pipelines._calls import Templates, bodies
 from pipelines._crew import Alone, Threads
-from pipelines._expressions import tags
 from pipelines._interpreter import Interpreter
 from pipelines._leaves import Leaves, Terms
-from pipelines._library import Library, Templates, references
 from pipelines._lint import lint
 from pipelines._outcomes import Node, Run
 from pipelines._pods import InProcess, Isolated, Pods, Workers
 from pipelines._project import WORKFLOWS
 from pipelines._record import Record, Watch
-from pipelines._subset import refusals, texts
+from pipelines._subset import refusals
 from pipelines._turns import Turns
 
 
@@ -61,7 +60,8 @@ def load_library(root: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str,
         root: the manifests' root.
         manifest: the document.
     """
-    if not references(manifest):
+    templates = manifest["spec"].get("templates", [])
+    if not any("templateRef" in call for template in templates for _, call in bodies(template)):
         return {}
     documents = [_read(path) for path in _committed(root).values()]
     return {document["metadata"]["name"]: document for document in documents}
@@ -74,6 +74,10 @@ def _committed(root: Path) -> dict[str, Path]:
 def _read(path: Path) -> dict[str, Any]:
     # libyaml: the same loader in Python takes 60 ms a document.
     return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+
+
+Library = Mapping[str, Mapping[str, Any]]
+"""WorkflowTemplates by their name."""
 
 
 class _Nobody:
@@ -114,11 +118,15 @@ def run_workflow(
             missing, or not among the values its declaration allows.
     """
     terms = terms or Terms()
-    templates = Templates(manifest, library or {})
-    for document in templates.reachable().values():
-        _refuse(document, library or {})
-    _refuse_unknown_parameters(manifest, templates)
-    check_approvals(terms.approvals, templates)
+    library = library or {}
+    _refuse(manifest, library)
+    templates = Templates(manifest, library)
+    reached = {
+        name for own in templates.documents[templates.own] for name in templates.reached_from((templates.own, own))
+    }
+    for document in sorted({document for document, _ in reached} - {templates.own}):
+        _refuse(library[document], library)
+    check_approvals(terms.approvals, templates, reached)
     arguments = _arguments(manifest, parameters)
     logs_dir.mkdir(parents=True, exist_ok=True)
     at_once = min(jobs, manifest["spec"].get("parallelism", jobs))
@@ -154,20 +162,6 @@ def _refuse(manifest: Mapping[str, Any], library: Library) -> None:
         )
     for problem in lint(manifest, library):
         raise BadInput(f"workflow {name!r}, {problem.where}: {problem.what}", hint=problem.hint)
-
-
-def _refuse_unknown_parameters(manifest: Mapping[str, Any], templates: Templates) -> None:
-    """Refuse templates of other documents that read workflow parameters which this one does not have."""
-    prefix = "workflow.parameters."
-    declared = [p["name"] for p in manifest["spec"].get("arguments", {}).get("parameters", [])]
-    for called in templates.borrowed():
-        for tag in (tag for text in texts(called.template) for tag in tags(text)):
-            if tag.startswith(prefix) and tag.removeprefix(prefix) not in declared:
-                where = f"template {called.template['name']!r} of {called.document!r}"
-                raise BadInput(
-                    f"{where} reads {{{{{tag}}}}}, and workflow {templates.name!r} has no such parameter",
-                    hint="what is called by templateRef sees the parameters of the workflow that calls it",
-                )
 
 
 def _arguments(manifest: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
