@@ -7,8 +7,11 @@ from typing import Any
 import yaml
 
 from lockstep.errors import BadInput, nearest
-from pipelines._library import references
+from pipelines._calls import bodies
 from pipelines._project import WORKFLOWS
+
+Library = Mapping[str, Mapping[str, Any]]
+"""WorkflowTemplates by their name."""
 
 
 def pipelines_in(root: Path) -> dict[str, Path]:
@@ -62,7 +65,8 @@ def load_library(root: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str,
         root: the manifests' root.
         manifest: the document.
     """
-    if not references(manifest):
+    templates = manifest["spec"].get("templates", [])
+    if not any("templateRef" in call for template in templates for _, call in bodies(template)):
         return {}
     documents = [_read(path) for path in pipelines_in(root).values()]
     return {document["metadata"]["name"]: document for document in documents}

@@ -13,7 +13,8 @@ LAST_LINES = 20
 
 def node_line(node: Node) -> str:
     """Return the line that a node is told in."""
-    return f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({node.message})' if node.message else ''}"
+    why = next(iter(node.message.splitlines()), "")
+    return f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({why})' if why else ''}"
 
 
 def tell_end(ended: Run, *, as_json: bool) -> int:

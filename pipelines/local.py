@@ -12,18 +12,17 @@ from typing import Any
 
 from lockstep.errors import BadInput
 from pipelines._approvals import Question, check_approvals
-from pipelines._committed import load_library, load_template
+from pipelines._calls import Templates
+from pipelines._committed import Library, load_library, load_template
 from pipelines._crew import Alone, Threads
-from pipelines._expressions import tags
 from pipelines._interpreter import Interpreter
 from pipelines._leaves import Leaves, Terms
-from pipelines._library import Library, Templates
 from pipelines._lint import lint
 from pipelines._outcomes import Node, Run
 from pipelines._parameters import arguments
 from pipelines._pods import InProcess, Isolated, Pods, Workers
 from pipelines._record import Record, Watch
-from pipelines._subset import refusals, texts
+from pipelines._subset import refusals
 from pipelines._turns import Turns
 
 
@@ -65,11 +64,15 @@ def run_workflow(
             missing, or not what its declaration allows; a time has no zone, or a window is reversed.
     """
     terms = terms or Terms()
-    templates = Templates(manifest, library or {})
-    for document in templates.reachable().values():
-        _refuse(document, library or {})
-    _refuse_unknown_parameters(manifest, templates)
-    check_approvals(terms.approvals, templates)
+    library = library or {}
+    _refuse(manifest, library)
+    templates = Templates(manifest, library)
+    reached = {
+        name for own in templates.documents[templates.own] for name in templates.reached_from((templates.own, own))
+    }
+    for document in sorted({document for document, _ in reached} - {templates.own}):
+        _refuse(library[document], library)
+    check_approvals(terms.approvals, templates, reached)
     values = arguments(manifest, parameters)
     logs_dir.mkdir(parents=True, exist_ok=True)
     at_once = min(jobs, manifest["spec"].get("parallelism", jobs))
@@ -105,20 +108,6 @@ def _refuse(manifest: Mapping[str, Any], library: Library) -> None:
         )
     for problem in lint(manifest, library):
         raise BadInput(f"workflow {name!r}, {problem.where}: {problem.what}", hint=problem.hint)
-
-
-def _refuse_unknown_parameters(manifest: Mapping[str, Any], templates: Templates) -> None:
-    """Refuse templates of other documents that read workflow parameters which this one does not have."""
-    prefix = "workflow.parameters."
-    declared = [p["name"] for p in manifest["spec"].get("arguments", {}).get("parameters", [])]
-    for called in templates.borrowed():
-        for tag in (tag for text in texts(called.template) for tag in tags(text)):
-            if tag.startswith(prefix) and tag.removeprefix(prefix) not in declared:
-                where = f"template {called.template['name']!r} of {called.document!r}"
-                raise BadInput(
-                    f"{where} reads {{{{{tag}}}}}, and workflow {templates.name!r} has no such parameter",
-                    hint="what is called by templateRef sees the parameters of the workflow that calls it",
-                )
 
 
 __all__ = ["Node", "Question", "Run", "Terms", "Watch", "load_library", "load_template", "run_workflow"]
