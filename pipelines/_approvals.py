@@ -4,13 +4,12 @@ https://argo-workflows.readthedocs.io/en/latest/intermediate-inputs/
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lockstep.errors import BadInput, nearest
-from pipelines._calls import inputs_of
-from pipelines._library import Templates, calls_of
+from pipelines._calls import Name, Templates, bodies, inputs_of
 
 NOBODY = 3
 """The exit code of a node that nobody approved: refused."""
@@ -60,13 +59,13 @@ def answer(question: Question, approvals: Mapping[str, str], *, alone: bool) -> 
     return approvals.get(question.node) if given is None and alone else given
 
 
-def check_approvals(approvals: Mapping[str, str], templates: Templates) -> None:
+def check_approvals(approvals: Mapping[str, str], templates: Templates, reached: Collection[Name]) -> None:
     """Refuse values that no node can be waiting for, and values that it does not allow.
 
     Raises:
         BadInput: there is one.
     """
-    asked = dict(_asked(templates))
+    asked = dict(_asked(templates, reached))
     for key, value in approvals.items():
         steps = re.sub(r"\(\d+\)", "", key).replace("[", ".").replace("]", "").split(".")
         found = asked.get(".".join(steps[-2:])) or asked.get(steps[-1])
@@ -78,14 +77,14 @@ def check_approvals(approvals: Mapping[str, str], templates: Templates) -> None:
             raise BadInput(f"--approve {key} cannot be {value!r}", hint=nearest(value, found.values))
 
 
-def _asked(templates: Templates) -> Iterator[tuple[str, Question]]:
+def _asked(templates: Templates, reached: Collection[Name]) -> Iterator[tuple[str, Question]]:
     """Yield the questions of all tasks that suspend, by `task.parameter`, and by `task` where there is one alone."""
-    for name, document in templates.reachable().items():
-        for template in document["spec"].get("templates", []):
-            for call in calls_of(template):
-                callee = templates.called(call, name).template
-                asked = list(questions(callee, call["name"], {})) if "suspend" in callee else []
-                for question in asked:
-                    yield f"{call['name']}.{question.parameter}", question
-                if len(asked) == 1:
-                    yield call["name"], asked[0]
+    for name in sorted(reached):
+        for _, call in bodies(templates[name]):
+            called = templates.callee(name[0], call)
+            callee = templates[called] if called is not None else {}
+            asked = list(questions(callee, call["name"], {})) if "suspend" in callee else []
+            for question in asked:
+                yield f"{call['name']}.{question.parameter}", question
+            if len(asked) == 1:
+                yield call["name"], asked[0]

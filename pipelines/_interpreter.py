@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from pipelines._calls import inputs_of
+from pipelines._calls import Name, Template, Templates, inputs_of
 from pipelines._crew import Crew
 from pipelines._expressions import (
     AbsentError,
@@ -28,7 +28,6 @@ from pipelines._expressions import (
     tags,
 )
 from pipelines._leaves import Leaves
-from pipelines._library import Called, Templates, call_name
 from pipelines._outcomes import (
     BAD,
     ERROR,
@@ -61,10 +60,10 @@ class _Frame:
     def child(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
 
-    def knowing(self, kind: str, name: str, ended: Outcome, called: Called) -> "_Frame":
+    def knowing(self, kind: str, name: str, ended: Outcome, template: Template) -> "_Frame":
         """Return the frame in which tags about an ended task stand for something."""
         outputs: dict[str, str | None] = {}
-        for output in called.template.get("outputs", {}).get("parameters", []):
+        for output in template.get("outputs", {}).get("parameters", []):
             default = output["valueFrom"].get("default") if ended.phase in NOT_RUN else None
             outputs[output["name"]] = ended.outputs.get(output["name"], None if default is None else _text(default))
         told: Scope = {
@@ -133,7 +132,7 @@ class Interpreter:
     def _root(self, template: str, path: str) -> Outcome:
         since = time.perf_counter()
         try:
-            return self._template(self.templates.own(template), template, path, self.arguments)
+            return self._template((self.templates.own, template), template, path, self.arguments)
         except ExpressionError as impossible:
             return self.record.end(path or template, template, Outcome(ERROR, 2), since=since, message=str(impossible))
 
@@ -148,9 +147,9 @@ class Interpreter:
     # -- templates -----------------------------------------------------------------------------------------------------
 
     def _template(
-        self, called: Called, label: str, path: str, given: Mapping[str, str], around: _Frame | None = None
+        self, called: Name, label: str, path: str, given: Mapping[str, str], around: _Frame | None = None
     ) -> Outcome:
-        template, since = called.template, time.perf_counter()
+        template, since = self.templates[called], time.perf_counter()
         inputs = {name: _text(given.get(name, _default(p))) for name, p in inputs_of(template).items()}
         scope: Scope = {**self.globals, **{f"inputs.parameters.{name}": value for name, value in inputs.items()}}
         if "suspend" in template:
@@ -162,7 +161,7 @@ class Interpreter:
         with place, self.turns.holding(names, path):
             if "script" in template:
                 return self.leaves.script(template, label, path or label, inputs, scope)
-            frame = _Frame(path, called.document, scope, template.get("parallelism"))
+            frame = _Frame(path, called[0], scope, template.get("parallelism"))
             ended, message = self._dag(template, frame) if "dag" in template else self._steps(template, frame)
         return self.record.end(path, label, ended, since=since, message=message) if path else ended
 
@@ -183,7 +182,8 @@ class Interpreter:
             for ended in [part for part in running if part.done()]:
                 name = running.pop(ended)
                 done[name] = ended.result()
-                frame = frame.knowing("tasks", name, done[name], self.templates.called(tasks[name], frame.document))
+                callee = self.templates[self._callee(tasks[name], frame)]
+                frame = frame.knowing("tasks", name, done[name], callee)
         return self._made(template, frame, done, dag_phase(parents, done))
 
     def _steps(self, template: Mapping[str, Any], frame: _Frame) -> tuple[Outcome, str]:
@@ -196,8 +196,8 @@ class Interpreter:
             ]
             done |= {step["name"]: part.result() for step, part in zip(group, parts, strict=True)}
             for step in group:
-                called = self.templates.called(step, frame.document)
-                frame = frame.knowing("steps", step["name"], done[step["name"]], called)
+                callee = self.templates[self._callee(step, frame)]
+                frame = frame.knowing("steps", step["name"], done[step["name"]], callee)
             if any(ended.phase in BAD for ended in done.values()):
                 return self._made(template, frame, done, FAILED)
         return self._made(template, frame, done, SUCCEEDED)
@@ -238,10 +238,10 @@ class Interpreter:
                 return self._fan_out(call, path, frame, since)
             return self._call(call, path, frame)
         except ExpressionError as impossible:
-            return self.record.end(path, call_name(call), Outcome(ERROR, 2), since=since, message=str(impossible))
+            return self.record.end(path, _label(call), Outcome(ERROR, 2), since=since, message=str(impossible))
 
     def _not_run(self, call: Mapping[str, Any], path: str, phase: str, why: str) -> Outcome:
-        return self.record.end(path, call_name(call), Outcome(phase), since=time.perf_counter(), message=why)
+        return self.record.end(path, _label(call), Outcome(phase), since=time.perf_counter(), message=why)
 
     def _fan_out(self, call: Mapping[str, Any], path: str, frame: _Frame, since: float) -> Outcome:
         when = call.get("when", "")
@@ -260,13 +260,13 @@ class Interpreter:
         ended = fan_out(tuple(part.result() for part in parts))
         bad = sum(item.phase in BAD for item in ended.items or ())
         message = f"{bad} of {len(items)} items failed" if bad else ""
-        return self.record.end(path, call_name(call), ended, since=since, message=message)
+        return self.record.end(path, _label(call), ended, since=since, message=message)
 
     def _call(self, call: Mapping[str, Any], path: str, frame: _Frame) -> Outcome:
         if call.get("when") and not evaluate_when(call["when"], frame.scope):
             return self._not_run(call, path, SKIPPED, f"when: {call['when']}")
-        called = self.templates.called(call, frame.document)
-        wanted = inputs_of(called.template)
+        called = self._callee(call, frame)
+        wanted = inputs_of(self.templates[called])
         given: dict[str, str] = {}
         for argument in call.get("arguments", {}).get("parameters", []):
             value = _text(argument["value"])
@@ -276,7 +276,19 @@ class Interpreter:
                 # Argo >= 4.0.7: an argument that is nothing but an absent output is left out, and the default applies
                 if _default(wanted[argument["name"]]) is None or value.strip() != f"{{{{{tags(value)[0]}}}}}":
                     raise ExpressionError(f"{absent}, and input {argument['name']!r} has no default") from None
-        return self._template(called, call_name(call), path, given, frame)
+        return self._template(called, _label(call), path, given, frame)
+
+    def _callee(self, call: Mapping[str, Any], frame: _Frame) -> Name:
+        found = self.templates.callee(frame.document, call)
+        if found is None:  # pragma: no cover - every reference was followed before anything ran
+            raise ExpressionError(f"{call['name']!r} calls nothing")
+        return found
+
+
+def _label(call: Mapping[str, Any]) -> str:
+    """Return how a node calls the template of a task: `name`, or `document/name` for a reference."""
+    reference = call.get("templateRef")
+    return f"{reference['name']}/{reference['template']}" if reference else str(call.get("template"))
 
 
 def _default(parameter: Mapping[str, Any]) -> Any:

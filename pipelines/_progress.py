@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import Protocol, TextIO
 
 import click
@@ -138,27 +139,42 @@ class NodeBars:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._kept: list[str] | None = None
+        self._lock = Lock()
 
     def begin(self, name: str) -> None:
         """Draw a row."""
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=None)
+        with self._lock:
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task(name, total=None)
 
     def end(self, name: str, line: str) -> None:
         """Remove the row."""
-        if line:
-            self._progress.console.print(line, markup=False)
-        if name in self._tasks:
-            self._progress.remove_task(self._tasks.pop(name))
+        with self._lock:
+            if line and self._kept is not None:
+                self._kept.append(line)
+            elif line:
+                self._print(line)
+            if name in self._tasks:
+                self._progress.remove_task(self._tasks.pop(name))
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """Draw nothing meanwhile."""
-        self._progress.stop()
+        """Draw nothing meanwhile; lines come afterwards."""
+        with self._lock:
+            self._kept = []
+            self._progress.stop()
         try:
             yield
         finally:
-            self._progress.start()
+            with self._lock:
+                for line in self._kept:
+                    self._print(line)
+                self._kept = None
+                self._progress.start()
+
+    def _print(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines._calls import bodies
 from pipelines._expressions import ExpressionError
-from pipelines._library import calls_of
+from pipelines._problem import texts
 from pipelines._retries import read_retries
 
 OUTPUTS = "/tmp/hera-outputs/parameters/"  # noqa: S108 - a path in a pod
@@ -81,7 +82,7 @@ def refusals(manifest: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal("", "parallelism 0")
     for template in spec.get("templates", []):
         yield from _template(str(template.get("name", "?")), template)
-    for text in texts({key: value for key, value in spec.items() if key != "templates"}):
+    for _, text in texts({key: value for key, value in spec.items() if key != "templates"}):
         yield from _expression_tags("", text)
 
 
@@ -102,9 +103,11 @@ def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from _unknown(name, "suspend", template.get("suspend", {}))
     if "suspend" in template and not template.get("outputs", {}).get("parameters"):
         yield Refusal(name, "suspend without an output that is supplied")
-    for call in calls_of(template):
+    for _, call in bodies(template):
         yield from _unknown(name, "task" if "dag" in template else "step", call)
         yield from _unknown(name, "templateRef", call.get("templateRef", {}))
+        if "template" in call and "templateRef" in call:
+            yield Refusal(name, f"a template and a templateRef in {call.get('name')!r}")
         yield from _parameters(name, call.get("arguments", {}), "parameter")
     if "script" in template:
         yield from _script(name, template["script"])
@@ -112,7 +115,7 @@ def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from _unknown(name, "synchronization", template.get("synchronization", {}))
     for mutex in template.get("synchronization", {}).get("mutexes", []):
         yield from _unknown(name, "mutex", mutex)
-    for text in texts(template):
+    for _, text in texts(template):
         yield from _expression_tags(name, text)
 
 
@@ -154,15 +157,3 @@ def _unknown(template: str, kind: str, value: Mapping[str, Any]) -> Iterator[Ref
 def _expression_tags(template: str, text: str) -> Iterator[Refusal]:
     if found := re.search(r"\{\{\s*=.*", text):
         yield Refusal(template, f"the expression tag {found[0]}")
-
-
-def texts(value: object) -> Iterator[str]:
-    """Yield every text in a document or a part of it."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from texts(inner)

@@ -1,15 +1,15 @@
 """The laboratory: a use case, steps and pipelines of its own, importable by name."""
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from argo_stub import ArgoStub
+from mill_repository import Mill
 
 from pipelines.local import Run, Terms, run_workflow
 from pipelines.render import render_all
@@ -72,32 +72,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     return write
 
 
-@dataclass(frozen=True)
-class Mill:
-    """A repository of its own that holds a use case: `pump_care` under another name, so that no import of it is left over."""
-
-    root: Path
-
-    def git(self, *arguments: str) -> str:
-        """Run git there; who commits does not depend on the machine."""
-        who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-        done = subprocess.run(["git", *who, *arguments], cwd=self.root, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        """Replace a text that is there."""
-        path = self.root / "mill" / file
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-    def commit(self) -> str:
-        """Commit everything and return the commit."""
-        self.git("add", "-A")
-        self.git("commit", "-qm", "a change")
-        return self.git("rev-parse", "HEAD")
-
-
 @pytest.fixture
 def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mill]:
     """The repository, committed on main, named by the settings and importable."""
@@ -114,3 +88,31 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mill]:
     yield repository
     for name in [name for name in sys.modules if name.partition(".")[0] == "mill"]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def applied() -> dict[str, Manifest]:
+    """The laboratory's WorkflowTemplates as they are in a cluster."""
+    rendered = render_all("lab_pipelines").items()
+    documents = [yaml.safe_load(text) for path, text in rendered if path.endswith("workflowtemplate.yaml")]
+    return {document["metadata"]["name"]: document for document in documents}
+
+
+@pytest.fixture
+def argo(applied: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> Iterator[ArgoStub]:
+    """A server that the settings name, and where the laboratory is applied."""
+    with ArgoStub(templates=applied) as stub:
+        stub.settle(monkeypatch)
+        yield stub
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[str, str]]:
+    """What was printed since the last call, which no token is in."""
+
+    def read() -> tuple[str, str]:
+        captured = capsys.readouterr()
+        assert "hidden-token" not in captured.out + captured.err
+        return captured.out, captured.err
+
+    return read

@@ -113,6 +113,7 @@ def test_each_value_of_a_node_that_waits_for_two_is_named(run: Start):
     two = {
         "name": "two",
         "suspend": {},
+        "inputs": {"parameters": [{"name": n, "default": ""} for n in ("who", "why")]},
         "outputs": {"parameters": [{"name": n, "valueFrom": {"supplied": {}}} for n in ("who", "why")]},
     }
     manifest = workflow(dag(call("a", "two"), call("b", "two")), two)

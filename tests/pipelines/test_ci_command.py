@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Mill
+from mill_repository import Mill
 
 import lockstep.views.feast  # noqa: F401 - Feast makes a temporary folder of its own where it is imported first
 from lockstep.online.reader import OnlineReader, Reading

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -24,11 +25,11 @@ def manifests(tmp_path: Path) -> Path:
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]):
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
-    assert all(f"\n  {command} " in told for command in ("render", "check", "run"))
+    assert all(f"\n  {command} " in told for command in ("render", "check", "run", "submit", "runs"))
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, pipelines.cli; print([m for m in ('hera', 'pydantic', 'yaml', 'pandas') if m in sys.modules])"
+    code = "import sys, pipelines.cli; print([m for m in ('hera', 'pydantic', 'yaml', 'pandas', 'requests') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
 
@@ -269,55 +270,61 @@ def test_attempts_have_lines_of_their_own(manifests: Path, capsys: pytest.Captur
     assert names[:5] == ["gate(0)", "gate(1)", "gate(2)", "gate(3)", "gate"]
 
 
+class Terminal:
+    """A run that is watched, and asked, on a terminal."""
+
+    def __init__(self, *options: str) -> None:
+        path = os.pathsep.join(path for path in sys.path if path)
+        environment = os.environ | {"PYTHONPATH": path, "TERM": "xterm"}
+        for name in ("TTY_COMPATIBLE", "FORCE_COLOR", "NO_COLOR"):
+            environment.pop(name, None)
+        command = [sys.executable, "-m", "pipelines", "run", "release", *options]
+        self.screen, side = os.openpty()
+        os.set_blocking(self.screen, False)
+        self.process = subprocess.Popen(command, env=environment, stdin=side, stdout=side, stderr=side)
+        os.close(side)
+        self.said = b""
+
+    def until(self, words: bytes, times: int = 1) -> None:
+        """Wait until some words have been shown so often."""
+        end = time.monotonic() + 60
+        while self.said.count(words) < times:
+            assert time.monotonic() < end, self.said
+            try:
+                self.said += os.read(self.screen, 65_536)
+            except BlockingIOError:
+                time.sleep(0.02)
+
+    def type(self, words: bytes) -> None:
+        os.write(self.screen, words)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.screen)
+
+
 @pytest.mark.usefixtures("release")
 @pytest.mark.parametrize("options", [[], ["--jobs", "2"]], ids=["in this process", "two workers"])
-def test_on_a_terminal_a_person_is_asked_and_sees_what_runs(tmp_path: Path, options: list[str]):
-    command = [sys.executable, "-m", "pipelines", "run", "release", *options]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TERM": "xterm"}
-    terminal, side = os.openpty()
-    os.set_blocking(terminal, False)
-    with subprocess.Popen(command, env=environment, stdin=side, stdout=side, stderr=side) as started:
-        os.close(side)
-        try:
-            said = _until(terminal, b"decision (shall it go live) (no, yes): ")
-            os.write(terminal, b"maybe\n")
-            said += _until(terminal, b"is not one of")
-            said += _until(terminal, b"(no, yes): ")
-            os.write(terminal, b"yes\n")
-            said += _until(terminal, b"succeeded\r\n")
-            assert started.wait(timeout=30) == 0
-        finally:
-            started.kill()
-            os.close(terminal)
-    assert b"approve waits for decision" in said
-    lines = [line for line in said.decode().splitlines() if "Succeeded" in line]
+def test_on_a_terminal_a_person_is_asked_until_the_answer_is_one(options: list[str]):
+    with Terminal(*options) as terminal:
+        terminal.until(b"approve waits for decision (shall it go live) (no, yes): ")
+        terminal.type(b"maybe\n")
+        terminal.until(b"'maybe' is not one of 'no', 'yes'.")
+        terminal.until(b"(no, yes): ", times=2)
+        terminal.type(b"yes\n")
+        terminal.until(b" succeeded\r\n")
+        assert terminal.process.wait(timeout=30) == 0
+    lines = [line for line in terminal.said.decode().splitlines() if "Succeeded" in line]
     assert sorted(line.split()[-1] for line in lines) == ["approve", "far", "say"]
 
 
 @pytest.mark.usefixtures("release")
-def test_a_ctrl_c_at_the_question_ends_the_run(tmp_path: Path):
-    command = [sys.executable, "-m", "pipelines", "run", "release", "--jobs", "2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TERM": "xterm"}
-    terminal, side = os.openpty()
-    os.set_blocking(terminal, False)
-    with subprocess.Popen(command, env=environment, stdin=side, stdout=side, stderr=side) as started:
-        os.close(side)
-        try:
-            _until(terminal, b"(no, yes): ")
-            started.send_signal(signal.SIGINT)
-            assert started.wait(timeout=30) == 130
-        finally:
-            started.kill()
-            os.close(terminal)
-
-
-def _until(terminal: int, words: bytes) -> bytes:
-    """What comes on a terminal up to some words."""
-    said, end = b"", time.monotonic() + 60
-    while words not in said:
-        assert time.monotonic() < end, said
-        try:
-            said += os.read(terminal, 65_536)
-        except BlockingIOError:
-            time.sleep(0.02)
-    return said
+def test_a_ctrl_c_at_the_question_ends_the_run():
+    with Terminal("--jobs", "2") as terminal:
+        terminal.until(b"(no, yes): ")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(timeout=30) == 130

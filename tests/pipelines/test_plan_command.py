@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Mill
+from mill_repository import Mill
 
 from lockstep.changes.revisions import find_repository, read_definitions, work_tree
 from lockstep.clock import parse_time

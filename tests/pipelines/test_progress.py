@@ -2,11 +2,14 @@
 
 import os
 import time
+from collections.abc import Generator
+from io import StringIO
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from pipelines._progress import Bars, reporter
+from pipelines._progress import Bars, node_reporter, reporter
 
 
 def drawn(terminal: int, seconds: float) -> bytes:
@@ -45,3 +48,54 @@ def test_frames_keep_coming_while_the_stream_s_descriptor_is_a_log_s(
             assert stream.isatty(), "the stage closes its own descriptor and no other"
     finally:
         os.close(terminal)
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Generator[tuple[int, TextIO]]:
+    """A terminal, and the stream that is drawn on it."""
+    for name in ("TTY_COMPATIBLE", "FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, side = os.openpty()
+    os.set_blocking(terminal, False)
+    with os.fdopen(side, "w") as stream:
+        yield terminal, stream
+    os.close(terminal)
+
+
+def test_on_a_terminal_the_nodes_that_run_are_shown_and_those_that_ended_stay(screen: tuple[int, TextIO]) -> None:
+    terminal, stream = screen
+    with node_reporter(stream) as nodes:
+        nodes.begin("plan")
+        nodes.begin("write[0]")
+        both = drawn(terminal, 0.5)
+        nodes.end("plan", "Succeeded plan")
+        drawn(terminal, 0.3)
+        one = drawn(terminal, 0.5)
+    assert (b"plan" in both, b"write[0]" in both) == (True, True)
+    assert (b"plan" in one, b"write[0]" in one) == (False, True)
+    assert b"Succeeded" not in both
+
+
+def test_while_somebody_is_asked_nothing_is_drawn_and_lines_come_afterwards(screen: tuple[int, TextIO]) -> None:
+    terminal, stream = screen
+    with node_reporter(stream) as nodes:
+        nodes.begin("approve")
+        drawn(terminal, 0.3)
+        with nodes.paused():
+            drawn(terminal, 0.2)
+            nodes.end("other", "Succeeded other")
+            meanwhile = drawn(terminal, 0.4)
+        after = drawn(terminal, 0.4)
+    assert (meanwhile, b"Succeeded other\r\n" in after) == (b"", True)
+
+
+def test_a_file_has_a_line_for_each_node_that_ended_and_nothing_else() -> None:
+    told = StringIO()
+    with node_reporter(told) as nodes, nodes.paused():
+        nodes.begin("plan")
+        nodes.end("plan", "Succeeded plan")
+        nodes.end("group", "")
+    with node_reporter(told, quiet=True) as nodes:
+        nodes.end("plan", "nobody wants to know")
+    assert told.getvalue() == "Succeeded plan\n"

@@ -98,19 +98,19 @@ def test_a_step_that_cannot_be_given_its_inputs_is_an_error_and_the_template_has
         ([[call("a", "echo")]], ("main/a", "input 'text' of 'echo' is not given")),
         (
             [[call("a", "echo", {"text": "1"}), call("b", "echo", {"text": "{{steps.a.outputs.parameters.text}}"})]],
-            ("main/b", "reads {{steps.a.outputs.parameters.text}} and does not wait for 'a'"),
+            ("main/b/text", "reads {{steps.a.outputs.parameters.text}} and does not wait for 'a'"),
         ),
         (
             [[call("a", "echo", {"text": "1"})], [call("b", "echo", {"text": "{{steps.a.outputs.parameters.txet}}"})]],
-            ("main/b", "{{steps.a.outputs.parameters.txet}}: 'echo' has no such output"),
+            ("main/b/text", "{{steps.a.outputs.parameters.txet}}: 'echo' has no such output"),
         ),
         (
             [[call("a", "echo", {"text": "1"})], [call("b", "echo", {"text": "{{tasks.a.outputs.parameters.text}}"})]],
-            ("main/b", "{{tasks.a.outputs.parameters.text}} resolves to nothing"),
+            ("main/b/text", "{{tasks.a.outputs.parameters.text}} resolves to nothing"),
         ),
         (
             [[call("a", "echo", {"text": "1"})], [call("a", "echo", {"text": "1"})]],
-            ("main", "two tasks have the same name"),
+            ("main/a", "two calls are named 'a'"),
         ),
     ],
 )
@@ -183,7 +183,11 @@ def test_steps_refer_too_and_a_document_may_refer_to_itself(run: Start):
 @pytest.mark.parametrize(
     ("manifest", "sentence", "hint"),
     [
-        (referring(document="lab-otter"), "refers to 'lab-otter', which is no WorkflowTemplate here", "'lab-other'"),
+        (
+            referring(document="lab-otter"),
+            "calls a template of 'lab-otter', which is no WorkflowTemplate",
+            "'lab-other'",
+        ),
         (referring("twcie"), "calls 'twcie', which is no template of 'lab-other'", "did you mean 'twice'?"),
         (referring(txet="x"), "'twice' has no input 'txet'", "did you mean 'text'?"),
     ],
@@ -206,14 +210,14 @@ def test_a_document_that_is_referred_to_is_held_to_the_same_subset(run: Start, o
 def test_a_template_reads_no_parameter_that_the_caller_does_not_have(run: Start, other: Manifest):
     manifest = referring()
     manifest["spec"]["arguments"]["parameters"] = []
-    with pytest.raises(BadInput, match=r"'twice' of 'lab-other' reads {{workflow\.parameters\.who}}"):
+    with pytest.raises(BadInput, match=r"lab-other/twice, which reads {{workflow\.parameters\.who}}"):
         run(manifest, library={"lab-other": other})
 
 
 def test_a_task_calls_one_template(run: Start, other: Manifest):
     manifest = referring()
     manifest["spec"]["templates"][0]["dag"]["tasks"][0]["template"] = "echo"
-    with pytest.raises(BadInput, match="calls 'echo' and has a templateRef"):
+    with pytest.raises(BadInput, match="a template and a templateRef in 'far'"):
         run(manifest, library={"lab-other": other}, who="x")
 
 

@@ -18,7 +18,7 @@ from lockstep.settings import Settings
 from lockstep.training.registry import CHALLENGER, CHAMPION, require_model
 from lockstep.views import load_use_case
 from pipelines._project import manifests_root
-from pipelines.local import load_template, run_workflow
+from pipelines.local import load_library, load_template, run_workflow
 
 NOW = START + timedelta(days=60)
 HISTORY = NOW - timedelta(days=36)  # a day before the first row to train on
@@ -29,9 +29,9 @@ ROWS = "200"
 
 def run(settings: Settings, workflow: str, **parameters: str) -> dict[str, str]:
     """Run a rendered workflow; return its outputs, or end with its log."""
-    ended = run_workflow(
-        load_template(manifests_root(), workflow), parameters, logs_dir=settings.home / "runs" / workflow
-    )
+    manifest = load_template(manifests_root(), workflow)
+    library = load_library(manifests_root(), manifest)
+    ended = run_workflow(manifest, parameters, logs_dir=settings.home / "runs" / workflow, library=library)
     if not ended.succeeded:
         sys.exit(f"{workflow}: {ended.failed}\n{ended.failed.log.read_text() if ended.failed else ''}")
     return ended.outputs
