@@ -113,11 +113,17 @@ def package_folder(package: str) -> Path:
 
 
 def find_repository(package: str) -> Repository | None:
-    """Return the repository that holds the use case, or None: it is in none, or there is no git."""
+    """Return the repository that holds the use case, or None: it is in none, or there is no git.
+
+    Raises:
+        UseCaseError: there is no such package.
+        BadInput: git does not want to look, as into somebody else's folder.
+    """
     place = package_folder(package)
     try:
         done = subprocess.run(
             ["git", "-C", str(place), "rev-parse", "--show-toplevel"],
+            env={**os.environ, "LC_ALL": "C"},
             capture_output=True,
             text=True,
             timeout=_SECONDS,
@@ -126,7 +132,9 @@ def find_repository(package: str) -> Repository | None:
     except FileNotFoundError:
         return None
     if done.returncode != 0:
-        return None
+        if "not a git repository" in done.stderr:
+            return None
+        raise BadInput(f"git does not tell which repository {place} is in: {done.stderr.strip()}")
     root = Path(done.stdout.strip()).resolve()
     return Repository(root, package, place.relative_to(root))
 

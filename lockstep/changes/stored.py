@@ -1,6 +1,6 @@
 """What a change of a stored view takes: what `compute`, `correct` and parity do with a table that was made under another one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lockstep.changes import words
 from lockstep.changes.describe import StoredFacts
@@ -92,14 +92,10 @@ def _definition(old: StoredFacts, new: StoredFacts, models: Models) -> Iterator[
                 "live ticks are refused until the computed ones are corrected under this definition",
             )
     if not barred:
-        for name in models:
-            yield Change(
-                f"model {name}",
-                "",
-                "",
-                Consequence.RETRAIN,
-                "its contract names the old definition: parity refuses to compare what it is served until it is trained anew",
-            )
+        for name, contract in models.items():
+            if contract.view(old.name).definition_hash != new.definition_hash:
+                why = "its contract names the old definition: parity refuses to compare what it is served until it is trained anew"
+                yield Change(f"model {name}", "", "", Consequence.RETRAIN, why)
 
 
 def _rule(name: str, before: object, after: object) -> tuple[str, str]:
@@ -135,7 +131,8 @@ def _served(old: StoredFacts, new: StoredFacts, models: Models) -> Iterator[Chan
         yield Change("entity", old.entity, new.entity, Consequence.REGISTER, _REGISTERED)
     if old.ttl_us != new.ttl_us:
         yield _ttl(old, new)
-        yield from _pinned("ttl", models, "serving goes by the one in its contract and training by this one")
+        pinned = [name for name, contract in models.items() if contract.view(old.name).ttl_us != new.ttl_us]
+        yield from _pinned("ttl", pinned, "serving goes by the one in its contract and training by this one")
     if old.compute_lag_us != new.compute_lag_us:
         yield Change(
             "compute lag",
@@ -147,7 +144,8 @@ def _served(old: StoredFacts, new: StoredFacts, models: Models) -> Iterator[Chan
     if old.visible_lag_us != new.visible_lag_us:
         before, after = words.duration(old.visible_lag_us), words.duration(new.visible_lag_us)
         yield Change("visible lag", before, after, Consequence.REGISTER, _REGISTERED)
-        yield from _pinned("visible lag", models, "parity goes by the one in its contract and training by this one")
+        pinned = [n for n, contract in models.items() if contract.view(old.name).visible_lag_us != new.visible_lag_us]
+        yield from _pinned("visible lag", pinned, "parity goes by the one in its contract and training by this one")
     before, after = (words.freshness(view.freshness_us, hard=view.freshness_hard) for view in (old, new))
     if before != after:
         kept = f"the parity of {words.listed(models)} goes by {before} until it is trained anew" if models else ""
@@ -171,7 +169,7 @@ def _ttl(old: StoredFacts, new: StoredFacts) -> Change:
     return Change("ttl", before, after, Consequence.REGISTER, _REGISTERED)
 
 
-def _pinned(what: str, models: Models, how: str) -> Iterator[Change]:
+def _pinned(what: str, models: Iterable[str], how: str) -> Iterator[Change]:
     for name in models:
         yield Change(
             f"model {name}", "", "", Consequence.RETRAIN, f"two kinds of {what} until it is trained anew: {how}"

@@ -158,6 +158,13 @@ def test_a_shorter_ttl_of_a_latest_view_takes_a_back_fill_where_rows_were_repeat
     assert the_only(the_plan(with_view("customer_profile", ttl=after), old=old)).consequence is consequence
 
 
+@pytest.mark.parametrize("changes", [{"delay": days(6)}, {"ttl": days(9)}, {"visible_lag": minutes(9)}], ids="-".join)
+def test_a_change_back_to_what_a_model_was_trained_on_takes_no_training(changes: dict[str, Any]) -> None:
+    old = describe(with_view("terminal_risk", **changes))
+    consequences = {change.consequence for change in the_only(the_plan(reference, old=old)).changes}
+    assert consequences <= {BACKFILL, REGISTER}
+
+
 def test_whom_a_view_touches_is_read_through_on_demand_views_services_and_contracts() -> None:
     touched = the_only(the_plan(with_view("customer_spend", ttl=days(4)))).touched
     assert touched.tables == ("customer_spend",)

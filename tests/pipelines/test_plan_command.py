@@ -126,6 +126,14 @@ def test_two_folders_are_compared_without_git(mill: Mill, tmp_path: Path, capsys
     assert "is in no git repository\n\nHint: name two folders that hold the package" in capsys.readouterr().err
 
 
+def test_what_git_refuses_is_said_in_its_words(
+    mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert main(["plan"]) == 2
+    assert "dubious ownership" in capsys.readouterr().err
+
+
 def test_a_revision_that_is_not_there_or_does_not_import_is_said_with_its_place(
     mill: Mill, capsys: pytest.CaptureFixture[str]
 ) -> None:
