@@ -9,6 +9,8 @@ from lockstep.contract import FeatureContract
 
 Models = Mapping[str, FeatureContract]
 
+_UNTIL = "live ticks are refused until the computed ones are corrected under this definition"
+_NAMED = "its contract names the old definition: parity refuses to compare what it is served until it is trained anew"
 _REGISTERED = "Feast's registry holds it too: trainings are refused until it is applied"
 
 
@@ -62,43 +64,37 @@ def _definition(old: StoredFacts, new: StoredFacts, models: Models) -> Iterator[
     if old.definition_hash == new.definition_hash:
         return
     barred = dict(_barred(old, new))
-    differing = {"kind": (old.kind, new.kind)} if old.kind != new.kind else {}
-    differing |= {
+    of_its_own = {"join key", "source", "every"}
+    for what, before, after in _differing(old, new):
+        reason = barred.get(what) or ("" if what in of_its_own else barred.get("columns", ""))
+        consequence = Consequence.VERSION if reason else Consequence.BACKFILL
+        yield Change(what, before, after, consequence, reason or ("" if barred else _UNTIL))
+    if not barred:
+        for name, contract in models.items():
+            if contract.view(old.name).definition_hash != new.definition_hash:
+                yield Change(f"model {name}", "", "", Consequence.RETRAIN, _NAMED)
+
+
+def _differing(old: StoredFacts, new: StoredFacts) -> Iterator[tuple[str, str, str]]:
+    """Yield which parts of the definition differ, as they were and as they are."""
+    parts = {
+        "kind": (old.kind, new.kind),
         "join key": (words.columns([old.join_key]), words.columns([new.join_key])),
         "source": (old.source, new.source),
         "event time": (old.event_time, new.event_time),
         "known at": (old.known_at, new.known_at),
         "every": (words.duration(old.every_us), words.duration(new.every_us)),
     }
-    for name in dict.fromkeys([*old.rules, *new.rules]):
-        before, after = old.rules.get(name), new.rules.get(name)
-        if name != "kind" and before != after:
-            differing[name] = _rule(name, before, after)
-    for what, (before, after) in differing.items():
-        if before == after:
-            continue
-        of_its_own = {"join key", "source", "every"}
-        reason = barred.get(what) or ("" if what in of_its_own else barred.get("columns", ""))
-        if reason:
-            yield Change(what, before, after, Consequence.VERSION, reason)
-        elif barred:
-            yield Change(what, before, after, Consequence.BACKFILL)
-        else:
-            yield Change(
-                what,
-                before,
-                after,
-                Consequence.BACKFILL,
-                "live ticks are refused until the computed ones are corrected under this definition",
-            )
-    if not barred:
-        for name, contract in models.items():
-            if contract.view(old.name).definition_hash != new.definition_hash:
-                why = "its contract names the old definition: parity refuses to compare what it is served until it is trained anew"
-                yield Change(f"model {name}", "", "", Consequence.RETRAIN, why)
+    rules = dict.fromkeys(name for name in (*old.rules, *new.rules) if name != "kind")
+    parts |= {name: _rule(name, old.rules.get(name), new.rules.get(name)) for name in rules}
+    for what, (before, after) in parts.items():
+        if before != after:
+            yield what, before, after
 
 
 def _rule(name: str, before: object, after: object) -> tuple[str, str]:
+    if before == after:
+        return "", ""
     if isinstance(before, list) and isinstance(after, list) and name != "windows":
         return words.only([words.rule(name, [p]) for p in before], [words.rule(name, [p]) for p in after])
     return words.rule(name, before) if before is not None else "", words.rule(name, after) if after is not None else ""
