@@ -136,7 +136,7 @@ class Life:
         if model_is_tried:
             # A day before the first row to train on: by then each quiet key has had its heartbeat.
             back = max(back, recipe.train + 2 * recipe.gap + recipe.test + 2 * DAY)
-        step = max((view.every for view in views), default=timedelta(hours=1))
+        step = step_of(self.use_case.views, views)
         with self._stage("simulate") as stage:
             before = back + _reach(views)
             days = (before + LIVE_RUNS * step + 2 * DAY).days
@@ -169,7 +169,7 @@ class Life:
                 until=clock.now() + MINUTE,
             )
             held = one_view.hold_served(self.settings, lake, ledger, it, served.rows)
-            history = one_view.hold_history(self.settings, lake, it, _past(asked, start, since))
+            history = one_view.hold_history(self.settings, lake, it, past_of(it, asked, start, since))
         filled = {view.name: lake.table(view.table).scan().count() for view in it.stored}
         return Lived(
             told, filled, held, history, moments, read_by_model, report, recipe.service.name if report else ""
@@ -269,10 +269,29 @@ def _reach(views: Sequence[StoredView]) -> timedelta:
     return -(-max(lengths, default=timedelta(0)) // DAY) * DAY
 
 
-def _past(asked: Sequence[Mapping[str, Any]], start: datetime, end: datetime) -> list[tuple[Mapping[str, Any], int]]:
-    """Return rows of the past: what was asked live, at times that cover the back-filled days evenly."""
+def step_of(declared: Sequence[StoredView], views: Sequence[StoredView]) -> timedelta:
+    """Return the time from one run to the next, whole ticks: what a run brought is asked for before the next one is due."""
+    needed = max((view.compute_lag + view.visible_lag for view in declared), default=timedelta(0)) + SLACK
+    return max((-(-needed // view.every) * view.every for view in views), default=timedelta(hours=1))
+
+
+def past_of(
+    it: Alone, asked: Sequence[Mapping[str, Any]], start: datetime, end: datetime
+) -> list[tuple[Mapping[str, Any], int]]:
+    """Return rows of the past: what was asked live, at times that cover the back-filled days evenly.
+
+    Of three times one is the very microsecond at which the row of a tick becomes readable, and one is that before it.
+    """
     first, span = to_micros(start), (end - start) // MICROSECOND
-    return [(asked[n * 31 % len(asked)], first + span * n // HISTORY_ROWS) for n in range(HISTORY_ROWS)]
+    found: list[tuple[Mapping[str, Any], int]] = []
+    for n in range(HISTORY_ROWS):
+        time = first + span * n // HISTORY_ROWS
+        if it.stored and n % 3:
+            view = it.stored[n % len(it.stored)]
+            tick = time - time % (view.every // MICROSECOND)
+            time = tick + (view.compute_lag + view.visible_lag) // MICROSECOND - (n % 3 == 2)
+        found.append((asked[n * 31 % len(asked)], time))
+    return found
 
 
 def _digest(it: Alone) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from mill_repository import Mill
 
 import lockstep.views.feast  # noqa: F401 - Feast makes a temporary folder of its own where it is imported first
+from feature_repo.definitions import use_case as reference
+from lockstep.clock import parse_time, to_micros
 from lockstep.online.reader import OnlineReader, Reading
-from lockstep.parity.one_view import Held
-from pipelines._ci.life import Lived
+from lockstep.parity.one_view import Held, alone
+from lockstep.views import hours, minutes
+from pipelines._ci.life import Lived, past_of, step_of
 from pipelines.cli import main
 
 SMALL = ("--size", "12", "--days", "1", "--quick")
@@ -129,3 +133,22 @@ def test_a_use_case_without_a_world_is_told_what_it_takes(mill: Mill, capsys: py
     (mill.root / "mill" / "world.py").unlink()
     assert main(["ci", "reading"]) == 2
     assert "has no world to try a view in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("every", "lag", "expected"),
+    [(hours(1), minutes(5), hours(1)), (minutes(10), minutes(5), minutes(20)), (hours(1), hours(2), hours(3))],
+)
+def test_runs_are_far_enough_apart_for_what_one_brought_to_be_readable(
+    every: timedelta, lag: timedelta, expected: timedelta
+) -> None:
+    view = replace(reference.view("customer_spend"), every=every, visible_lag=lag)
+    assert step_of([view], [view]) == expected
+
+
+def test_the_past_is_asked_for_at_the_edges_of_what_was_readable() -> None:
+    start = parse_time("2018-06-01T00:00:00Z")
+    it = alone(reference, "customer_spend", start)
+    asked = past_of(it, [{"customer_id": 1}], start, start + timedelta(days=5))
+    edges = [(time - to_micros(start)) % (3_600 * 10**6) for _, time in asked]
+    assert (len(asked), edges.count(600 * 10**6), edges.count(600 * 10**6 - 1)) == (1_000, 333, 333)
