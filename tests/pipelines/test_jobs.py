@@ -205,6 +205,17 @@ def test_a_worker_that_dies_makes_its_node_an_error_and_another_goes_on(
     assert (node(ended, "next").phase, ended.succeeded) == ("Succeeded", True)
 
 
+def test_a_worker_that_dies_is_missed_though_a_child_of_its_own_holds_its_pipe(
+    run: Start, tmp_path: Path, package: Callable[..., str]
+):
+    package("forking_steps", fork=FORKING)
+    fork = script("fork", {"folder": None}, ("done",))
+    fork["script"]["args"][-1] = "forking_steps.fork:fork"
+    ended = run(workflow(dag(call("a", "fork", {"folder": str(tmp_path)})), fork), how={"jobs": 2})
+    assert (node(ended, "a").phase, node(ended, "a").message) == ("Error", "its process died: exit code 7")
+    assert all_gone([int((tmp_path / "child").read_text())])
+
+
 def test_a_worker_that_dies_is_tried_again_by_our_own_expression(run: Start, tmp_path: Path):
     manifest = flaky(tmp_path, "kill", retryStrategy={"limit": 3, "expression": RETRY_WHEN})
     ended = run(manifest, how={"jobs": 2})
@@ -261,6 +272,26 @@ def test_nothing_is_left_behind(run: Start, mode: str, tmp_path: Path, monkeypat
 
 # -- an end that comes from outside ------------------------------------------------------------------------------------
 
+FORKING = """
+import os, time
+from pathlib import Path
+from hera.workflows.io import Input, Output
+from steps._step import step
+
+class ForkInput(Input):
+    folder: str
+
+class ForkOutput(Output):
+    done: bool
+
+@step()
+def fork(given: ForkInput) -> ForkOutput:
+    child = os.fork()
+    if child == 0:
+        time.sleep(300)
+    Path(given.folder, "child").write_text(str(child))
+    os._exit(7)
+"""
 SLEEPING = """
 import os, subprocess, sys, time
 from pathlib import Path
@@ -304,6 +335,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def all_gone(pids: list[int]) -> bool:
+    """Within the moment that a killed process takes."""
+    end = time.monotonic() + 5
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
 @pytest.mark.parametrize(
     ("options", "number", "code"),
     [
@@ -335,8 +374,5 @@ def test_a_signal_ends_the_run_its_pods_and_what_those_started(
         finally:
             started.kill()
     assert (started.returncode, said) == (code, "")
-    end = time.monotonic() + 5
-    while any(map(alive, pids)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert [pid for pid in pids if alive(pid)] == []
+    assert all_gone(pids)
     assert len(list(tmp_path.glob("home/runs/*/*.log"))) == 2, "the third task is not begun"
