@@ -46,10 +46,9 @@ def parse_time(text: str, what: str = "a time") -> datetime:
         BadInput: the text is no ISO 8601 time, or has no zone.
     """
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
+        return require_zone(datetime.fromisoformat(text), what)
+    except (ValueError, OverflowError):  # the latter where UTC has no such year
         raise BadInput(f"{what} is no ISO 8601 time: {text!r}", hint="write it as 2018-06-01T00:00:00Z") from None
-    return require_zone(time, what)
 
 
 @dataclass(frozen=True)

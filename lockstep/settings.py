@@ -4,8 +4,10 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -20,6 +22,7 @@ from lockstep.clock import Clock
 from lockstep.errors import BadInput
 
 _PORTS = 65_535
+_TOKEN = re.compile(r"\s*((Bearer|Basic) +)?[!-~]*\s*")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]")
 
 
@@ -42,6 +45,12 @@ class Settings(BaseSettings):
         redis_tls_ca: the file with the authorities that may have signed the servers' certificates; the system's if not given.
         redis_tls_certificate: the file with our own certificate, for servers that want one.
         redis_tls_key: the file with its key.
+        argo_server: URL of Argo's server, as in https://argo.example.com; who only runs things here needs none.
+        argo_token: a bearer token for it; never shown, and not handed on to other processes.
+        argo_namespace: where the cluster's WorkflowTemplates are.
+        argo_tls_ca: the file with the authorities that may have signed its certificate; those that `requests` trusts if not
+            given.
+        argo_tls_skip_verify: take any certificate, so anybody for Argo's server.
         snapshots_keep: how long a snapshot is kept that nothing else keeps (`retention.py`); at least `parity_max_age`.
         report_url: where a run that failed is reported to, as JSON with a `text`; never shown: with chat services it is a secret.
         corrections_keep: how long computed ticks may be corrected: so long their sources' snapshots are kept.
@@ -67,6 +76,11 @@ class Settings(BaseSettings):
     redis_tls_ca: FilePath | None = None
     redis_tls_certificate: FilePath | None = None
     redis_tls_key: FilePath | None = None
+    argo_server: str = ""
+    argo_token: SecretStr = SecretStr("")
+    argo_namespace: str = Field(default="features", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    argo_tls_ca: FilePath | None = None
+    argo_tls_skip_verify: bool = False
     clock_file: Path | None = None
     shadow_url: str = ""
     read_deadline: timedelta = timedelta(milliseconds=250)
@@ -149,10 +163,14 @@ class Settings(BaseSettings):
         return Clock(self.clock_file)
 
     def environment(self) -> dict[str, str]:
-        """Return the `LOCKSTEP_*` variables that give another process these very settings, the secrets among them."""
+        """Return the `LOCKSTEP_*` variables that give another process these very settings, the secrets among them.
+
+        Only the token for Argo's server stays here: no process of ours but the command asks that.
+        """
         secrets = {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
         nodes = {"redis_nodes": ",".join(self.redis_nodes)}
         values = self.model_dump(mode="json", exclude_none=True) | nodes | secrets
+        del values["argo_token"]
         return {f"LOCKSTEP_{name.upper()}": str(value) for name, value in values.items()}
 
 
@@ -181,6 +199,41 @@ def _contradictions(given: Settings) -> Iterator[tuple[object, str, str]]:
     yield given.redis_tls_certificate and not given.redis_tls_key, "a certificate needs its key", "redis_tls_key"
     yield given.redis_tls_key and not given.redis_tls_certificate, "a key has no certificate", "redis_tls_certificate"
     yield files and not given.redis_tls, "there are files for TLS, which is not spoken", "redis_tls"
+    yield from _contradictions_of_argo(given)
+
+
+def _contradictions_of_argo(given: Settings) -> Iterator[tuple[object, str, str]]:
+    server, token = given.argo_server, given.argo_token.get_secret_value()
+    host = _argo_host(server)
+    clear = server.startswith("http://")
+    yield server and not host, "argo_server is no URL of a server", "argo_server, as in https://argo.example.com"
+    yield not _TOKEN.fullmatch(token), "argo_token is no token: it has blanks or line breaks in it", "argo_token"
+    yield (
+        clear and token and not is_loopback(host),
+        "argo_token would go to argo_server in the clear",
+        "argo_server: give an https URL, or forward a port of this machine to it",
+    )
+    yield clear and given.argo_tls_ca, "argo_server is an http URL: there is no certificate to verify", "argo_tls_ca"
+    yield given.argo_tls_skip_verify and given.argo_tls_ca, "argo_tls_skip_verify verifies nothing", "argo_tls_ca"
+
+
+def _argo_host(server: str) -> str:
+    """Return the host of a URL that names a server and at most a path; "" if it is anything else."""
+    try:
+        parts = urlsplit(server)
+        usable = parts.port != 0 and server.startswith(("http://", "https://"))
+    except ValueError:
+        return ""
+    # A password in the URL would be shown with it.
+    return (parts.hostname or "") if usable and server.isprintable() and not set(server) & set("@?#{}\\ ") else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, as its name or address alone tells."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def address_of(node: str) -> tuple[str, int]:

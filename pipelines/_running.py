@@ -1,11 +1,8 @@
 """What `lockstep run` shows: a line a node as it ends, what runs now on a terminal, and why a run failed."""
 
-import json
 import sys
 import uuid
-from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
@@ -13,11 +10,10 @@ from lockstep.local.lock import hold
 from lockstep.local.signals import ending_on_signals
 from lockstep.settings import Settings
 from pipelines import local
-from pipelines._outcomes import FAILED, GROUP, SUCCEEDED, Node, Run
+from pipelines._outcomes import FAILED, GROUP, SUCCEEDED, Node
 from pipelines._progress import Nodes, node_reporter
 from pipelines._project import manifests_root
-
-LAST_LINES = 20
+from pipelines._telling import node_line, tell_end
 
 
 class _Shown:
@@ -33,9 +29,7 @@ class _Shown:
     def ended(self, node: Node) -> None:
         """Tell how a node ended, but for a group that adds nothing to what was told of its parts."""
         told = node.kind != GROUP or node.phase not in (SUCCEEDED, FAILED)
-        why = next(iter(node.message.splitlines()), "")
-        line = f"{node.phase:9} {node.seconds:7.1f} s  {node.name}{f'  ({why})' if why else ''}"
-        self._nodes.end(node.name, line if told else "")
+        self._nodes.end(node.name, node_line(node) if told else "")
 
     def ask(self, question: local.Question) -> str:
         """Ask a person what a suspended node waits for; there is no default."""
@@ -57,8 +51,8 @@ def run_committed(
     isolate: bool,
     retry_wait: float,
     as_json: bool,
-) -> Run:
-    """Run a committed workflow and show how it went."""
+) -> int:
+    """Run a committed workflow, show how it went, and return its exit code."""
     manifest = local.load_template(manifests_root(), name)
     library = local.load_library(manifests_root(), manifest)
     home = Settings.load().home
@@ -76,33 +70,8 @@ def run_committed(
             watch=shown,
             terms=local.Terms(retry_wait, approvals, shown.ask if somebody else None),
         )
-    if as_json:
-        click.echo(json.dumps(asdict(ended), indent=2, default=str))
-    elif ended.succeeded:
-        for output, value in ended.outputs.items():
-            click.echo(f"{output} = {value}")
-        click.echo(f"{ended.name} succeeded")
-    else:
-        _explain(ended)
-    return ended
+    return tell_end(ended, as_json=as_json)
 
 
 def _run_name(workflow: str) -> str:
     return f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:5]}"
-
-
-def _explain(ended: Run) -> None:
-    """Say which node failed, and how its log ends."""
-    failed = ended.failed
-    if failed is None:  # pragma: no cover - a run without a failed node succeeds
-        return
-    code = "" if failed.exit_code is None else f", exit code {failed.exit_code}"
-    click.echo(f"{ended.name} failed at {failed.name}{code}: {failed.message}", err=True)
-    if failed.log is not None and failed.log.exists():
-        for line in _last_lines(failed.log):
-            click.echo(f"  | {line}", err=True)
-        click.echo(f"log: {failed.log}", err=True)
-
-
-def _last_lines(log: Path) -> list[str]:
-    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]

@@ -13,6 +13,7 @@ from importlib import metadata
 import click
 
 from lockstep.errors import BadInput, LockstepError, Refused, Terminal
+from pipelines._cluster import runs, submit
 
 _package = click.option("--package", default="pipelines", show_default=True, help="Whose modules to render.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
@@ -128,18 +129,18 @@ def run(
     NAME is that of the pipeline, with or without the project's. Each step's output goes to a file of its own in
     $LOCKSTEP_HOME/runs. One job runs in this process. A node that waits for an approval asks for it on a terminal.
     """
+    from pipelines._parameters import parse_pairs  # noqa: PLC0415 - pydantic takes its time to import
     from pipelines._running import run_committed  # noqa: PLC0415 - Hera takes a second to import
 
-    ended = run_committed(
+    return run_committed(
         name,
-        dict(_pair("-p", text) for text in pairs),
-        dict(_pair("--approve", text) for text in approvals),
+        parse_pairs(pairs),
+        parse_pairs(approvals, option="--approve"),
         jobs=jobs,
         isolate=isolate,
         retry_wait=retry_wait,
         as_json=as_json,
     )
-    return ended.exit_code
 
 
 @cli.command()
@@ -278,11 +279,8 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
     sweep_views(names, dry_run=dry_run, per_second=per_second, as_json=as_json)
 
 
-def _pair(option: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise BadInput(f"{option} {text!r} is not NAME=VALUE")
-    return name, value
+cli.add_command(submit)
+cli.add_command(runs)
 
 
 if __name__ == "__main__":

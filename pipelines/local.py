@@ -4,80 +4,26 @@ What runs is the committed YAML, not the Hera code, so a laptop and a cluster ca
 accounts, limits, deadlines. Those are accepted and not acted on; every other construct is refused before anything runs.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lockstep.errors import BadInput, nearest
+from lockstep.errors import BadInput
 from pipelines._approvals import Question, check_approvals
-from pipelines._calls import Templates, bodies
+from pipelines._calls import Templates
+from pipelines._committed import Library, load_library, load_template
 from pipelines._crew import Alone, Threads
 from pipelines._interpreter import Interpreter
 from pipelines._leaves import Leaves, Terms
 from pipelines._lint import lint
 from pipelines._outcomes import Node, Run
+from pipelines._parameters import arguments
 from pipelines._pods import InProcess, Isolated, Pods, Workers
-from pipelines._project import WORKFLOWS
 from pipelines._record import Record, Watch
 from pipelines._subset import refusals
 from pipelines._turns import Turns
-
-
-def load_template(root: Path, name: str) -> dict[str, Any]:
-    """Return the committed WorkflowTemplate of a pipeline.
-
-    Args:
-        root: the manifests' root.
-        name: `train` or `<project>-train`.
-
-    Raises:
-        BadInput: there is none of that name.
-    """
-    folders = _committed(root)
-    if not folders:
-        raise BadInput(
-            f"no rendered workflow below {root / WORKFLOWS}",
-            hint="run `lockstep render`, or name the folder with LOCKSTEP_MANIFESTS",
-        )
-    named = folders.get(name)
-    candidates = [named] if named else folders.values()
-    for path in candidates:
-        manifest = _read(path)
-        if named or manifest["metadata"]["name"] == name:
-            return manifest
-    raise BadInput(f"there is no workflow {name!r}", hint=nearest(name, folders))
-
-
-def load_library(root: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the committed WorkflowTemplates by name, for a document that refers to some; else none are read.
-
-    Args:
-        root: the manifests' root.
-        manifest: the document.
-    """
-    templates = manifest["spec"].get("templates", [])
-    if not any("templateRef" in call for template in templates for _, call in bodies(template)):
-        return {}
-    documents = [_read(path) for path in _committed(root).values()]
-    return {document["metadata"]["name"]: document for document in documents}
-
-
-def _committed(root: Path) -> dict[str, Path]:
-    return {path.parent.name: path for path in sorted((root / WORKFLOWS).glob("*/workflowtemplate.yaml"))}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    # libyaml: the same loader in Python takes 60 ms a document.
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-
-
-Library = Mapping[str, Mapping[str, Any]]
-"""WorkflowTemplates by their name."""
 
 
 class _Nobody:
@@ -115,7 +61,7 @@ def run_workflow(
 
     Raises:
         BadInput: the manifest holds what is not interpreted here or references that do not hold; a parameter is unknown,
-            missing, or not among the values its declaration allows.
+            missing, or not what its declaration allows; a time has no zone, or a window is reversed.
     """
     terms = terms or Terms()
     library = library or {}
@@ -127,7 +73,7 @@ def run_workflow(
     for document in sorted({document for document, _ in reached} - {templates.own}):
         _refuse(library[document], library)
     check_approvals(terms.approvals, templates, reached)
-    arguments = _arguments(manifest, parameters)
+    values = arguments(manifest, parameters)
     logs_dir.mkdir(parents=True, exist_ok=True)
     at_once = min(jobs, manifest["spec"].get("parallelism", jobs))
     with tempfile.TemporaryDirectory(prefix="lockstep-run-") as scratch, ExitStack() as stack:
@@ -139,7 +85,7 @@ def run_workflow(
         stack.callback(turns.stop)
         leaves = Leaves(Path(scratch), logs_dir, record=record, crew=crew, pods=pods, turns=turns, terms=terms)
         run = Interpreter(
-            manifest, templates, arguments, logs_dir.name, leaves=leaves, record=record, crew=crew, turns=turns
+            manifest, templates, values, logs_dir.name, leaves=leaves, record=record, crew=crew, turns=turns
         )
         return crew.lead(run.run)
 
@@ -162,26 +108,6 @@ def _refuse(manifest: Mapping[str, Any], library: Library) -> None:
         )
     for problem in lint(manifest, library):
         raise BadInput(f"workflow {name!r}, {problem.where}: {problem.what}", hint=problem.hint)
-
-
-def _arguments(manifest: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
-    """Return the value of every workflow parameter."""
-    name = manifest["metadata"]["name"]
-    declared = {p["name"]: p for p in manifest["spec"].get("arguments", {}).get("parameters", [])}
-    for parameter in given:
-        if parameter not in declared:
-            raise BadInput(f"workflow {name!r} has no parameter {parameter!r}", hint=nearest(parameter, declared))
-    values: dict[str, str] = {}
-    for parameter, declaration in declared.items():
-        value = given.get(parameter, declaration.get("value", declaration.get("default")))
-        if value is None:
-            description = declaration.get("description", "")
-            hint = f"pass -p {parameter}=…" + (f" ({description})" if description else "")
-            raise BadInput(f"workflow {name!r} needs a value for its parameter {parameter!r}", hint=hint)
-        if declaration.get("enum") and value not in declaration["enum"]:
-            raise BadInput(f"parameter {parameter!r} cannot be {value!r}", hint=nearest(value, declaration["enum"]))
-        values[parameter] = value if isinstance(value, str) else json.dumps(value)
-    return values
 
 
 __all__ = ["Node", "Question", "Run", "Terms", "Watch", "load_library", "load_template", "run_workflow"]

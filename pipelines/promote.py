@@ -38,7 +38,7 @@ def workflow_template() -> WorkflowTemplate:
                 name="verify",
                 template_ref=TemplateRef(name=resource_name("verify-parity"), template="main"),
                 # The gate decides, and names every reason; a verification that must pass would name its own only.
-                arguments={**window, "hours": "24", "shadow": "true", "must_pass": "false"},
+                arguments={**window, "hours": "24", "shadow": "true", "strict": "false"},
             )
             report = "{{tasks.verify.outputs.parameters.report}}"
             gated = parity_gate(name="gate", arguments={"model": window["model"], "report": report})

@@ -19,9 +19,7 @@ def workflow_template() -> WorkflowTemplate:
         Parameter(name="model", value="champion", description="an alias or a version"),
         Parameter(name="shadow", value="false", enum=["false", "true"]),
         Parameter(name="sample_rows", value="400"),
-        Parameter(
-            name="must_pass", value="false", enum=["false", "true"], description="fail unless the verdict is pass"
-        ),
+        Parameter(name="strict", value="false", enum=["false", "true"], description="fail unless the verdict is pass"),
     ]
     names = [str(argument.name) for argument in arguments]
     outputs = [hoisted(name, "verify") for name in ("report", "verdict", "mismatches")]
@@ -37,7 +35,7 @@ def workflow_template() -> WorkflowTemplate:
 
 def cron_workflow() -> CronWorkflow:
     """Return the schedule: a day of the champion's live log, and a run that fails where it does not hold."""
-    given = {"until": SCHEDULED_TIME, "must_pass": "true"}
+    given = {"until": SCHEDULED_TIME, "strict": "true"}
     return schedule("verify-parity", "15 4 * * *", within=timedelta(hours=6), arguments=given)
 
 

@@ -14,7 +14,7 @@ from steps._wiring import Wiring
 class VerifyParityInput(Input):
     """Whose rows (an alias or a version), shadow or live, in which window of request times, and how many.
 
-    Without `since` the window is that many hours long. More rows are taken if the limit needs more. With `must_pass` any other
+    Without `since` the window is that many hours long. More rows are taken if the limit needs more. With `strict` any other
     verdict ends the step as refused; the report is kept all the same.
     """
 
@@ -24,7 +24,7 @@ class VerifyParityInput(Input):
     since: str = ""
     hours: int = 24
     sample_rows: int = 400
-    must_pass: bool = False
+    strict: bool = False
 
 
 class VerifyParityOutput(Output):
@@ -55,7 +55,7 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
         until=until,
         sample_rows=given.sample_rows,
     )
-    if given.must_pass and report.verdict is not Verdict.PASS:
+    if given.strict and report.verdict is not Verdict.PASS:
         reasons = "; ".join(report.reasons)
         raise Refused(
             f"parity of {given.model} is {report.verdict.value}, not pass (report {report.hash[:12]}): {reasons}",

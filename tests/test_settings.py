@@ -96,6 +96,65 @@ def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], 
     assert setting in refused.value.hint.split()[2]
 
 
+@pytest.mark.parametrize(
+    "server", ["https://argo.example.com", "http://127.0.0.1:2746", "http://[::1]:2746/argo/", "http://localhost:2746"]
+)
+def test_a_token_goes_over_tls_or_to_this_machine(server: str) -> None:
+    assert Settings(argo_server=server, argo_token=SecretStr("x")).argo_server == server
+
+
+@pytest.mark.parametrize(
+    ("given", "setting"),
+    [
+        *(
+            ({"argo_server": server}, "argo_server,")
+            for server in (
+                "argo:2746",
+                "argo.example.com",
+                "HTTPS://argo",
+                "ftp://argo",
+                "https://",
+                "https://argo:0",
+                "https://argo:x",
+                "https://me:mine@argo",
+                "https://argo?x=1",
+                "https://argo#x",
+                "https://ar go",
+                "https://argo\n",
+                "https://{namespace}",
+            )
+        ),
+        ({"argo_server": "http://argo:2746", "argo_token": "x"}, "argo_server:"),
+        ({"argo_server": "http://127.0.0.1.example.com", "argo_token": "x"}, "argo_server:"),
+        ({"argo_token": "two lines\nx"}, "argo_token"),
+        ({"argo_token": "é"}, "argo_token"),
+        ({"argo_server": "http://127.0.0.1", "argo_tls_ca": __file__}, "argo_tls_ca"),
+        ({"argo_server": "https://argo", "argo_tls_ca": __file__, "argo_tls_skip_verify": True}, "argo_tls_ca"),
+    ],
+)
+def test_a_server_of_argo_s_that_would_not_be_what_is_meant_is_refused(given: dict[str, Any], setting: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        Settings(**given)
+    assert refused.value.hint.split()[2] == setting
+    assert "mine" not in str(refused.value)
+
+
+def test_a_token_for_argo_is_not_shown_and_not_handed_on(file: Path) -> None:
+    file.write_text('argo_server = "https://argo"\nargo_token = "hidden"\nargo_namespace = "others"\n')
+    settings = Settings.load()
+    assert "hidden" not in f"{settings!r} {settings} {settings.model_dump_json()} {settings.environment()}"
+    assert settings.environment()["LOCKSTEP_ARGO_NAMESPACE"] == "others"
+    assert "LOCKSTEP_ARGO_TOKEN" not in settings.environment()
+    assert settings.argo_token.get_secret_value() == "hidden"
+
+
+@pytest.mark.parametrize("namespace", ["", "a/b", "..", "Features", "x" * 64, "a\n"])
+def test_a_namespace_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, namespace: str) -> None:
+    monkeypatch.setenv("LOCKSTEP_ARGO_NAMESPACE", namespace)
+    with pytest.raises(BadInput, match="argo_namespace"):
+        Settings.load()
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "-1"])
 def test_a_port_that_is_none_is_refused(file: Path, port: str) -> None:
     file.write_text(f"redis_port = {port}\n")

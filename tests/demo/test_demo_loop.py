@@ -1,11 +1,22 @@
-"""The whole loop, for real: a clean model is promoted, one that is served a misread column is not."""
+"""The whole loop, for real: a clean model is promoted, a misread one is not; and all of it can be run again."""
 
 import json
+import os
 import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from demo_process import OTHERS_WARNINGS, ROOT, start_demo
+import pytest
+from demo_process import MANIFESTS, OTHERS_WARNINGS, ROOT, start_demo
+
+from lockstep.lake import Lake
+from lockstep.local.redis import LocalRedis
+from lockstep.settings import Settings
+from lockstep.training.registry import CHAMPION, PREVIOUS, find_model
+from pipelines._leaves import Terms
+from pipelines.local import Run, load_library, load_template, run_workflow
 
 GOLDEN = ROOT / "tests" / "golden" / "demo_report.json"
 
@@ -23,13 +34,21 @@ def shape(value: Any, name: str = "") -> Any:
     return type(value).__name__
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a demo that ran whole, in another zone and with another hash seed, and what it printed."""
+    home = tmp_path_factory.mktemp("demo")
+    process = start_demo(home, "--size", "800", "--days", "2", TZ="America/New_York", PYTHONHASHSEED="7")
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    return home / "demo", said
+
+
 def test_the_demo_promotes_the_clean_model_and_refuses_the_skewed_one_whatever_the_machines_zone_and_hash_seed(
-    tmp_path: Path,
+    demo: tuple[Path, str],
 ) -> None:
-    demo = start_demo(tmp_path, "--size", "800", "--days", "2", TZ="America/New_York", PYTHONHASHSEED="7")
-    said, _ = demo.communicate(timeout=400)
-    assert demo.returncode == 0, said
-    report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    folder, said = demo
+    report = json.loads((folder / "report.json").read_text())
     assert shape(report) == json.loads(GOLDEN.read_text()), "scripts read report.json: see docs/design.md, formats"
     views, quality, parity, skew = report["views"], report["quality"], report["parity"], report["skew"]
     assert list(views) == [
@@ -62,10 +81,128 @@ def test_the_demo_promotes_the_clean_model_and_refuses_the_skewed_one_whatever_t
     assert quality["after"]["average_precision"] > quality["before"]["average_precision"]
     assert skew["average_precision_drop"] > 0
 
-    page = (tmp_path / "demo" / "parity.html").read_text()
+    page = (folder / "parity.html").read_text()
     verdicts = [page.index("Version 2 passes"), page.index("Version 3 is refused")]
     assert verdicts == sorted(verdicts)
     assert "risk_7d" in page
     assert "wrong_row" in page
     assert not re.search(r"\b(live|promote): \d+ of \d+.*\x1b", said), "no bars where nobody looks"
     assert "live: 24 of 48" in said
+
+
+@pytest.fixture(scope="module")
+def settings(demo: tuple[Path, str]) -> Iterator[Settings]:
+    """The demo's home, with an empty online store: as after a loss of it."""
+    folder, _ = demo
+    with pytest.MonkeyPatch.context() as patch, LocalRedis(folder) as store:
+        for name in [name for name in os.environ if name.startswith("LOCKSTEP_")]:
+            patch.delenv(name)
+        resolved = store.settings(Settings(home=folder, clock_file=folder / "clock").resolved())
+        for name, value in resolved.environment().items():
+            patch.setenv(name, value)
+        yield resolved
+
+
+@pytest.fixture
+def run(settings: Settings, tmp_path: Path) -> Callable[..., Run]:
+    def start(name: str, *, approvals: dict[str, str] | None = None, **parameters: str) -> Run:
+        manifest = load_template(MANIFESTS, name)
+        library, terms = load_library(MANIFESTS, manifest), Terms(approvals=approvals or {})
+        return run_workflow(manifest, parameters, logs_dir=tmp_path / name, library=library, terms=terms)
+
+    return start
+
+
+@pytest.fixture
+def window(demo: tuple[Path, str]) -> dict[str, str]:
+    """The time in which the demo's candidates were dark."""
+    return {"since": "2018-06-30T00:00:00Z", "until": "2018-07-02T00:00:00Z"}
+
+
+def champion(settings: Settings) -> tuple[int | None, int | None]:
+    found = [find_model(settings, "fraud", alias) for alias in (CHAMPION, PREVIOUS)]
+    return found[0].version if found[0] else None, found[1].version if found[1] else None
+
+
+def test_a_promotion_that_is_run_again_is_decided_again_and_changes_nothing(settings, run, window) -> None:
+    before = champion(settings)
+    assert before == (2, None)
+    again = run("promote", model="2", **window)
+    assert (again.succeeded, again.outputs["champion"], again.outputs["verdict"]) == (True, "2", "pass")
+    assert champion(settings) == before
+
+
+def test_a_promotion_that_somebody_has_to_approve_waits_for_the_yes(settings, run, window) -> None:
+    nobody = run("promote", model="2", approval="required", **window)
+    assert (nobody.exit_code, nobody.failed and nobody.failed.name) == (3, "approve")
+    no = run("promote", model="2", approval="required", approvals={"approve": "no"}, **window)
+    assert (no.exit_code, no.failed and no.failed.name) == (3, "promote")
+    assert "nobody approved it" in str(no.failed and no.failed.message)
+    yes = run("promote", model="2", approval="required", approvals={"approve": "yes"}, **window)
+    assert (yes.succeeded, champion(settings)) == (True, (2, None))
+
+
+def test_a_refused_model_is_refused_before_anybody_is_asked(run, window) -> None:
+    ended = run("promote", model="3", approval="required", **window)
+    assert (ended.exit_code, ended.failed and ended.failed.name) == (3, "gate")
+
+
+def test_parity_that_must_pass_ends_the_run_as_refused_and_keeps_its_report(run, window) -> None:
+    good = run("verify-parity", model="champion", shadow="true", strict="true", **window)
+    assert (good.succeeded, good.outputs["verdict"]) == (True, "pass")
+    bad = run("verify-parity", model="3", shadow="true", strict="true", **window)
+    assert bad.exit_code == 3
+    assert "parity of 3 is fail, not pass (report " in str(bad.failed and bad.failed.message)
+    # What is only judged is a result.
+    assert run("verify-parity", model="3", shadow="true", **window).outputs["verdict"] == "fail"
+
+
+def test_the_window_of_parity_is_a_day_before_its_end_if_no_beginning_is_given(run, window) -> None:
+    ended = run("verify-parity", model="2", shadow="true", until=window["until"])
+    assert (ended.succeeded, ended.outputs["verdict"]) == (True, "pass")
+
+
+def test_a_drain_without_news_moves_nothing(run) -> None:
+    assert run("drain-served-log").outputs == {"rows": "0"}
+
+
+def test_a_lost_store_is_what_the_monitor_does_not_see_and_the_next_run_mends(settings, run) -> None:
+    ended = run("monitor")
+    assert (ended.outputs["late"], ended.outputs["unfinished"]) == ("0", "0")
+    settings.clock.advance_to(settings.clock.now() + timedelta(days=10))
+    late = run("monitor").outputs
+    assert json.loads(late["names"]) == [
+        "customer_profile",
+        "customer_spend",
+        "terminal_static",
+        "terminal_activity",
+        "terminal_risk",
+    ]
+    assert float(late["oldest_seconds"]) > 10 * 86_400
+
+
+def test_what_maintenance_lets_go_is_missed_by_nobody(settings, run, window, monkeypatch) -> None:
+    lake = Lake.open(settings, "fraud")
+    later = settings.model_copy(update={"clock_file": settings.home / "later"})
+    # Iceberg's times are the machine's; to this clock all the demo made is old.
+    later.clock.advance_to(datetime.now(UTC) + timedelta(days=40))
+    tables = ["transactions", "customer_spend", "terminal_risk", "served_log"]
+    before = {name: len(lake.snapshots(name)) for name in tables}
+    with monkeypatch.context() as patch:
+        patch.setenv("LOCKSTEP_CLOCK_FILE", str(later.clock_file))
+        would = run("maintain-lake", dry_run="true")
+        assert {name: len(lake.snapshots(name)) for name in tables} == before
+        done = run("maintain-lake")
+        assert int(done.outputs["snapshots"]) == int(would.outputs["snapshots"]) > 50
+        assert int(done.outputs["files"]) > 50
+        assert run("maintain-lake").outputs == {"snapshots": "0", "files": "0"}
+    after = {name: len(lake.snapshots(name)) for name in tables}
+    assert all(after[name] < before[name] for name in tables)
+    model = find_model(settings, "fraud", "2")
+    assert model is not None
+    for cut in model.contract.cut.tables:
+        assert lake.snapshot(cut.table, cut.snapshot_id).id == cut.snapshot_id
+    assert run("verify-parity", model="2", shadow="true", **window).outputs["verdict"] == "pass"
+    end = settings.clock.now().isoformat()
+    computed = run("compute-and-materialize", window_end=end)
+    assert computed.succeeded, computed.failed

@@ -1,12 +1,13 @@
 """The laboratory: a use case, steps and pipelines of its own, importable by name."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from argo_stub import ArgoStub
 
 from pipelines.local import Run, Terms, run_workflow
 from pipelines.render import render_all
@@ -67,3 +68,31 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         return name
 
     return write
+
+
+@pytest.fixture
+def applied() -> dict[str, Manifest]:
+    """The laboratory's WorkflowTemplates as they are in a cluster."""
+    rendered = render_all("lab_pipelines").items()
+    documents = [yaml.safe_load(text) for path, text in rendered if path.endswith("workflowtemplate.yaml")]
+    return {document["metadata"]["name"]: document for document in documents}
+
+
+@pytest.fixture
+def argo(applied: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> Iterator[ArgoStub]:
+    """A server that the settings name, and where the laboratory is applied."""
+    with ArgoStub(templates=applied) as stub:
+        stub.settle(monkeypatch)
+        yield stub
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[str, str]]:
+    """What was printed since the last call, which no token is in."""
+
+    def read() -> tuple[str, str]:
+        captured = capsys.readouterr()
+        assert "hidden-token" not in captured.out + captured.err
+        return captured.out, captured.err
+
+    return read

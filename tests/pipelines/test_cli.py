@@ -25,11 +25,11 @@ def manifests(tmp_path: Path) -> Path:
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]):
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
-    assert all(f"\n  {command} " in told for command in ("render", "check", "run"))
+    assert all(f"\n  {command} " in told for command in ("render", "check", "run", "submit", "runs"))
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, pipelines.cli; print([m for m in ('hera', 'pydantic', 'yaml', 'pandas') if m in sys.modules])"
+    code = "import sys, pipelines.cli; print([m for m in ('hera', 'pydantic', 'yaml', 'pandas', 'requests') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
 
