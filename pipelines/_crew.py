@@ -4,6 +4,7 @@ Threads only wait; what is run is run by `pipelines._pods`. The main thread does
 """
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
@@ -112,8 +113,9 @@ class Threads:
     def stop(self) -> None:
         """Wait until all parts have ended."""
         self._stopped = True
+        end = time.monotonic() + _PATIENCE
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _fulfil(done: Future[T], work: Callable[[], T], *, fatal: bool = False) -> None:

@@ -69,7 +69,7 @@ class Leaves:
         self, template: Mapping[str, Any], label: str, name: str, inputs: Mapping[str, str], scope: Scope
     ) -> Outcome:
         """Run a script, and again as its retry strategy has it; with the attempts as nodes of their own if there are several."""
-        retries = read_retries(template.get("retryStrategy", {}))
+        retries = read_retries(template.get("retryStrategy"))
         tried = self._attempt(template, name, inputs, scope)
         first, attempts = tried.since, 1
         while tried.outcome.phase in BAD and retries.again(tried.as_argo, attempts):

@@ -151,13 +151,11 @@ class Workers(_Processes):
         self._mine = threading.local()
 
     def _run(self, pod: Pod, begun: Callable[[], None]) -> PodResult:
-        begun()
         child, connection = self._worker()
+        begun()
         try:
             connection.send_bytes(json.dumps(asdict(pod), default=str).encode())
-            while not connection.poll(_ALIVE_EVERY) and child.running:
-                pass
-            return PodResult(**json.loads(connection.recv_bytes()))
+            return PodResult(**json.loads(_answer(child, connection)))
         except (EOFError, OSError):
             status = child.wait()
             self._lose(child, connection)
@@ -187,6 +185,18 @@ class Workers(_Processes):
         connection.close()
         self._forget(child)
         child.sweep()
+
+
+def _answer(child: Child, connection: Connection) -> bytes:
+    """Return what a worker answers.
+
+    Raises:
+        EOFError: it has died.
+    """
+    while not connection.poll(_ALIVE_EVERY):
+        if not child.running and not connection.poll():
+            raise EOFError
+    return connection.recv_bytes()
 
 
 def _end(child: Child) -> None:

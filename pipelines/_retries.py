@@ -70,13 +70,13 @@ class Retries:
         return min(self.duration * float(self.factor) ** min(attempts - 1, 64), self.longest)
 
 
-def read_retries(strategy: Mapping[str, Any]) -> Retries:
-    """Return a `retryStrategy`; an empty one is none.
+def read_retries(strategy: Mapping[str, Any] | None) -> Retries:
+    """Return what a template's `retryStrategy` says; without one there are no retries.
 
     Raises:
         ExpressionError: its expression or one of its numbers is not understood here.
     """
-    if not strategy:
+    if strategy is None:
         return Retries()
     if "limit" not in strategy:
         raise ExpressionError("a retryStrategy without a limit, which would try for ever")

@@ -57,7 +57,7 @@ def run_committed(
     library = local.load_library(manifests_root(), manifest)
     home = Settings.load().home
     logs = home / "runs" / _run_name(manifest["metadata"]["name"])
-    somebody = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+    somebody = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)) and not as_json
     with hold(home, f"lockstep run {name}"), ending_on_signals(), node_reporter(sys.stdout, quiet=as_json) as nodes:
         shown = _Shown(nodes)
         ended = local.run_workflow(

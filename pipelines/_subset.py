@@ -120,8 +120,10 @@ def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def _retries(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
-    strategy = template.get("retryStrategy") or {}
-    if strategy and "script" not in template:
+    strategy = template.get("retryStrategy")
+    if strategy is None:
+        return
+    if "script" not in template:
         yield Refusal(name, "retryStrategy of a template that is no script")
     yield from _unknown(name, "retryStrategy", strategy)
     yield from _unknown(name, "backoff", strategy.get("backoff") or {})

@@ -29,8 +29,14 @@ def together(tmp_path: Path, *names: str, wait_for: int = 2, patience: float = 0
     return [call(name, "inside", given | {"name": name}, **more) for name in names]
 
 
+def warm(tmp_path: Path, jobs: int, *templates: Manifest) -> Manifest:
+    """The first template, once all workers have come together: from then on they are as fast as each other."""
+    first = together(tmp_path, *(f"worker-{n}" for n in range(jobs)), wait_for=jobs, patience=60)
+    return workflow(steps(first, [call("then", templates[0]["name"])], name="warm"), *templates)
+
+
 def seen(run: Run) -> dict[str, int]:
-    return {n.name: int(n.outputs["seen"]) for n in run.nodes if n.kind == "pod"}
+    return {n.name: int(n.outputs["seen"]) for n in run.nodes if n.kind == "pod" and ".worker-" not in n.name}
 
 
 # -- at the same time --------------------------------------------------------------------------------------------------
@@ -52,9 +58,10 @@ def test_items_and_steps_of_a_group_run_at_the_same_time(run: Start, tmp_path: P
 
 def test_no_more_pods_run_than_there_are_jobs(run: Start, tmp_path: Path):
     """A third would be seen by the others, which wait for it."""
-    manifest = workflow(dag(*together(tmp_path, "a", "b", "c", "d", wait_for=3)), INSIDE)
-    assert max(seen(run(manifest, how={"jobs": 2})).values()) == 2
-    assert max(seen(run(manifest, how={"jobs": 3})).values()) == 3
+    three = dag(*together(tmp_path, "a", "b", "c", wait_for=3))
+    assert max(seen(run(warm(tmp_path, 2, three, INSIDE), how={"jobs": 2})).values()) == 2
+    three = dag(*together(tmp_path, "a", "b", "c", wait_for=3, patience=60))
+    assert set(seen(run(workflow(three, INSIDE), how={"jobs": 3})).values()) == {3}
 
 
 def test_one_job_runs_one_task_after_the_other_in_this_process(run: Start):
@@ -98,25 +105,28 @@ def test_the_parallelism_of_a_template_bounds_its_children_and_no_others(
     names = {name: "{{inputs.parameters.of}}" + name for name in "abc"}
     children = [task | {"name": name} for name in names for task in together(tmp_path, names[name])]
     one_by_one = kind(*children, name="one-by-one", inputs=("of",), parallelism=1)
-    alone = workflow(dag(call("x", "one-by-one", {"of": "x"})), one_by_one, INSIDE)
-    assert set(seen(run(alone, how={"jobs": 3})).values()) == {1}
-    both = workflow(dag(*(call(of, "one-by-one", {"of": of}) for of in "xy")), one_by_one, INSIDE)
-    assert max(seen(run(both, how={"jobs": 3})).values()) == 2
+    alone = dag(call("x", "one-by-one", {"of": "x"}))
+    assert set(seen(run(warm(tmp_path, 2, alone, one_by_one, INSIDE), how={"jobs": 2})).values()) == {1}
+    [child] = together(tmp_path, "{{inputs.parameters.of}}", patience=60)
+    one_by_one = kind(child | {"name": "a"}, name="one-by-one", inputs=("of",), parallelism=1)
+    both = dag(*(call(of, "one-by-one", {"of": of}) for of in "xy"))
+    assert set(seen(run(workflow(both, one_by_one, INSIDE), how={"jobs": 2})).values()) == {2}
 
 
-def test_a_mutex_is_held_by_one_at_a_time_and_named_by_tags(run: Start, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("views", "patience", "met"), [(("v", "v", "v"), 0.4, 1), (("v", "w"), 60, 2)], ids=["one view", "two views"]
+)
+def test_a_mutex_is_held_by_one_at_a_time_and_named_by_tags(
+    run: Start, tmp_path: Path, views: tuple[str, ...], patience: float, met: int
+):
+    items = [{"name": f"n{number}", "view": view} for number, view in enumerate(views)]
+    given = {"name": "{{item.name}}", "view": "{{item.view}}"}
+    [task] = together(tmp_path, "{{inputs.parameters.name}}", patience=patience)
     mutex = {"mutexes": [{"name": "lab-{{inputs.parameters.view}}"}]}
-    both = dag(*together(tmp_path, "{{inputs.parameters.name}}"), name="both", inputs=("name", "view"))
-    both["dag"]["tasks"][0]["name"] = "inside"
-    both |= {"synchronization": mutex}
-
-    def views(*names: str) -> Manifest:
-        items = [{"name": f"n{number}", "view": name} for number, name in enumerate(names)]
-        given = {"name": "{{item.name}}", "view": "{{item.view}}"}
-        return workflow(dag(call("each", "both", given, withParam=json.dumps(items))), both, INSIDE)
-
-    assert set(seen(run(views("v", "v", "v"), how={"jobs": 3})).values()) == {1}
-    assert max(seen(run(views("v", "w"), how={"jobs": 3})).values()) == 2
+    held = dag(task | {"name": "inside"}, name="held", inputs=("name", "view"), synchronization=mutex)
+    every = dag(call("each", "held", given, withParam=json.dumps(items)))
+    ended = run(warm(tmp_path, 2, every, held, INSIDE), how={"jobs": 2})
+    assert list(seen(ended).values()) == [met] * len(views)
 
 
 def test_a_mutex_of_a_script_is_held_through_its_retries(run: Start, tmp_path: Path):
@@ -195,6 +205,17 @@ def test_a_worker_that_dies_makes_its_node_an_error_and_another_goes_on(
     assert (node(ended, "next").phase, ended.succeeded) == ("Succeeded", True)
 
 
+def test_a_worker_that_dies_is_missed_though_a_child_of_its_own_holds_its_pipe(
+    run: Start, tmp_path: Path, package: Callable[..., str]
+):
+    package("forking_steps", fork=FORKING)
+    fork = script("fork", {"folder": None}, ("done",))
+    fork["script"]["args"][-1] = "forking_steps.fork:fork"
+    ended = run(workflow(dag(call("a", "fork", {"folder": str(tmp_path)})), fork), how={"jobs": 2})
+    assert (node(ended, "a").phase, node(ended, "a").message) == ("Error", "its process died: exit code 7")
+    assert all_gone([int((tmp_path / "child").read_text())])
+
+
 def test_a_worker_that_dies_is_tried_again_by_our_own_expression(run: Start, tmp_path: Path):
     manifest = flaky(tmp_path, "kill", retryStrategy={"limit": 3, "expression": RETRY_WHEN})
     ended = run(manifest, how={"jobs": 2})
@@ -251,6 +272,26 @@ def test_nothing_is_left_behind(run: Start, mode: str, tmp_path: Path, monkeypat
 
 # -- an end that comes from outside ------------------------------------------------------------------------------------
 
+FORKING = """
+import os, time
+from pathlib import Path
+from hera.workflows.io import Input, Output
+from steps._step import step
+
+class ForkInput(Input):
+    folder: str
+
+class ForkOutput(Output):
+    done: bool
+
+@step()
+def fork(given: ForkInput) -> ForkOutput:
+    child = os.fork()
+    if child == 0:
+        time.sleep(300)
+    Path(given.folder, "child").write_text(str(child))
+    os._exit(7)
+"""
 SLEEPING = """
 import os, subprocess, sys, time
 from pathlib import Path
@@ -294,6 +335,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def all_gone(pids: list[int]) -> bool:
+    """Within the moment that a killed process takes."""
+    end = time.monotonic() + 5
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
 @pytest.mark.parametrize(
     ("options", "number", "code"),
     [
@@ -325,8 +374,5 @@ def test_a_signal_ends_the_run_its_pods_and_what_those_started(
         finally:
             started.kill()
     assert (started.returncode, said) == (code, "")
-    end = time.monotonic() + 5
-    while any(map(alive, pids)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert [pid for pid in pids if alive(pid)] == []
+    assert all_gone(pids)
     assert len(list(tmp_path.glob("home/runs/*/*.log"))) == 2, "the third task is not begun"

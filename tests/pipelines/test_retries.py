@@ -119,7 +119,7 @@ FAILED_1, FAILED_2, KILLED = Attempt("Failed", 1), Attempt("Failed", 2), Attempt
 @pytest.mark.parametrize(
     ("strategy", "again"),
     [
-        ({}, [False, False, False]),
+        (None, [False, False, False]),
         ({"limit": 1}, [True, True, False]),
         ({"limit": 1, "retryPolicy": "OnFailure"}, [True, True, False]),
         ({"limit": 1, "retryPolicy": "OnError"}, [False, False, True]),
@@ -141,20 +141,22 @@ FAILED_1, FAILED_2, KILLED = Attempt("Failed", 1), Attempt("Failed", 2), Attempt
         ({"limit": 1, "expression": "asInt( lastRetry.exitCode ) not  in []"}, [True, True, True]),
     ],
 )
-def test_what_is_tried_again(strategy: dict[str, Any], again: list[bool]):
+def test_what_is_tried_again(strategy: dict[str, Any] | None, again: list[bool]):
     retries = read_retries(strategy)
     assert [retries.again(attempt, 1) for attempt in (FAILED_1, FAILED_2, KILLED)] == again
     assert not retries.again(FAILED_1, 2)
 
 
 def test_no_strategy_is_no_retry():
-    assert read_retries({}).limit == Retries().limit == 0
+    assert read_retries(None) == Retries()
+    assert not Retries().again(FAILED_1, 1)
 
 
 @pytest.mark.parametrize(
     ("strategy", "sentence"),
     [
         ({"expression": "1 == 1"}, "without a limit"),
+        ({}, "without a limit"),
         ({"limit": "many"}, "the limit 'many'"),
         ({"limit": -1}, "the limit -1"),
         ({"limit": 1, "retryPolicy": "OnTransientError"}, "retryPolicy OnTransientError"),
