@@ -90,6 +90,8 @@ def test_resources_image_and_mutexes_are_named_after_the_project(manifests: Path
             "backfill",
             "compute-and-materialize",
             "drain-served-log",
+            "maintain-lake",
+            "monitor",
             "promote",
             "shadow-replay",
             "train",
@@ -126,6 +128,7 @@ EXAMPLES = {
     ("lockstep/training/registry.py", "fraud"),
     ("lockstep/views/latest.py", "customer"),
     ("lockstep/views/windowed.py", "nb_tx_7d"),
+    ("steps/_alone.py", "customer_spend"),
 }
 
 
