@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from benchmarks._table import show
-from pipelines._subset import OUTPUTS
+from pipelines._manifest.subset import OUTPUTS
 from pipelines.local import Node, run_workflow
 
 LIMIT = 0.3

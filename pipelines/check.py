@@ -12,13 +12,13 @@ import yaml
 from hera.workflows import models
 from pydantic import ValidationError
 
-from pipelines._lint import lint
-from pipelines._pod_lint import pod_problems, secret_problems
-from pipelines._problem import Lines, Problem, located
+from pipelines._checks.lint import lint
+from pipelines._checks.pods import pod_problems, secret_problems
+from pipelines._checks.problem import Lines, Problem, located
+from pipelines._checks.schedule import schedule_problems
+from pipelines._checks.source import SourceProblem, shared_annotations, source_problems
+from pipelines._manifest.subset import refusals
 from pipelines._project import LONGEST_NAME, WORKFLOWS
-from pipelines._schedule import schedule_problems
-from pipelines._source_lint import SourceProblem, shared_annotations, source_problems
-from pipelines._subset import refusals
 from pipelines.render import NotRendered, compare, render_all, source_of
 
 
@@ -119,7 +119,7 @@ def _outside_subset(document: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(
             ("spec", *at),
             f"uses {refusal.construct}, which is outside the rendered subset",
-            "`lockstep run` could not run it: use a DAG of steps, or extend pipelines/_subset.py and pipelines/local.py",
+            "`lockstep run` could not run it: use a DAG of steps, or extend pipelines/_manifest/subset.py and pipelines/local.py",
         )
 
 

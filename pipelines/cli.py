@@ -13,8 +13,8 @@ from importlib import metadata
 import click
 
 from lockstep.errors import BadInput, LockstepError, Refused, Terminal
-from pipelines import _change_commands
-from pipelines._cluster import runs, submit
+from pipelines._commands import changes
+from pipelines._commands.server import runs, submit
 
 _package = click.option("--package", default="pipelines", show_default=True, help="Whose modules to render.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
@@ -130,8 +130,8 @@ def run(
     NAME is that of the pipeline, with or without the project's. Each step's output goes to a file of its own in
     $LOCKSTEP_HOME/runs. One job runs in this process. A node that waits for an approval asks for it on a terminal.
     """
-    from pipelines._parameters import parse_pairs  # noqa: PLC0415 - pydantic takes its time to import
-    from pipelines._running import run_committed  # noqa: PLC0415 - Hera takes a second to import
+    from pipelines._commands.running import run_committed  # noqa: PLC0415 - Hera takes a second to import
+    from pipelines._manifest.parameters import parse_pairs  # noqa: PLC0415 - pydantic takes its time to import
 
     return run_committed(
         name,
@@ -156,7 +156,7 @@ def demo(*, size: int, days: int, as_json: bool) -> None:
     from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
     from lockstep.settings import Settings  # noqa: PLC0415 - the demo imports everything there is
     from pipelines import _demo  # noqa: PLC0415
-    from pipelines._progress import reporter  # noqa: PLC0415
+    from pipelines._commands.progress import reporter  # noqa: PLC0415
     from pipelines._project import manifests_root  # noqa: PLC0415
 
     settings = Settings.load()
@@ -180,7 +180,7 @@ def demo(*, size: int, days: int, as_json: bool) -> None:
 def views(name: str | None, *, as_json: bool) -> None:
     """Show every feature view, or the view NAME whole: owner, objective, ttl, services, consumers, rows, watermark."""
     from lockstep.settings import Settings  # noqa: PLC0415 - pydantic takes its time to import
-    from pipelines._views import show_views  # noqa: PLC0415 - imports MLflow, 2 s
+    from pipelines._commands.views import show_views  # noqa: PLC0415 - imports MLflow, 2 s
 
     show_views(Settings.load(), name, as_json=as_json)
 
@@ -193,7 +193,7 @@ def materialize(names: tuple[str, ...], *, as_json: bool) -> None:
 
     It is safe at any time, also beside the workflow that does the same.
     """
-    from pipelines._online_store import bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+    from pipelines._commands.online_store import bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
 
     bring_online(names, as_json=as_json, everything=False)
 
@@ -209,7 +209,7 @@ def backfill(view: str, start: str, end: str, *, dry_run: bool, as_json: bool) -
 
     What is missing after the last computed tick is computed live. It is safe to run again.
     """
-    from pipelines._backfill import compute_and_bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+    from pipelines._commands.backfill import compute_and_bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
 
     compute_and_bring_online(view, start, end, dry_run=dry_run, as_json=as_json)
 
@@ -219,7 +219,7 @@ def backfill(view: str, start: str, end: str, *, dry_run: bool, as_json: bool) -
 @_as_json
 def repair(names: tuple[str, ...], *, as_json: bool) -> None:
     """Write the newest row of every key of each VIEW again, whatever the store holds; a row newer than the lake's stays."""
-    from pipelines._online_store import bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+    from pipelines._commands.online_store import bring_online  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
 
     bring_online(names, as_json=as_json, everything=True)
 
@@ -240,11 +240,11 @@ def doctor(names: tuple[str, ...], *, one_of: int, in_bytes: bool, sample: int, 
     if in_bytes:
         if names:
             raise BadInput("--bytes is of all views: what a hash takes is divided among those that are in it")
-        from pipelines._footprint import show_bytes  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+        from pipelines._commands.footprint import show_bytes  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
 
         show_bytes(sample=sample, as_json=as_json)
         return
-    from pipelines._online_store import diagnose  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+    from pipelines._commands.online_store import diagnose  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
 
     diagnose(names, one_of, as_json=as_json)
 
@@ -260,7 +260,7 @@ def erase(*, entity: str, key: str, dry_run: bool, as_json: bool) -> None:
     Tags do not keep it: what was kept for a training set goes with the snapshots that hold the entity. There is no way back.
     Run it again if it was interrupted: it goes on from there.
     """
-    from pipelines._erase import erase_entity  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
+    from pipelines._commands.erase import erase_entity  # noqa: PLC0415 - DuckDB, Iceberg and Redis take their time
 
     erase_entity(entity, key, dry_run=dry_run, as_json=as_json)
 
@@ -275,13 +275,13 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
 
     A view that is not named stays, whoever wrote it. It is safe beside readers and writers; run it again if it was interrupted.
     """
-    from pipelines._sweep import sweep_views  # noqa: PLC0415 - Iceberg and Redis take their time
+    from pipelines._commands.sweep import sweep_views  # noqa: PLC0415 - Iceberg and Redis take their time
 
     sweep_views(names, dry_run=dry_run, per_second=per_second, as_json=as_json)
 
 
-cli.add_command(_change_commands.plan)
-cli.add_command(_change_commands.ci)
+cli.add_command(changes.plan)
+cli.add_command(changes.ci)
 cli.add_command(submit)
 cli.add_command(runs)
 

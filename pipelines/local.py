@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.errors import BadInput
-from pipelines._approvals import Question, check_approvals
-from pipelines._calls import Templates
-from pipelines._committed import Library, load_library, load_template
-from pipelines._crew import Alone, Threads
-from pipelines._interpreter import Interpreter
-from pipelines._leaves import Leaves, Terms
-from pipelines._lint import lint
-from pipelines._outcomes import Node, Run
-from pipelines._parameters import arguments
-from pipelines._pods import InProcess, Isolated, Pods, Workers
-from pipelines._record import Record, Watch
-from pipelines._subset import refusals
-from pipelines._turns import Turns
+from pipelines._checks.lint import lint
+from pipelines._manifest.calls import Templates
+from pipelines._manifest.committed import Library, load_library, load_template
+from pipelines._manifest.parameters import arguments
+from pipelines._manifest.subset import refusals
+from pipelines._run.approvals import Question, check_approvals
+from pipelines._run.crew import Alone, Threads
+from pipelines._run.interpreter import Interpreter
+from pipelines._run.leaves import Leaves, Terms
+from pipelines._run.outcomes import Node, Run
+from pipelines._run.pods import InProcess, Isolated, Pods, Workers
+from pipelines._run.record import Record, Watch
+from pipelines._run.turns import Turns
 
 
 class _Nobody:
@@ -104,7 +104,7 @@ def _refuse(manifest: Mapping[str, Any], library: Library) -> None:
         where = f"template {refusal.template!r}" if refusal.template else f"workflow {name!r}"
         raise BadInput(
             f"{where} uses {refusal.construct}, which `lockstep run` does not interpret",
-            hint="the rendered subset of Argo is listed in pipelines/_subset.py",
+            hint="the rendered subset of Argo is listed in pipelines/_manifest/subset.py",
         )
     for problem in lint(manifest, library):
         raise BadInput(f"workflow {name!r}, {problem.where}: {problem.what}", hint=problem.hint)

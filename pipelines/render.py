@@ -11,9 +11,9 @@ from types import ModuleType
 from hera.workflows import CronWorkflow, WorkflowTemplate
 
 from lockstep.errors import BadInput, LockstepError, UseCaseError
+from pipelines._checks.schedule import five_fields
+from pipelines._checks.sources import file_of, modules_of, readable, step_packages
 from pipelines._project import WORKFLOWS, pipeline_of
-from pipelines._schedule import five_fields
-from pipelines._sources import file_of, modules_of, readable, step_packages
 
 COMMAND = "lockstep render"
 _MARK = "# Rendered from "

@@ -16,8 +16,8 @@ import yaml
 from lockstep.errors import BadInput
 from lockstep.local import LocalRedis
 from lockstep.views import load_use_case
+from pipelines._commands.progress import Lines
 from pipelines._demo import run_demo
-from pipelines._progress import Lines
 
 ROOT = Path(__file__).parents[1]
 USE_CASES = ROOT / "tests" / "use_cases"

@@ -21,10 +21,10 @@ from lockstep.views import UseCase, load_use_case
 from pipelines import check as checking
 from pipelines import render as rendering
 from pipelines._ci.life import Life, Lived, Sample
+from pipelines._commands.plan import Planned, make_plan, subject_lines
+from pipelines._commands.progress import Reporter
 from pipelines._demo.world import load_simulator
-from pipelines._plan import Planned, make_plan, subject_lines
-from pipelines._progress import Reporter
-from pipelines._rendered import environment_kept
+from pipelines._run.rendered import environment_kept
 
 _WIDTH = 14
 

@@ -25,9 +25,9 @@ from lockstep.training.registry import require_model
 from lockstep.views import UseCase
 from lockstep.views.declare import OnDemandView, StoredView
 from lockstep.views.windowed import WindowedView
+from pipelines._commands.progress import Reporter, Stage
 from pipelines._demo.world import Simulator, World
-from pipelines._progress import Reporter, Stage
-from pipelines._rendered import run_rendered
+from pipelines._run.rendered import run_rendered
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)

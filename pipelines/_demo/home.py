@@ -12,10 +12,10 @@ from lockstep.errors import BadInput
 from lockstep.local.lock import HOLDER, LOCK, hold
 from lockstep.local.redis import LocalRedis
 from lockstep.settings import Settings
+from pipelines._commands.progress import Reporter
 from pipelines._demo.play import Demo, Scale
 from pipelines._demo.world import Scenario, load_scenario
-from pipelines._progress import Reporter
-from pipelines._rendered import environment_kept
+from pipelines._run.rendered import environment_kept
 
 FOLDER = "demo"
 REPORT = "report.json"

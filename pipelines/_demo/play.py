@@ -25,11 +25,11 @@ from lockstep.settings import Settings
 from lockstep.training.registry import CHAMPION, find_model, require_model
 from lockstep.training.spine import Span
 from lockstep.views import load_use_case
+from pipelines._commands.progress import Reporter, Stage
 from pipelines._demo.candidate import SECONDS, Candidate
 from pipelines._demo.summary import Attempt, make_report, write_page
 from pipelines._demo.world import Requests, Scenario, World
-from pipelines._progress import Reporter, Stage
-from pipelines._rendered import run_rendered
+from pipelines._run.rendered import run_rendered
 from pipelines.local import Run
 
 MINUTE = timedelta(minutes=1)

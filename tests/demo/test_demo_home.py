@@ -12,8 +12,8 @@ from demo_process import MANIFESTS, OTHERS_WARNINGS, ROOT
 
 from lockstep.errors import BadInput
 from lockstep.local.lock import hold
+from pipelines._commands.progress import Lines
 from pipelines._demo import Demo, Scale, run_demo
-from pipelines._progress import Lines
 
 pytestmark = OTHERS_WARNINGS
 

@@ -15,7 +15,7 @@ from lockstep.lake import Lake
 from lockstep.local.redis import LocalRedis
 from lockstep.settings import Settings
 from lockstep.training.registry import CHAMPION, PREVIOUS, find_model
-from pipelines._leaves import Terms
+from pipelines._run.leaves import Terms
 from pipelines.local import Run, load_library, load_template, run_workflow
 
 GOLDEN = ROOT / "tests" / "golden" / "demo_report.json"

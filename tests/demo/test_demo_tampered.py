@@ -11,8 +11,8 @@ from lockstep.online import store
 from lockstep.online.layout import field_of
 from lockstep.parity.report import ParityReport
 from lockstep.settings import Settings
+from pipelines._commands.progress import Lines
 from pipelines._demo import Demo, Scale, run_demo
-from pipelines._progress import Lines
 
 pytestmark = OTHERS_WARNINGS
 

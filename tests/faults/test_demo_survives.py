@@ -15,8 +15,8 @@ from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import Mode, State
 from lockstep.online import store
 from lockstep.settings import Settings
+from pipelines._commands.progress import Lines
 from pipelines._demo import Demo, Scale, run_demo
-from pipelines._progress import Lines
 
 ROOT = Path(__file__).parents[2]
 RUN = """

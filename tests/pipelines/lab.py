@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines._subset import OUTPUTS
+from pipelines._manifest.subset import OUTPUTS
 from pipelines.local import Node, Run
 
 Manifest = dict[str, Any]

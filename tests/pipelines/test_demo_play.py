@@ -13,10 +13,10 @@ from lockstep.errors import BadInput, Terminal
 from lockstep.lake import Lake
 from lockstep.settings import Settings
 from lockstep.views import UseCase, hard, load_use_case, soft
+from pipelines._commands.progress import Lines
 from pipelines._demo.play import Demo, Scale
 from pipelines._demo.summary import _parity
 from pipelines._demo.world import Scenario, World, load_scenario
-from pipelines._progress import Lines
 from pipelines.local import Run
 
 SINCE = datetime(2018, 6, 1, tzinfo=UTC)

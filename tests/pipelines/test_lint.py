@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines._lint import lint
+from pipelines._checks.lint import lint
 from pipelines.render import render_all
 from tests.pipelines.checking import GATED, NUMBERS, Manifest, check_after, findings_after, task_of, template_of
 

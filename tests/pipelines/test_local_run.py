@@ -17,7 +17,7 @@ from lab import MODES, call, dag, node, phases, script, task_of, template_of, wo
 from lab_steps.gate import GateInput, GateOutput, gate
 
 from lockstep.errors import BadInput, Refused
-from pipelines._expressions import (
+from pipelines._manifest.expressions import (
     ExpressionError,
     aggregate,
     evaluate_depends,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lockstep.errors import BadInput
-from pipelines._parameters import TIMES, arguments, parse_pairs
+from pipelines._manifest.parameters import TIMES, arguments, parse_pairs
 from pipelines.local import run_workflow
 
 

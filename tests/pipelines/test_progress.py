@@ -9,7 +9,7 @@ from typing import TextIO
 
 import pytest
 
-from pipelines._progress import Bars, node_reporter, reporter
+from pipelines._commands.progress import Bars, node_reporter, reporter
 
 
 def drawn(terminal: int, seconds: float) -> bytes:

@@ -9,9 +9,9 @@ from lab import MODES, Manifest, call, dag, node, phases, script, task_of, templ
 
 from lockstep.errors import BadInput
 from pipelines import local
-from pipelines._expressions import ExpressionError
-from pipelines._retries import Attempt, Retries, read_retries
-from pipelines._subset import OUTPUTS
+from pipelines._manifest.expressions import ExpressionError
+from pipelines._manifest.subset import OUTPUTS
+from pipelines._run.retries import Attempt, Retries, read_retries
 from pipelines.local import Run, Terms
 from steps._step import RETRY_WHEN
 
@@ -99,7 +99,7 @@ def test_a_retry_waits_its_back_off_but_no_longer_than_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: float, waited: list[float]
 ):
     seconds: list[float] = []
-    monkeypatch.setattr("pipelines._turns.Turns.pause", lambda _, wait: seconds.append(wait))
+    monkeypatch.setattr("pipelines._run.turns.Turns.pause", lambda _, wait: seconds.append(wait))
     local.run_workflow(flaky(tmp_path, 9), {}, logs_dir=tmp_path / "r", terms=Terms(retry_wait=longest))
     assert seconds == waited
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from argo_stub import ArgoStub, Document, node, workflow
 
-from pipelines import _follow
+from pipelines._server import follow
 from pipelines.cli import main
 from pipelines.render import write
 
@@ -33,7 +33,7 @@ def manifests(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_follow, "POLL", 0.01)
+    monkeypatch.setattr(follow, "POLL", 0.01)
 
 
 def has(phase: str, *nodes: tuple[str, Document], message: str = "") -> Callable[[Document], None]:
@@ -201,7 +201,7 @@ def test_a_server_that_is_restarted_is_waited_for(applied, told: Told, monkeypat
 def test_a_server_that_stays_away_ends_the_watching_as_transient(
     argo: ArgoStub, run: Document, told: Told, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(_follow, "PATIENCE", 0.1)
+    monkeypatch.setattr(follow, "PATIENCE", 0.1)
     argo.faults["GET"] = [None, *[503] * 1_000]
     assert main(["runs", RUN, "--watch"]) == 1
     assert told()[1].endswith(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lockstep.errors import BadInput
-from pipelines._schedule import five_fields
+from pipelines._checks.schedule import five_fields
 from pipelines.cli import main
 from tests.pipelines.checking import CRON, check_after, findings_after
 

@@ -8,7 +8,7 @@ import yaml
 from lab import MODES, Manifest, call, dag, hoisted, node, phases, script, steps, workflow
 
 from lockstep.errors import BadInput
-from pipelines._lint import lint
+from pipelines._checks.lint import lint
 from pipelines.local import Run, load_library, load_template
 
 Start = Callable[..., Run]

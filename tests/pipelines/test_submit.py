@@ -14,7 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pipelines import _argo, _submit
+from pipelines._server import argo as argo_server
+from pipelines._server import submit
 from pipelines.cli import main
 from pipelines.render import write
 
@@ -30,7 +31,7 @@ def manifests(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_submit, "AFTERTHOUGHT", 0.01)
+    monkeypatch.setattr(submit, "AFTERTHOUGHT", 0.01)
 
 
 Told = Callable[[], tuple[str, str]]
@@ -312,7 +313,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
 def test_a_netrc_does_not_replace_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argo: ArgoStub):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setattr(_argo, "is_loopback", lambda _: False)  # whose environment is read
+    monkeypatch.setattr(argo_server, "is_loopback", lambda _: False)  # whose environment is read
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert main(["submit", "numbers", "-p", "count=1"]) == 0
     assert {one.authorization for one in argo.asked} == {"Bearer hidden-token"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines._views import duration
+from pipelines._commands.views import duration
 from pipelines.cli import main
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from lockstep.errors import BadInput, nearest
-from pipelines._calls import bodies
+from pipelines._manifest.calls import bodies
 from pipelines._project import WORKFLOWS
 
 Library = Mapping[str, Mapping[str, Any]]

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lockstep.errors import nearest
-from pipelines._calls import Call, Templates, inputs_of
-from pipelines._expressions import tags
-from pipelines._problem import Place, Problem, texts
+from pipelines._checks.problem import Place, Problem, texts
+from pipelines._manifest.calls import Call, Templates, inputs_of
+from pipelines._manifest.expressions import tags
 
 GLOBALS = ("workflow.name", "workflow.namespace", "workflow.uid")
 

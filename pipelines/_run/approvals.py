@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep.errors import BadInput, nearest
-from pipelines._calls import Name, Templates, bodies, inputs_of
+from pipelines._manifest.calls import Name, Templates, bodies, inputs_of
 
 NOBODY = 3
 """The exit code of a node that nobody approved: refused."""

@@ -9,15 +9,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pipelines._approvals import NOBODY, Ask, answer, questions
-from pipelines._crew import Crew
-from pipelines._expressions import Scope
-from pipelines._outcomes import ATTEMPT, BAD, ERROR, FAILED, POD, SUCCEEDED, SUSPENSION, Outcome
-from pipelines._pod import make_pod
-from pipelines._pods import Pods
-from pipelines._record import Record
-from pipelines._retries import Attempt, read_retries
-from pipelines._turns import Turns
+from pipelines._manifest.expressions import Scope
+from pipelines._run.approvals import NOBODY, Ask, answer, questions
+from pipelines._run.crew import Crew
+from pipelines._run.outcomes import ATTEMPT, BAD, ERROR, FAILED, POD, SUCCEEDED, SUSPENSION, Outcome
+from pipelines._run.pod import make_pod
+from pipelines._run.pods import Pods
+from pipelines._run.record import Record
+from pipelines._run.retries import Attempt, read_retries
+from pipelines._run.turns import Turns
 
 
 @dataclass(frozen=True)

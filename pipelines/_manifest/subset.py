@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines._calls import bodies
-from pipelines._expressions import ExpressionError
-from pipelines._problem import texts
-from pipelines._retries import read_retries
+from pipelines._checks.problem import texts
+from pipelines._manifest.calls import bodies
+from pipelines._manifest.expressions import ExpressionError
+from pipelines._run.retries import read_retries
 
 OUTPUTS = "/tmp/hera-outputs/parameters/"  # noqa: S108 - a path in a pod
 RUNNER = ["-m", "hera.workflows.runner", "-e"]

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 from hera.workflows import Artifact, Parameter
 from pydantic import BaseModel
 
-from pipelines._sources import modules_of, parsed, readable, step_packages, steps_of
+from pipelines._checks.sources import modules_of, parsed, readable, step_packages, steps_of
 
 _CONNECTION = {"host", "token", "namespace", "verify_ssl", "client_certs"}
 """What Hera's `global_config` is for when a workflow is submitted; it changes nothing that is rendered."""

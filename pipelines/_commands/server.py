@@ -24,7 +24,7 @@ def submit(name: str, pairs: tuple[str, ...], *, watch: bool, dry_run: bool, as_
     Settings: LOCKSTEP_ARGO_SERVER (the URL of Argo's server), LOCKSTEP_ARGO_TOKEN, LOCKSTEP_ARGO_NAMESPACE (`features` if not
     given), LOCKSTEP_ARGO_TLS_CA.
     """
-    from pipelines._submit import submit_workflow  # noqa: PLC0415 - Hera takes a second to import
+    from pipelines._server.submit import submit_workflow  # noqa: PLC0415 - Hera takes a second to import
 
     return submit_workflow(name, pairs, watch=watch, dry_run=dry_run, as_json=as_json)
 
@@ -41,13 +41,13 @@ def runs(name: str | None, *, pipeline: str | None, phase: str | None, limit: in
 
     Settings: those of `lockstep submit`.
     """
-    from pipelines import _runs  # noqa: PLC0415 - Hera takes a second to import
-
     if name is not None and (pipeline or phase):
         raise BadInput("--pipeline and --phase choose among runs, and one is named")
     if name is None and watch:
         raise BadInput("--watch is of one run", hint="`lockstep runs` lists their names")
+    from pipelines._server import runs as listing  # noqa: PLC0415 - Hera takes a second to import
+
     if name is None:
-        _runs.list_runs(pipeline, phase, limit, as_json=as_json)
+        listing.list_runs(pipeline, phase, limit, as_json=as_json)
         return 0
-    return _runs.watch_run(name, as_json=as_json) if watch else _runs.show_run(name, as_json=as_json)
+    return listing.watch_run(name, as_json=as_json) if watch else listing.show_run(name, as_json=as_json)

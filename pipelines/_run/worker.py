@@ -1,4 +1,4 @@
-"""`python -m pipelines._worker DESCRIPTOR`: run one pod after the other, as they come over a socket, until that is closed."""
+"""`python -m pipelines._run.worker DESCRIPTOR`: run one pod after the other, as they come over a socket, until that is closed."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lockstep.local.signals import ending_on_signals
-from pipelines._pod import Pod, run_script
+from pipelines._run.pod import Pod, run_script
 
 
 def main(descriptor: int) -> None:

@@ -15,9 +15,9 @@ from hera.workflows.models import NodeStatus, Time, Workflow
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from lockstep.errors import LockstepError, Terminal, Transient
-from pipelines._argo import PENDING, Argo, NoAnswer, NotReached, NotThere
-from pipelines._outcomes import ERROR, FAILED, OMITTED, SKIPPED, SUCCEEDED, Node, Run, worst
-from pipelines._telling import node_line, tell_end
+from pipelines._commands.telling import node_line, tell_end
+from pipelines._run.outcomes import ERROR, FAILED, OMITTED, SKIPPED, SUCCEEDED, Node, Run, worst
+from pipelines._server.argo import PENDING, Argo, NoAnswer, NotReached, NotThere
 
 POLL = 3.0
 """Seconds from one look to the next."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep.errors import nearest
-from pipelines._expressions import RESULTS, ExpressionError, depends_on
-from pipelines._problem import Place, Problem
+from pipelines._checks.problem import Place, Problem
+from pipelines._manifest.expressions import RESULTS, ExpressionError, depends_on
 
 Template = Mapping[str, Any]
 Name = tuple[str, str]

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from lockstep.errors import BadInput, nearest
-from pipelines._expressions import tags
-from pipelines._problem import Problem, located
+from pipelines._checks.problem import Problem, located
+from pipelines._manifest.expressions import tags
 
 SCHEDULED_TIME = "{{workflow.scheduledTime}}"
 WINDOW_END = "window_end"

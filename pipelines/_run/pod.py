@@ -19,8 +19,8 @@ from hera.workflows._runner.util import _runner
 from hera.workflows.io import Output
 
 from lockstep.local.signals import raise_if_ending
-from pipelines._expressions import Scope, substitute
-from pipelines._subset import OUTPUTS
+from pipelines._manifest.expressions import Scope, substitute
+from pipelines._manifest.subset import OUTPUTS
 
 _OUTPUTS_DIRECTORY = "hera__outputs_directory"
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lockstep.errors import nearest
-from pipelines._calls import Templates, call_problems, calls_of, inputs_of, is_optional
-from pipelines._problem import Problem, located, texts
-from pipelines._tags import TagLinter, clock_problems, simple_tags, tags_of_workflow
+from pipelines._checks.problem import Problem, located, texts
+from pipelines._checks.tags import TagLinter, clock_problems, simple_tags, tags_of_workflow
+from pipelines._manifest.calls import Templates, call_problems, calls_of, inputs_of, is_optional
 
 
 def lint(manifest: Mapping[str, Any], library: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Problem]:

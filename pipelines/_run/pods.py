@@ -19,8 +19,8 @@ from socket import socketpair
 from typing import Protocol
 
 from lockstep.local.child import Child
-from pipelines._crew import Stopped
-from pipelines._pod import Pod, PodResult, run_script, written
+from pipelines._run.crew import Stopped
+from pipelines._run.pod import Pod, PodResult, run_script, written
 
 _ALIVE_EVERY = 0.5
 """Seconds after which it is asked whether a silent worker is still there: a grandchild may hold its end of the pipe."""
@@ -171,7 +171,7 @@ class Workers(_Processes):
             self._lose(child, connection)
         ours, theirs = socketpair()
         with theirs:
-            command = [sys.executable, "-m", "pipelines._worker", str(theirs.fileno())]
+            command = [sys.executable, "-m", "pipelines._run.worker", str(theirs.fileno())]
             handle, log = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=self._scratch)
             os.close(handle)
             child = self._begin(

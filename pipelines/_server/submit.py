@@ -14,11 +14,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from lockstep.errors import BadInput, Terminal
 from lockstep.settings import Settings
-from pipelines._argo import Argo, NoAnswer, NotReached, NotThere, request_of
-from pipelines._committed import load_template
-from pipelines._follow import watch as watch_workflow
-from pipelines._parameters import arguments, parse_pairs
+from pipelines._manifest.committed import load_template
+from pipelines._manifest.parameters import arguments, parse_pairs
 from pipelines._project import manifests_root
+from pipelines._server.argo import Argo, NoAnswer, NotReached, NotThere, request_of
+from pipelines._server.follow import watch as watch_workflow
 
 AFTERTHOUGHT = 1.0
 """Seconds from the first look for a workflow whose submission was not answered to the second, then doubled."""

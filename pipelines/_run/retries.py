@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines._expressions import ExpressionError
+from pipelines._manifest.expressions import ExpressionError
 
 Condition = Callable[["Attempt"], bool]
 

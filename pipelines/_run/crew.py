@@ -1,6 +1,6 @@
 """What of a run goes on at the same time: all in turn in one thread, or a thread for each task that waits for its pod.
 
-Threads only wait; what is run is run by `pipelines._pods`. The main thread does nothing but hear signals and ask questions.
+Threads only wait; what is run is run by `pipelines._run.pods`. The main thread does nothing but hear signals and ask questions.
 """
 
 import threading

@@ -10,10 +10,10 @@ from lockstep.local.lock import hold
 from lockstep.local.signals import ending_on_signals
 from lockstep.settings import Settings
 from pipelines import local
-from pipelines._outcomes import FAILED, GROUP, SUCCEEDED, Node
-from pipelines._progress import Nodes, node_reporter
+from pipelines._commands.progress import Nodes, node_reporter
+from pipelines._commands.telling import node_line, tell_end
 from pipelines._project import manifests_root
-from pipelines._telling import node_line, tell_end
+from pipelines._run.outcomes import FAILED, GROUP, SUCCEEDED, Node
 
 
 class _Shown:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lockstep.errors import nearest
-from pipelines._problem import Place, Problem, located, texts
-from pipelines._sources import StepFunction, readable, steps_of
-from pipelines._subset import RUNNER, SOURCE
+from pipelines._checks.problem import Place, Problem, located, texts
+from pipelines._checks.sources import StepFunction, readable, steps_of
+from pipelines._manifest.subset import RUNNER, SOURCE
 from steps._step import steps_image
 
 _STEP = "decorate the function with steps._step.step, which gives it"

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from pipelines._calls import Name, Template, Templates, inputs_of
-from pipelines._crew import Crew
-from pipelines._expressions import (
+from pipelines._manifest.calls import Name, Template, Templates, inputs_of
+from pipelines._manifest.expressions import (
     AbsentError,
     ExpressionError,
     Scope,
@@ -27,8 +26,9 @@ from pipelines._expressions import (
     substitute,
     tags,
 )
-from pipelines._leaves import Leaves
-from pipelines._outcomes import (
+from pipelines._run.crew import Crew
+from pipelines._run.leaves import Leaves
+from pipelines._run.outcomes import (
     BAD,
     ERROR,
     FAILED,
@@ -44,8 +44,8 @@ from pipelines._outcomes import (
     holds,
     worst,
 )
-from pipelines._record import Record
-from pipelines._turns import Turns
+from pipelines._run.record import Record
+from pipelines._run.turns import Turns
 
 
 @dataclass(frozen=True)

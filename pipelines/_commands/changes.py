@@ -23,7 +23,7 @@ def plan(since: str | None, until: str | None, *, detailed_exitcode: bool, as_js
     would break what is in use, is refused (exit 3). All else ends with 0: what is left to do is printed.
     """
     from lockstep.settings import Settings  # noqa: PLC0415 - pydantic takes its time to import
-    from pipelines._plan import show_plan  # noqa: PLC0415
+    from pipelines._commands.plan import show_plan  # noqa: PLC0415
 
     return show_plan(Settings.load(), since, until, as_json=as_json, detailed_exitcode=detailed_exitcode)
 
@@ -61,7 +61,7 @@ def ci(
     from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
     from lockstep.settings import Settings  # noqa: PLC0415 - a trial imports everything there is
     from pipelines import _ci  # noqa: PLC0415
-    from pipelines._progress import reporter  # noqa: PLC0415
+    from pipelines._commands.progress import reporter  # noqa: PLC0415
     from pipelines._project import manifests_root  # noqa: PLC0415
 
     settings, manifests = Settings.load(), manifests_root().resolve()

@@ -10,11 +10,11 @@ from hera.workflows.models import Workflow
 
 from lockstep.errors import BadInput, nearest
 from lockstep.settings import Settings
-from pipelines._argo import TEMPLATE_LABEL, Argo, NotThere
-from pipelines._committed import load_template, template_names
-from pipelines._follow import one_line, phase_of, run_of, watch
+from pipelines._commands.telling import node_line
+from pipelines._manifest.committed import load_template, template_names
 from pipelines._project import manifests_root
-from pipelines._telling import node_line
+from pipelines._server.argo import TEMPLATE_LABEL, Argo, NotThere
+from pipelines._server.follow import one_line, phase_of, run_of, watch
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _SHORT = 60

@@ -6,7 +6,7 @@ import click
 
 from lockstep.clock import parse_time
 from lockstep.views.compute import Part, backfill, plan_backfill
-from pipelines._online_store import bring_online
+from pipelines._commands.online_store import bring_online
 from steps._wiring import Wiring
 
 

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Collection, Generator, Hashable, Mapping
 from contextlib import contextmanager
 
-from pipelines._crew import Stopped
-from pipelines._expressions import ExpressionError
+from pipelines._manifest.expressions import ExpressionError
+from pipelines._run.crew import Stopped
 
 
 class _Request:

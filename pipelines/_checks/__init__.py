@@ -1,0 +1,1 @@
+"""What `lockstep check` looks for, one module a subject."""

@@ -1,0 +1,1 @@
+"""Run a WorkflowTemplate on this machine as Argo would: who runs what, when, and what becomes of it."""

@@ -1,0 +1,1 @@
+"""Argo's server: submitting a workflow, following it, listing runs."""
