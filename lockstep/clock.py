@@ -47,8 +47,10 @@ def parse_time(text: str, what: str = "a time") -> datetime:
     """
     try:
         return require_zone(datetime.fromisoformat(text), what)
-    except (ValueError, OverflowError):  # the latter where UTC has no such year
+    except ValueError:
         raise BadInput(f"{what} is no ISO 8601 time: {text!r}", hint="write it as 2018-06-01T00:00:00Z") from None
+    except OverflowError:
+        raise BadInput(f"{what} is out of range: in UTC there is no {text}") from None
 
 
 @dataclass(frozen=True)

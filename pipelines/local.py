@@ -20,9 +20,9 @@ from pipelines._run.approvals import Question, check_approvals
 from pipelines._run.crew import Alone, Threads
 from pipelines._run.interpreter import Interpreter
 from pipelines._run.leaves import Leaves, Terms
-from pipelines._run.outcomes import Node, Run
 from pipelines._run.pods import InProcess, Isolated, Pods, Workers
 from pipelines._run.record import Record, Watch
+from pipelines._run.results import Node, Run
 from pipelines._run.turns import Turns
 
 

@@ -13,7 +13,7 @@ from pipelines import local
 from pipelines._commands.progress import Nodes, node_reporter
 from pipelines._commands.telling import node_line, tell_end
 from pipelines._project import manifests_root
-from pipelines._run.outcomes import FAILED, GROUP, SUCCEEDED, Node
+from pipelines._run.results import FAILED, GROUP, SUCCEEDED, Node
 
 
 class _Shown:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipelines._run.outcomes import Node, Run
+from pipelines._run.results import Node, Run
 
 LAST_LINES = 20
 

@@ -28,7 +28,8 @@ from pipelines._manifest.expressions import (
 )
 from pipelines._run.crew import Crew
 from pipelines._run.leaves import Leaves
-from pipelines._run.outcomes import (
+from pipelines._run.record import Record
+from pipelines._run.results import (
     BAD,
     ERROR,
     FAILED,
@@ -44,7 +45,6 @@ from pipelines._run.outcomes import (
     holds,
     worst,
 )
-from pipelines._run.record import Record
 from pipelines._run.turns import Turns
 
 

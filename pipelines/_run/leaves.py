@@ -12,10 +12,10 @@ from typing import Any
 from pipelines._manifest.expressions import Scope
 from pipelines._run.approvals import NOBODY, Ask, answer, questions
 from pipelines._run.crew import Crew
-from pipelines._run.outcomes import ATTEMPT, BAD, ERROR, FAILED, POD, SUCCEEDED, SUSPENSION, Outcome
 from pipelines._run.pod import make_pod
 from pipelines._run.pods import Pods
 from pipelines._run.record import Record
+from pipelines._run.results import ATTEMPT, BAD, ERROR, FAILED, POD, SUCCEEDED, SUSPENSION, Outcome
 from pipelines._run.retries import Attempt, read_retries
 from pipelines._run.turns import Turns
 

@@ -4,7 +4,7 @@ import time
 from threading import Lock
 from typing import Any, Protocol
 
-from pipelines._run.outcomes import Node, Outcome
+from pipelines._run.results import Node, Outcome
 
 
 class Watch(Protocol):

@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from lockstep.errors import LockstepError, Terminal, Transient
 from pipelines._commands.telling import node_line, tell_end
-from pipelines._run.outcomes import ERROR, FAILED, OMITTED, SKIPPED, SUCCEEDED, Node, Run, worst
+from pipelines._run.results import ERROR, FAILED, OMITTED, SKIPPED, SUCCEEDED, Node, Run, worst
 from pipelines._server.argo import PENDING, Argo, NoAnswer, NotReached, NotThere
 
 POLL = 3.0
