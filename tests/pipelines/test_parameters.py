@@ -41,8 +41,8 @@ def test_the_ends_of_a_window_are_compared_as_times_not_as_text():
         ("2018-06-01", "has no time zone: 2018-06-01T00:00:00"),
         ("yesterday", "is no ISO 8601 time: 'yesterday'"),
         ("", "is no ISO 8601 time: ''"),
-        ("0001-01-01T00:00:00+14:00", "is no ISO 8601 time"),
-        ("9999-12-31T23:00:00-05:00", "is no ISO 8601 time"),
+        ("0001-01-01T00:00:00+14:00", "is out of range"),
+        ("9999-12-31T23:00:00-05:00", "is out of range"),
     ],
 )
 def test_a_time_has_a_zone(name: str, text: str, told: str):
