@@ -13,6 +13,8 @@ from lockstep.errors import BadInput
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
+_WRITE = "write it as 2018-06-01T00:00:00Z"
+
 
 def to_micros(time: datetime) -> int:
     """Return microseconds since 1970-01-01T00:00Z, exactly.
@@ -35,7 +37,7 @@ def require_zone(time: datetime, what: str = "a time") -> datetime:
         BadInput: `time` has no zone; the machine's zone is never guessed.
     """
     if time.tzinfo is None:
-        raise BadInput(f"{what} has no time zone: {time.isoformat()}", hint="write it as 2018-06-01T00:00:00Z")
+        raise BadInput(f"{what} has no time zone: {time.isoformat()}", hint=_WRITE)
     return time.astimezone(UTC)
 
 
@@ -48,9 +50,9 @@ def parse_time(text: str, what: str = "a time") -> datetime:
     try:
         return require_zone(datetime.fromisoformat(text), what)
     except ValueError:
-        raise BadInput(f"{what} is no ISO 8601 time: {text!r}", hint="write it as 2018-06-01T00:00:00Z") from None
+        raise BadInput(f"{what} is no ISO 8601 time: {text!r}", hint=_WRITE) from None
     except OverflowError:
-        raise BadInput(f"{what} is out of range: in UTC there is no {text}") from None
+        raise BadInput(f"{what} is out of range: in UTC there is no {text}", hint=_WRITE) from None
 
 
 @dataclass(frozen=True)
