@@ -51,6 +51,7 @@ class Settings(BaseSettings):
         argo_tls_ca: the file with the authorities that may have signed its certificate; those that `requests` trusts if not
             given.
         argo_tls_skip_verify: take any certificate, so anybody for Argo's server.
+        promotion_approval: whether somebody has to approve each promotion, whatever its run was asked for.
         snapshots_keep: how long a snapshot is kept that nothing else keeps (`retention.py`); at least `parity_max_age`.
         report_url: where a run that failed is reported to, as JSON with a `text`; never shown: with chat services it is a secret.
         corrections_keep: how long computed ticks may be corrected: so long their sources' snapshots are kept.
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     parity_limit: float = Field(default=0.01, gt=0, lt=1)
     parity_confidence: float = Field(default=0.95, gt=0, lt=1)
     parity_max_age: timedelta = timedelta(hours=24)
+    promotion_approval: Literal["none", "required"] = "none"
     snapshots_keep: timedelta = timedelta(days=7)
     corrections_keep: timedelta = timedelta(days=30)
     report_url: SecretStr = SecretStr("")

@@ -12,7 +12,7 @@ from steps.write_chunk import write_chunk
 
 def view_dag(name: str, *inputs: str) -> DAG:
     """Return the per-view DAG template: one run a view at a time, whoever asked for it."""
-    mutex = Mutex(name=f"{project()}-{{{{inputs.parameters.view}}}}")
+    mutex = Mutex(name=f"{project()}-view-{{{{inputs.parameters.view}}}}")
     return DAG(
         name=name,
         inputs=[Parameter(name=given) for given in ("view", *inputs)],

@@ -64,7 +64,8 @@ def workflow_template(
         active_deadline_seconds=int(deadline.total_seconds()),
         parallelism=parallelism,
         synchronization=mutex if alone else None,
-        pod_gc=PodGC(strategy="OnPodSuccess"),
+        # Long enough for whoever collects logs: the report of a failed run is one, and its pod succeeds.
+        pod_gc=PodGC(strategy="OnPodSuccess", delete_delay_duration="10m"),
         ttl_strategy=TTLStrategy(seconds_after_success=3 * 86400, seconds_after_failure=14 * 86400),
         labels=labels,
         # Argo does not hand a template's own labels on to its runs.
@@ -74,7 +75,9 @@ def workflow_template(
         yield workflow
         # Argo gives onExit nothing but the run's own arguments, so the template takes no inputs and reads the globals.
         with DAG(name="on-exit"):
-            told = {name: f"{{{{workflow.{name}}}}}" for name in ("status", "failures", "parameters")}
+            # `workflow.parameters` is a global of Argo's only where there are some.
+            names = ["status", "failures", *(["parameters"] if arguments else [])]
+            told = {name: f"{{{{workflow.{name}}}}}" for name in names}
             report_run(
                 name="report",
                 when="{{workflow.status}} != Succeeded",
@@ -101,8 +104,9 @@ def schedule(
         # Forbid drops a tick while the one before is under way, Replace kills that: what must not overlap holds a mutex.
         concurrency_policy="Allow",
         starting_deadline_seconds=int(within.total_seconds()),
-        successful_jobs_history_limit=3,
-        failed_jobs_history_limit=5,
+        # How long runs are kept is the template's affair: a number of them would be an hour of the frequent ones.
+        successful_jobs_history_limit=1_000,
+        failed_jobs_history_limit=1_000,
         arguments=dict(arguments or {}),
         workflow_template_ref=WorkflowTemplateRef(name=name),
         labels={"app.kubernetes.io/part-of": "lockstep", _PIPELINE_LABEL: pipeline},

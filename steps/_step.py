@@ -1,6 +1,6 @@
 """The `step` decorator: Hera's runner script with everything that the step pods of this project have in common.
 
-    class CountInput(Input):
+    class CountInput(StepInput):
         view: str
 
     class CountOutput(Output):
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Protocol, Self, TypeVar, cast, overload
 
 from hera.workflows import EmptyDirVolume, Resources, RetryStrategy, RunnerScriptConstructor, Script, Task
 from hera.workflows._context import _context
@@ -27,6 +27,7 @@ from hera.workflows._runner.script_annotations_util import _save_dummy_outputs
 from hera.workflows.io import Input, Output
 from hera.workflows.models import Backoff, Capabilities, SecurityContext
 from hera.workflows.script import _extract_return_annotation_output
+from pydantic import ValidationError
 
 from lockstep.errors import BadInput, LockstepError
 from lockstep.settings import Settings
@@ -43,6 +44,27 @@ _Given = TypeVar("_Given", bound=Input)
 _Made = TypeVar("_Made", bound=Output)
 _Given_contra = TypeVar("_Given_contra", bound=Input, contravariant=True)
 _Made_co = TypeVar("_Made_co", bound=Output, covariant=True)
+
+
+_OUTPUTS: dict[type[Input], Any] = {}
+"""What the step of each `StepInput` declares as its outputs."""
+
+
+class StepInput(Input):
+    """The base of every step's input: a value of the wrong kind ends the pod as bad input does, and is not tried again."""
+
+    @classmethod
+    def model_validate(cls, *args: Any, **kwargs: Any) -> Self:
+        """Read the parameters, as Hera's runner does before it calls the step.
+
+        Raises:
+            SystemExit: 2, a value is not of its field's type; which, is on stderr.
+        """
+        try:
+            return super().model_validate(*args, **kwargs)
+        except ValidationError as invalid:
+            said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors())
+            raise _ended(BadInput(f"parameters: {said}"), _OUTPUTS.get(cls)) from None
 
 
 class Step(Protocol[_Given_contra, _Made_co]):
@@ -110,6 +132,8 @@ def step(
 
     def decorate(function: Callable[[_Given], _Made]) -> Step[_Given, _Made]:
         _refuse_string_annotations(function)
+        if issubclass(given := next(iter(function.__annotations__.values())), StepInput):
+            _OUTPUTS[given] = _extract_return_annotation_output(function)
         # As `hera.workflows.script` does, but the image is that of the use case being rendered, known only then. Made here and
         # not in a call: inside a workflow a new template would add itself to it.
         template = Script(**{"name": function.__name__.replace("_", "-"), "source": function, **settings, **overrides})
@@ -149,14 +173,21 @@ def as_in_a_pod(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except LockstepError as error:
-            # As Hera does for other exceptions: without the declared files Argo reports a missing file, not the error.
-            _save_dummy_outputs(_extract_return_annotation_output(function))
-            said = f"{type(error).__name__}: {error}"
-            sys.stderr.write(f"{said}\n")
-            _tell_the_node(said)
-            raise SystemExit(error.exit_code) from error
+            raise _ended(error, _extract_return_annotation_output(function)) from error
 
     return run
+
+
+def _ended(error: LockstepError, outputs: Any) -> SystemExit:
+    """Say why a step ends, and return what ends its process."""
+    # As Hera does for other exceptions: without the declared files Argo reports a missing file, not the error.
+    _save_dummy_outputs(outputs)
+    said = f"{type(error).__name__}: {error}"
+    sys.stderr.write(f"{said}\n")
+    _tell_the_node(said)
+    end = SystemExit(error.exit_code)
+    end.__cause__ = error
+    return end
 
 
 def _tell_the_node(said: str) -> None:

@@ -1,13 +1,13 @@
 """Bring the use case's definitions into the Feast registry; nothing is ever deleted here."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class ApplyDefinitionsInput(Input):
+class ApplyDefinitionsInput(StepInput):
     """Nothing: the definitions are in the image."""
 
 

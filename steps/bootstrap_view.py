@@ -1,14 +1,14 @@
 """Compute a range of one feature view's ticks, each in the way that is right for it."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from lockstep.clock import parse_time
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class BootstrapViewInput(Input):
+class BootstrapViewInput(StepInput):
     """The view, and the ticks `start < T <= end` (RFC 3339 with zone)."""
 
     view: str

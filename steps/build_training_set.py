@@ -1,14 +1,14 @@
 """Build the model's training set, point in time, and cut its contract."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from lockstep.clock import parse_time
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class BuildTrainingSetInput(Input):
+class BuildTrainingSetInput(StepInput):
     """As of when labels are known (RFC 3339 with zone), and the features (empty: those of the model's own service)."""
 
     known_at: str

@@ -1,13 +1,13 @@
 """Say that an interval is online: in the ledger, then in the epoch hash that every reader reads."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class CommitMaterializationInput(Input):
+class CommitMaterializationInput(StepInput):
     """The view and the interval's id (0: nothing is new)."""
 
     view: str

@@ -1,14 +1,14 @@
 """Compute one feature view's ticks up to a time, from what its sources hold now."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from lockstep.clock import parse_time
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class ComputeViewInput(Input):
+class ComputeViewInput(StepInput):
     """The view, and the end of the window (RFC 3339 with zone)."""
 
     view: str

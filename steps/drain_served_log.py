@@ -1,13 +1,13 @@
 """Move the served log from the Redis Stream to the lake, exactly once."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class DrainServedLogInput(Input):
+class DrainServedLogInput(StepInput):
     """Nothing: what is in the stream is moved."""
 
 

@@ -1,13 +1,13 @@
 """Name the feature views that a run is about, so that the DAG can fan out over them."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class ListViewsInput(Input):
+class ListViewsInput(StepInput):
     """Which views: their names, comma-separated, or `all`."""
 
     views: str = "all"

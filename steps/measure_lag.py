@@ -2,14 +2,14 @@
 
 import sys
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class MeasureLagInput(Input):
+class MeasureLagInput(StepInput):
     """Nothing: all stored views are measured."""
 
 

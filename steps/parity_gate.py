@@ -1,14 +1,13 @@
 """Refuse a model unless it is good enough and a parity report that is its own, fresh and whole says pass."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
-from lockstep.errors import Refused
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class ParityGateInput(Input):
+class ParityGateInput(StepInput):
     """Which model (an alias or a version), and its parity report's name."""
 
     model: str
@@ -24,17 +23,10 @@ class ParityGateOutput(Output):
 @step(service_account="promoter")
 def parity_gate(given: ParityGateInput) -> ParityGateOutput:
     """Decide; a refusal exits 3 and names every reason."""
-    from lockstep.parity.gate import decide  # noqa: PLC0415
-    from lockstep.parity.report import load  # noqa: PLC0415
-    from lockstep.training.registry import require_model  # noqa: PLC0415 - imports MLflow, 2 s
+    from lockstep.parity.gate import require_passed  # noqa: PLC0415 - imports MLflow, 2 s
 
     wiring = Wiring()
-    recipe = wiring.use_case.model
-    model = require_model(wiring.settings, recipe.name, given.model)
-    report = load(wiring.settings, wiring.lake, given.report)
-    decision = decide(wiring.settings, recipe.thresholds, model, report, wiring.settings.clock.now())
-    if not decision.passed:
-        raise Refused(f"version {model.version} is not promoted: {'; '.join(decision.reasons)}")
+    model = require_passed(wiring.settings, wiring.use_case, wiring.lake, given.model, given.report)
     return ParityGateOutput(version=model.version)
 
 

@@ -1,10 +1,10 @@
 """Claim what is new in one feature view's table, to be brought online in chunks."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 from pydantic import BaseModel
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
@@ -15,7 +15,7 @@ class ChunkPlanned(BaseModel):
     of: int
 
 
-class PlanMaterializationInput(Input):
+class PlanMaterializationInput(StepInput):
     """The view, and into how many chunks an interval is divided."""
 
     view: str

@@ -1,16 +1,16 @@
-"""Make a version that the gate let through the champion."""
+"""Make a version the champion, if the gate lets it through now and whoever has to approve it did."""
 
 from typing import Literal
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from lockstep.errors import Refused
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class PromoteModelInput(Input):
+class PromoteModelInput(StepInput):
     """The version, the report that speaks for it, and whether somebody had to say yes, and did."""
 
     version: int
@@ -27,15 +27,21 @@ class PromoteModelOutput(Output):
 
 @step(service_account="promoter")
 def promote_model(given: PromoteModelInput) -> PromoteModelOutput:
-    """Tag the version with its report, then move the alias; a promotion that was not approved is refused."""
+    """Ask the gate once more, tag the version with its report, then move the alias.
+
+    What is promoted is decided here and nowhere else: Argo lets whoever may submit begin a workflow at any of its templates,
+    and the answer may have taken a day.
+    """
+    from lockstep.parity.gate import require_passed  # noqa: PLC0415 - imports MLflow, 2 s
     from lockstep.training.registry import CHAMPION, PARITY_TAG, REPORT_TAG, set_alias  # noqa: PLC0415
 
-    if given.approval == "required" and given.decision != "yes":
+    wiring = Wiring()
+    if "required" in (given.approval, wiring.settings.promotion_approval) and given.decision != "yes":
         raise Refused(
             f"version {given.version} is not promoted: nobody approved it (the answer is {given.decision!r})",
-            hint="the gate let it through: run promote again, and answer yes",
+            hint="run promote again with approval=required, and answer yes",
         )
-    wiring = Wiring()
+    require_passed(wiring.settings, wiring.use_case, wiring.lake, str(given.version), given.report)
     tags = {PARITY_TAG: "passed", REPORT_TAG: given.report}
     set_alias(wiring.settings, wiring.use_case.model.name, CHAMPION, given.version, tags)
     return PromoteModelOutput(champion=given.version)

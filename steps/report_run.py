@@ -2,14 +2,14 @@
 
 import sys
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class ReportRunInput(Input):
+class ReportRunInput(StepInput):
     """The run, and what Argo says of it: `{{workflow.name}}`, `.status`, `.failures`, `.parameters`."""
 
     workflow: str

@@ -1,13 +1,13 @@
 """Send recent events to the dark service that the settings name, at the current time."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class ShadowReplayInput(Input):
+class ShadowReplayInput(StepInput):
     """Which model (an alias or a version) the dark service must be serving, how many events, and how many a request carries."""
 
     model: str = "challenger"

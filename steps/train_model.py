@@ -1,13 +1,13 @@
 """Fit, evaluate and register the model as challenger."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class TrainModelInput(Input):
+class TrainModelInput(StepInput):
     """The training set's table."""
 
     training_set: str

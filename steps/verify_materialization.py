@@ -1,14 +1,14 @@
 """Hold what was written of an interval against the lake before anybody is told."""
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 from steps.write_chunk import Written
 
 
-class VerifyMaterializationInput(Input):
+class VerifyMaterializationInput(StepInput):
     """The view, the interval's id (0: nothing is new) and what its chunks reported."""
 
     view: str

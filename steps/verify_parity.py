@@ -2,16 +2,16 @@
 
 from datetime import timedelta
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 
 from lockstep.clock import parse_time
 from lockstep.errors import Refused
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
-class VerifyParityInput(Input):
+class VerifyParityInput(StepInput):
     """Whose rows (an alias or a version), shadow or live, in which window of request times, and how many.
 
     Without `since` the window is that many hours long. More rows are taken if the limit needs more. With `strict` any other

@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 
-from hera.workflows.io import Input, Output
+from hera.workflows.io import Output
 from pydantic import BaseModel
 
 from steps._alone import run_alone
-from steps._step import step
+from steps._step import StepInput, step
 from steps._wiring import Wiring
 
 
@@ -19,7 +19,7 @@ class Written(BaseModel):
     how: str
 
 
-class WriteChunkInput(Input):
+class WriteChunkInput(StepInput):
     """The view, the interval's id, and which share of its keys."""
 
     view: str

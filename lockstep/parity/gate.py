@@ -4,11 +4,13 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lockstep.parity.report import ParityReport
+from lockstep.errors import Refused
+from lockstep.lake import Lake
+from lockstep.parity.report import ParityReport, load
 from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
 from lockstep.settings import Settings
-from lockstep.training.registry import Registered
-from lockstep.views import Thresholds
+from lockstep.training.registry import Registered, require_model
+from lockstep.views import Thresholds, UseCase
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,28 @@ class Decision:
     def passed(self) -> bool:
         """No reason speaks against it."""
         return not self.reasons
+
+
+def require_passed(settings: Settings, use_case: UseCase, lake: Lake, which: str, report: str) -> Registered:
+    """Return the model that an alias or a version names, if the gate lets it through now.
+
+    Args:
+        settings: the gate's limits, the clock.
+        use_case: names the model, and its thresholds.
+        lake: has the reports.
+        which: an alias or a version.
+        report: the name of the report that speaks for it.
+
+    Raises:
+        BadInput: there is no such model or report.
+        Refused: it is not let through; every reason is named.
+    """
+    recipe = use_case.model
+    model = require_model(settings, recipe.name, which)
+    decision = decide(settings, recipe.thresholds, model, load(settings, lake, report), settings.clock.now())
+    if not decision.passed:
+        raise Refused(f"version {model.version} is not promoted: {'; '.join(decision.reasons)}")
+    return model
 
 
 def decide(

@@ -110,3 +110,17 @@ def test_a_long_error_is_cut_to_what_kubernetes_takes(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit):
         as_in_a_pod(step)()
     assert 1_000 < len(log.read_bytes()) <= 4_096
+
+
+def test_a_parameter_of_the_wrong_kind_is_terminal_in_a_pod_too(tmp_path: Path) -> None:
+    parameters = tmp_path / "parameters.json"
+    parameters.write_text(json.dumps([{"name": "model", "value": "m"}, {"name": "rows", "value": "abc"}]))
+    environment = os.environ | {"hera__outputs_directory": str(tmp_path / "outputs")}
+    command = [sys.executable, "-m", "hera.workflows.runner", "-e", "steps.shadow_replay:shadow_replay"]
+    done = subprocess.run(
+        [*command, str(parameters)], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("BadInput: parameters: rows: Input should be a valid integer")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "outputs" / "parameters" / "scored").exists()
