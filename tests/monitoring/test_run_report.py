@@ -8,7 +8,6 @@ from threading import Thread
 import pytest
 from pydantic import SecretStr
 
-from lockstep.errors import BadInput
 from lockstep.monitoring import run_report as reporting
 from lockstep.monitoring.run_report import run_report, send
 from lockstep.settings import Settings
@@ -32,7 +31,7 @@ class Receiver(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.taken: list[dict[str, object]] = []
-        self.refusals = 0
+        self.refusals, self.status = 0, 503
 
     @property
     def url(self) -> SecretStr:
@@ -46,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         document = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.server.refusals:
             self.server.refusals -= 1
-            self.send_response(503)
+            self.send_response(self.server.status)
         else:
             self.server.taken.append(document)
             self.send_response(200)
@@ -90,10 +89,21 @@ def test_a_run_without_failed_nodes_is_told_too() -> None:
     assert report("").text == f"fraud-backfill-x7 Failed\ngiven {GIVEN}"
 
 
-@pytest.mark.parametrize("failures", ["{", '"{"', "[1]", '{"displayName": 1}'])
-def test_failures_that_are_none_are_refused(failures: str) -> None:
-    with pytest.raises(BadInput, match=r"workflow\.failures is no list of nodes"):
-        report(failures)
+@pytest.mark.parametrize("failures", ["{", '"{"', "[1]", '{"displayName": 1}', r'"[{\"message\":\"\x7f\"}]"'])
+def test_failures_that_cannot_be_read_are_told_as_they_are(failures: str) -> None:
+    assert report(failures).text == f"fraud-backfill-x7 Failed\n{failures}\ngiven {GIVEN}"
+
+
+@pytest.mark.parametrize("failures", ["null", '"null"', '""', "[]"])
+def test_no_failures_are_none_however_argo_says_so(failures: str) -> None:
+    assert report(failures).failures == []
+
+
+def test_each_node_that_failed_itself_is_told_whatever_its_message() -> None:
+    late = {"displayName": "compute", "templateName": "compute-view", "phase": "Failed", "message": "Step exceeded"}
+    gone = {"displayName": "verify", "templateName": "verify", "phase": "Error", "message": "pod deleted"}
+    lines = report(json.dumps([*FAILED, late, gone])).text.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["write(0:index:0,of:1)", "compute", "verify"]
 
 
 def test_it_is_posted_with_a_text_and_its_parts(settings: Settings, receiver: Receiver) -> None:
@@ -112,8 +122,21 @@ def test_it_is_tried_again(settings: Settings, receiver: Receiver) -> None:
 def test_that_nobody_takes_it_is_said_without_the_address(settings: Settings, receiver: Receiver) -> None:
     receiver.refusals = 9
     told = send(settings.model_copy(update={"report_url": receiver.url}), report())
-    assert told == "report_url did not take the report, 4 times: HTTPStatusError"
+    assert told == "report_url did not take the report, tried 4 times: HTTPStatusError 503"
     assert receiver.taken == []
+
+
+def test_what_no_repetition_helps_is_not_repeated(settings: Settings, receiver: Receiver) -> None:
+    receiver.refusals, receiver.status = 9, 404
+    told = send(settings.model_copy(update={"report_url": receiver.url}), report())
+    assert told == "report_url did not take the report, tried 1 times: HTTPStatusError 404"
+
+
+def test_a_broken_setting_of_the_machine_fails_nothing(settings: Settings, receiver: Receiver, monkeypatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "foo://x")
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    secure = SecretStr(receiver.url.get_secret_value().replace("http:", "https:"))
+    assert send(settings.model_copy(update={"report_url": secure}), report()).startswith("report_url did not take")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "not a url", "ftp://x", "http://[", "http://a b/"])
