@@ -3,28 +3,35 @@
 A snapshot is kept while any of these holds, in this order:
 
 * a branch or tag names it: the head of the table, or a training cut (`contract.py`);
-* it is younger than the setting `snapshots_keep`, which covers the parity window: what was served is compared with the
-  table as it was;
+* it was the newest less than the setting `snapshots_keep` ago, which covers the parity window: what was served is compared with
+  the table as it was, and whoever read it may be at it still;
 * the ledger needs it. Of a view's table: the last snapshot that is online and everything after it, as the next interval is
-  what changed since; what an unfinished interval writes; an append that the ledger does not know of yet. Of a source: what a
-  planned range of ticks reads; what a computed one read, for as long as it may be corrected (`corrections_keep`; of
-  bootstrapped ticks always, as there is one snapshot for all of them);
+  what changed since; what an unfinished interval writes; an append that the ledger has planned and not noted yet, and all after
+  it, which may have moved its rows; what was computed and rolled back. Of a source: what a planned range of ticks reads; what a
+  computed one read, for as long as it may be corrected (`corrections_keep`; of bootstrapped ticks always, as there is one
+  snapshot for all of them; and of all while a correction of the view is recent);
 * it is the newest of the table's own history to say a property that some writer left there: the watermark, up to where the
-  served log is drained, an engine's checkpoint.
+  served log is drained, an engine's checkpoint;
+* a snapshot that is kept and is not of the table's own history came from it: without it nobody could tell.
+
+Iceberg's times are the machine's, so ages are judged by the machine's clock, also where a replay has one of its own.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 
 from pyiceberg.table import Table
 
-from lockstep.clock import from_micros
-from lockstep.errors import BadInput
+from lockstep.clock import Clock, from_micros
+from lockstep.errors import BadInput, Terminal
 from lockstep.lake import Lake
 from lockstep.lake.expire import Expired, expire
 from lockstep.lake.snapshots import COMPUTE_ID, Snapshot
 from lockstep.materialize.ledger import Ledger
-from lockstep.materialize.ledger_rows import Mode, State
+from lockstep.materialize.ledger_rows import ComputeRow, Mode, State
 from lockstep.parity.report import PARITY_REPORTS
 from lockstep.serving.log import SERVED_LOG
 from lockstep.settings import Settings
@@ -59,7 +66,8 @@ def maintain(
 
     Raises:
         BadInput: snapshots are to be kept for less than the parity window.
-        Transient: another writer committed first, to one table; the ones before it are done.
+        Transient: a table changed in the same moment; the ones before it are done.
+        Terminal: files could not be removed; all tables are done, and nothing refers to these files any more.
     """
     if settings.snapshots_keep < settings.parity_max_age:
         raise BadInput(
@@ -69,82 +77,128 @@ def maintain(
         )
     views = {view.table: view for view in use_case.views}
     names = dict.fromkeys([*(source.table for source in use_case.sources), *views, SERVED_LOG, PARITY_REPORTS])
-    # Before any table is loaded: what is planned from now on names a snapshot that is the newest by then.
-    read = _sources_read(settings, use_case, ledger)
-    done: list[Kept] = []
-    for name in (name for name in names if lake.exists(name)):
-        in_use = _online(lake, ledger, views[name]) if name in views else _Need()
-        table = lake.table(name)
-        reasons = _reasons(table, lake.lineage(name), settings, in_use, read.get(name, {}))
-        gone = {s.snapshot_id for s in table.snapshots()} - reasons.keys()
-        counts: dict[str, int] = {}
-        for reason in reasons.values():
-            counts[reason] = counts.get(reason, 0) + 1
-        done.append(Kept(name, counts, Expired(len(gone), 0) if dry_run else expire(table, gone)))
+    # Before any table is loaded: what is planned from now on reads what is the newest now, or newer.
+    read = _sources_read(settings, ledger)
+    done = [
+        _maintained(
+            settings,
+            lake,
+            name,
+            _of_view(lake, ledger, views[name]) if name in views else _Need(),
+            read,
+            dry_run=dry_run,
+        )
+        for name in names
+        if lake.exists(name)
+    ]
+    if left := {path: why for kept in done for path, why in kept.expired.left.items()}:
+        path, why = next(iter(left.items()))
+        raise Terminal(
+            f"{len(left)} files of expired snapshots could not be removed, first {path}: {why}",
+            hint="nothing refers to them: remove them, or let an engine remove orphan files",
+        )
     return done
 
 
 @dataclass(frozen=True)
 class _Need:
-    """What the ledger needs of a view's table: all from a sequence number on (None: nothing), and appends it does not know."""
+    """What the ledger needs of a view's table.
+
+    Attributes:
+        since: all from this sequence number on; None if there is no such number.
+        computed: the ids of the ranges of ticks that are computed.
+    """
 
     since: int | None = None
-    known: frozenset[str] = frozenset()
+    computed: frozenset[str] = frozenset()
 
 
-def _online(lake: Lake, ledger: Ledger, view: StoredView) -> _Need:
+def _maintained(
+    settings: Settings, lake: Lake, name: str, need: _Need, read: Mapping[str, Mapping[int, str]], *, dry_run: bool
+) -> Kept:
+    table = lake.table(name)
+    reasons = _reasons(table, lake.lineage(name), settings, need, read.get(name, {}))
+    gone = {s.snapshot_id for s in table.snapshots()} - reasons.keys()
+    counts = dict(Counter(reasons.values()))
+    return Kept(name, counts, Expired(len(gone), 0, {}) if dry_run else expire(table, gone))
+
+
+def _of_view(lake: Lake, ledger: Ledger, view: StoredView) -> _Need:
     rows = ledger.materializations(view.name, lake.table_uuid(view.table))
     committed = [row.sequence_to for row in rows if row.state is State.COMMITTED]
     unfinished = [row.writes_from for row in rows if row.state is not State.COMMITTED]
-    # A row that is given up may be all there is: then nothing is online, and everything is written anew from what there is.
-    since = min([*committed[-1:], *unfinished], default=None)
-    computed = {str(row.id) for row in ledger.computes(view.name) if row.state is State.COMMITTED}
-    return _Need(since, frozenset(computed))
+    computes = ledger.computes(view.name)
+    planned = frozenset(str(row.id) for row in computes if row.state is not State.COMMITTED)
+    appended = [s.sequence for s in lake.snapshots(view.table) if s.properties.get(COMPUTE_ID) in planned]
+    return _Need(
+        since=min([*committed[-1:], *unfinished, *appended], default=None),
+        computed=frozenset(str(row.id) for row in computes) - planned,
+    )
 
 
-def _sources_read(settings: Settings, use_case: UseCase, ledger: Ledger) -> Mapping[str, Mapping[int, str]]:
-    """Return, by source table, the snapshots that ranges of ticks read or may read again, each with why."""
+def _sources_read(settings: Settings, ledger: Ledger) -> Mapping[str, Mapping[int, str]]:
+    """Return, by source table, the snapshots that ranges of ticks read or may read again, each with why.
+
+    The views are the ledger's: one that is not declared any more may be again.
+    """
     found: dict[str, dict[int, str]] = {}
-    oldest = settings.clock.now() - settings.corrections_keep
-    for view in use_case.views:
-        for row in ledger.computes(view.name):
-            if row.state is not State.COMMITTED:
-                why = f"planned ticks of {view.name}"
-            elif row.mode is Mode.BOOTSTRAP or row.planned_at >= oldest:
-                why = f"corrections of {view.name}"
-            else:
-                continue
-            for table, snapshot in row.sources.items():
-                found.setdefault(table, {}).setdefault(snapshot, why)
+    for view in ledger.computed_views():
+        rows = ledger.computes(view)
+        for row in rows:
+            if why := _may_read(settings, rows, row):
+                for table, snapshot in row.sources.items():
+                    found.setdefault(table, {}).setdefault(snapshot, f"{why} of {view}")
     return found
+
+
+def _may_read(settings: Settings, rows: Iterable[ComputeRow], row: ComputeRow) -> str:
+    now = settings.clock.now()
+    if row.state is not State.COMMITTED:
+        return "planned ticks"
+    # Of a correction that is under way some ranges may not be planned yet.
+    correcting = any(r.mode is Mode.CORRECT and r.planned_at >= now - settings.snapshots_keep for r in rows)
+    recent = row.planned_at >= now - settings.corrections_keep
+    return "corrections" if correcting or recent or row.mode is Mode.BOOTSTRAP else ""
 
 
 def _reasons(
     table: Table, lineage: Iterable[Snapshot], settings: Settings, need: _Need, read: Mapping[int, str]
 ) -> dict[int, str]:
     """Return the snapshots to keep by id, each with the first reason for it."""
-    oldest = settings.clock.now() - settings.snapshots_keep
+    oldest = Clock().now() - settings.snapshots_keep
     reasons = {ref.snapshot_id: "branches and tags" for ref in table.metadata.refs.values()}
-    said = _newest_to_say(lineage)
-    for living in table.snapshots():
-        snapshot = Snapshot.of(living)
-        young = from_micros(living.timestamp_ms * _MILLISECOND) >= oldest
-        for reason in _why(snapshot, need, young=young):
+    own = {snapshot.id for snapshot in lineage}
+    said, until = _newest_to_say(lineage), _newest_until(table)
+    for snapshot in map(Snapshot.of, table.snapshots()):
+        young = snapshot.id not in until or until[snapshot.id] >= oldest
+        for reason in _why(snapshot, need, young=young, rolled_back=snapshot.id not in own):
             reasons.setdefault(snapshot.id, reason)
         if snapshot.id in read:
             reasons.setdefault(snapshot.id, read[snapshot.id])
         if snapshot.id in said:
             reasons.setdefault(snapshot.id, f"says {said[snapshot.id]}")
+    parents = {s.snapshot_id: s.parent_snapshot_id for s in table.snapshots()}
+    for kept in [snapshot for snapshot in reasons if snapshot not in own]:
+        parent = parents.get(kept)
+        while parent is not None and parent in parents:
+            reasons.setdefault(parent, "where another history began")
+            parent = None if parent in own else parents[parent]
     return reasons
 
 
-def _why(snapshot: Snapshot, need: _Need, *, young: bool) -> Iterator[str]:
+def _why(snapshot: Snapshot, need: _Need, *, young: bool, rolled_back: bool) -> Iterator[str]:
     if young:
         yield "snapshots_keep"
     if need.since is not None and snapshot.sequence >= need.since:
         yield "online, or on its way"
-    if COMPUTE_ID in snapshot.properties and snapshot.properties[COMPUTE_ID] not in need.known:
-        yield "ticks that the ledger does not know yet"
+    if rolled_back and snapshot.properties.get(COMPUTE_ID) in need.computed:
+        yield "ticks that were rolled back"
+
+
+def _newest_until(table: Table) -> dict[int, datetime]:
+    """Return until when each snapshot was the newest; the newest is not among them."""
+    ordered = sorted(table.snapshots(), key=lambda s: s.sequence_number or 0)
+    return {older.snapshot_id: from_micros(newer.timestamp_ms * _MILLISECOND) for older, newer in pairwise(ordered)}
 
 
 def _newest_to_say(lineage: Iterable[Snapshot]) -> dict[int, str]:

@@ -28,6 +28,8 @@ TABLE_PROPERTIES = {
     "write.parquet.compression-codec": "zstd",
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "12",
+    # Each commit writes the table's whole history anew: the last hundred of these files are enough.
+    "write.metadata.delete-after-commit.enabled": "true",
     # PyIceberg would repeat a lost commit on top of the winner's: two runs of one step would both append.
     "commit.retry.num-retries": "0",
 }
@@ -223,6 +225,10 @@ class Lake:
             return
         try:
             table.manage_snapshots().create_tag(snapshot_id, tag).commit()
+        except ValueError as gone:
+            raise Transient(
+                f"{name}: snapshot {snapshot_id} has just expired: {gone}", hint="run the step again"
+            ) from gone
         except CommitFailedException as lost:
             raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
 

@@ -1,7 +1,7 @@
 """Append to an Iceberg table in one commit, without PyIceberg's copies of everything the table ever was."""
 
 import itertools
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.io.pyarrow import _dataframe_to_data_files  # pyright: ignore[reportPrivateUsage]
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.update import TableUpdate
+from pyiceberg.table.update import TableUpdate, ValidatableTableRequirement
 
 from lockstep.errors import Transient
 
@@ -78,6 +78,9 @@ def committing(table: Table) -> Generator[Transaction]:
         raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
 
 
-def also(transaction: Transaction, *updates: TableUpdate) -> None:
-    """Make these changes in the transaction's commit too."""
-    transaction._stage(updates)  # pyright: ignore[reportPrivateUsage] - PyIceberg's own builders call it
+def also(
+    transaction: Transaction, *updates: TableUpdate, requirements: Sequence[ValidatableTableRequirement] = ()
+) -> None:
+    """Make these changes in the transaction's commit too, if the table is then as these requirements say."""
+    # PyIceberg's own builders call it; it lists its own requirements as a type, and asks any.
+    transaction._stage(updates, tuple(requirements))  # pyright: ignore[reportPrivateUsage, reportArgumentType]

@@ -30,25 +30,38 @@ class AddedFile:
 def added_files(table: Table, last: Snapshot, after: int) -> list[AddedFile]:
     """Return the data files that appends with a sequence number `after < sequence <= last`'s added, oldest first.
 
-    A compaction (`replace`) adds no row, so its files are none of them; those it replaced are, as their append wrote them. Where
-    an append that a compaction may have replaced has expired, what the compaction wrote stands for it: these rows, and older
-    ones.
+    A compaction (`replace`) adds no row, so its files are none of them; those it replaced are, as their append wrote them.
+    Where snapshots have expired, what the next living one has of theirs stands for them: the files of appends as they were
+    written, and, if a compaction was among them or is that one, what it wrote, with these rows and older ones.
     """
     up_to = last.sequence_number or 0
-    within = [s for s in table.snapshots() if after < (s.sequence_number or 0) <= up_to]
-    appends = [s for s in within if s.summary is None or s.summary.operation is Operation.APPEND]
-    # Each commit has the next number, so a gap is an expired snapshot. Of appends alone the last one lists all files.
-    each_by_itself = len(appends) < len(within) == up_to - after
-    files = {
-        AddedFile(entry.data_file.file_path, entry.sequence_number or 0, entry.data_file.record_count)
-        for source in (appends if each_by_itself else [last])
-        for manifest in source.manifests(table.io)
-        if (manifest.sequence_number or 0) > after
-        for entry in _entries(table.io, manifest)
-        if after < (entry.sequence_number or 0) <= up_to
-        and (not each_by_itself or entry.sequence_number == source.sequence_number)
-    }
+    within = sorted(
+        (s for s in table.snapshots() if after < (s.sequence_number or 0) <= up_to),
+        key=lambda s: s.sequence_number or 0,
+    )
+    adds = [s.summary is None or s.summary.operation is Operation.APPEND for s in within]
+    if all(adds) and len(within) == up_to - after:
+        within, adds = [last], [True]  # of appends alone the last one lists all files
+    files: set[AddedFile] = set()
+    before = after
+    for snapshot, appends in zip(within, adds, strict=True):
+        sequence = snapshot.sequence_number or 0
+        # Each commit has the next number, so a gap is an expired snapshot.
+        if appends or sequence > before + 1:
+            files |= _files_since(table.io, snapshot, before)
+        before = sequence
     return sorted(files, key=lambda f: (f.sequence, f.path))
+
+
+def _files_since(io: FileIO, snapshot: Snapshot, after: int) -> set[AddedFile]:
+    """Return the files of a snapshot that were written after one with the sequence number `after`."""
+    return {
+        AddedFile(entry.data_file.file_path, entry.sequence_number or 0, entry.data_file.record_count)
+        for manifest in snapshot.manifests(io)
+        if (manifest.sequence_number or 0) > after
+        for entry in _entries(io, manifest)
+        if (entry.sequence_number or 0) > after
+    }
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,11 @@ class Ledger:
         query = self._of(COMPUTE, view).order_by(COMPUTE.c.tick_from, COMPUTE.c.id)
         return [compute_row(r) for r in self._database.all(query)]
 
+    def computed_views(self) -> list[str]:
+        """Return the names of the views that ranges of ticks were planned of, declared or not, sorted."""
+        names = sa.select(COMPUTE.c.view).where(COMPUTE.c.project == self._project).distinct().order_by(COMPUTE.c.view)
+        return [row["view"] for row in self._database.all(names)]
+
     def plan_materialize(
         self,
         view: str,

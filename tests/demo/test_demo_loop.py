@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +183,11 @@ def test_a_lost_store_is_what_the_monitor_does_not_see_and_the_next_run_mends(se
 
 def test_what_maintenance_lets_go_is_missed_by_nobody(settings, run, window, monkeypatch) -> None:
     lake = Lake.open(settings, "fraud")
-    later = settings.model_copy(update={"clock_file": settings.home / "later"})
-    # Iceberg's times are the machine's; to this clock all the demo made is old.
-    later.clock.advance_to(datetime.now(UTC) + timedelta(days=40))
     tables = ["transactions", "customer_spend", "terminal_risk", "served_log"]
     before = {name: len(lake.snapshots(name)) for name in tables}
     with monkeypatch.context() as patch:
-        patch.setenv("LOCKSTEP_CLOCK_FILE", str(later.clock_file))
+        for name in ("SNAPSHOTS_KEEP", "PARITY_MAX_AGE", "CORRECTIONS_KEEP"):
+            patch.setenv(f"LOCKSTEP_{name}", "PT0S")
         would = run("maintain-lake", dry_run="true")
         assert {name: len(lake.snapshots(name)) for name in tables} == before
         done = run("maintain-lake")

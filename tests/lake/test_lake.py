@@ -73,12 +73,13 @@ def test_a_compaction_adds_no_row_and_takes_none(settings, lake) -> None:
     assert read(settings, lake) == [0, 1, 2, 7]
 
 
-def test_where_a_compacted_append_has_expired_the_compaction_stands_for_it(lake) -> None:
-    first = lake.append("events", rows(0))
-    lake.append("events", rows(1))
+def test_where_compacted_appends_have_expired_the_next_that_has_their_files_stands_for_them(lake) -> None:
+    first, second = lake.append("events", rows(0)), lake.append("events", rows(1))
     compact(lake.table("events"))
     lake.table("events").maintenance.expire_snapshots().by_id(first.id).commit()
-    assert [(f.sequence, f.rows) for f in lake.files_added("events", 0, 3)] == [(3, 2)]
+    assert [(f.sequence, f.rows) for f in lake.files_added("events", 0, 3)] == [(1, 1), (2, 1)]
+    lake.table("events").maintenance.expire_snapshots().by_id(second.id).commit()
+    assert [(f.sequence, f.rows) for f in lake.files_added("events", 0, 3)] == [(3, 2)], "the compaction's"
 
 
 def test_a_deletion_between_snapshots_is_refused_not_skipped(lake) -> None:
