@@ -11,9 +11,10 @@ from steps.measure_lag import measure_lag
 
 def workflow_template() -> WorkflowTemplate:
     """Return the template; a late view does not fail the run, its metrics say so."""
-    outputs = [hoisted(name, "lag") for name in ("late", "names", "oldest_seconds", "unfinished")]
+    outputs = [hoisted(name, "lag") for name in ("late", "names", "never", "oldest_seconds", "unfinished")]
     gauges = {
         "late": ("lockstep_views_late", "Views whose watermark is older than their objective."),
+        "never": ("lockstep_views_never_online", "Views of which nothing was ever online; they are late too."),
         "oldest_seconds": ("lockstep_oldest_watermark_seconds", "Age of the watermark that is furthest behind."),
         "unfinished": ("lockstep_ledger_unfinished", "Rows of the ledger that were planned and are not finished."),
     }

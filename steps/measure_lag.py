@@ -14,10 +14,11 @@ class MeasureLagInput(StepInput):
 
 
 class MeasureLagOutput(Output):
-    """How many views are late, their names, and what is furthest behind."""
+    """How many views are late, their names, how many were never online, and of the others what is furthest behind."""
 
     late: int
     names: list[str]
+    never: int
     oldest_seconds: float
     unfinished: int
 
@@ -35,7 +36,11 @@ def measure_lag(given: MeasureLagInput) -> MeasureLagOutput:
     late = [lag.view for lag in lags if lag.is_late]
     oldest = max((lag.age.total_seconds() for lag in lags if lag.age is not None), default=0.0)
     return MeasureLagOutput(
-        late=len(late), names=late, oldest_seconds=oldest, unfinished=sum(len(lag.unfinished) for lag in lags)
+        late=len(late),
+        names=late,
+        never=sum(lag.age is None for lag in lags),
+        oldest_seconds=oldest,
+        unfinished=sum(len(lag.unfinished) for lag in lags),
     )
 
 

@@ -1,9 +1,13 @@
-"""How far each view is behind, by ledger and lake: ticks not computed, snapshots not online, work not finished."""
+"""How far each view is behind, by ledger and lake: ticks not computed, snapshots not online, work not finished.
+
+The online store is not asked: what it has lost since, `lockstep doctor` finds and the next run writes again.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from lockstep.clock import from_micros
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import MaterializeRow, State
@@ -21,12 +25,13 @@ class Lag:
         owner: who answers for it.
         objective: how old its watermark may be.
         hard: whether a model may not use it past the objective.
-        computed: its last computed tick; None before the first.
+        computed: the last tick that its table has; None before the first.
         online: its watermark: the last tick that is online; None before the first.
         age: how long ago that was.
-        ticks: how many ticks are due and not computed; a tick is due once it is `compute_lag` old.
+        ticks: how many ticks are due and not in its table; a tick is due once it is `compute_lag` old. None before the first.
         snapshots: how many snapshots of its table are newer than what is online.
         unfinished: what was planned and is not finished, with since when.
+        rolled_back: whether what is online is not of the table's own history: the next run takes it back.
     """
 
     view: str
@@ -36,9 +41,10 @@ class Lag:
     computed: datetime | None
     online: datetime | None
     age: timedelta | None
-    ticks: int
+    ticks: int | None
     snapshots: int
     unfinished: tuple[str, ...]
+    rolled_back: bool
 
     @property
     def is_late(self) -> bool:
@@ -48,8 +54,11 @@ class Lag:
     def __str__(self) -> str:
         """Say it in a line, what is wrong first."""
         what = "never online" if self.age is None else f"{self.age} behind, {self.objective} promised"
-        line = f"{'LATE' if self.is_late else 'fresh'} {self.view}: {what}; {self.ticks} ticks not computed, "
-        return line + "; ".join([f"{self.snapshots} snapshots not online", *self.unfinished, f"owner {self.owner}"])
+        ticks = "never computed" if self.ticks is None else f"{self.ticks} ticks not computed"
+        parts = [what, ticks, f"{self.snapshots} snapshots not online", *self.unfinished, f"owner {self.owner}"]
+        if self.rolled_back:
+            parts.insert(1, "its table was rolled back")
+        return f"{'LATE' if self.is_late else 'fresh'} {self.view}: {'; '.join(parts)}"
 
 
 def measure_lag(settings: Settings, use_case: UseCase, lake: Lake, ledger: Ledger) -> list[Lag]:
@@ -61,8 +70,9 @@ def _of(settings: Settings, view: StoredView, lake: Lake, ledger: Ledger) -> Lag
     now = settings.clock.now()
     computes = ledger.computes(view.name)
     rows = ledger.materializations(view.name, lake.table_uuid(view.table)) if lake.exists(view.table) else []
-    ticks = [row.tick_to for row in computes if row.state is State.COMMITTED]
-    computed = max(ticks, default=None)
+    lineage = lake.lineage(view.table) if lake.exists(view.table) else []
+    last = max((snapshot.tick for snapshot in lineage if snapshot.tick is not None), default=None)
+    computed = None if last is None else from_micros(last)
     online = next((row for row in reversed(rows) if row.state is State.COMMITTED), None)
     due = tick_number(view, now - view.compute_lag)
     return Lag(
@@ -73,8 +83,8 @@ def _of(settings: Settings, view: StoredView, lake: Lake, ledger: Ledger) -> Lag
         computed=computed,
         online=online.watermark if online else None,
         age=now - online.watermark if online else None,
-        ticks=max(0, due - tick_number(view, computed)) if computed else 0,
-        snapshots=_not_online(view, lake, online),
+        ticks=None if computed is None else max(0, due - tick_number(view, computed)),
+        snapshots=sum(snapshot.sequence > (online.sequence_to if online else 0) for snapshot in lineage),
         unfinished=(
             *(
                 f"ticks up to {row.tick_to.isoformat()} planned since {row.planned_at.isoformat()}"
@@ -83,13 +93,8 @@ def _of(settings: Settings, view: StoredView, lake: Lake, ledger: Ledger) -> Lag
             ),
             *_intervals(rows),
         ),
+        rolled_back=online is not None and online.snapshot_id not in {snapshot.id for snapshot in lineage},
     )
-
-
-def _not_online(view: StoredView, lake: Lake, online: MaterializeRow | None) -> int:
-    if not lake.exists(view.table):
-        return 0
-    return sum(snapshot.sequence > (online.sequence_to if online else 0) for snapshot in lake.lineage(view.table))
 
 
 def _intervals(rows: Sequence[MaterializeRow]) -> list[str]:

@@ -297,7 +297,3 @@ def _default(parameter: Mapping[str, Any]) -> Any:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _seconds(since: float) -> float:
-    return round(time.perf_counter() - since, 3)

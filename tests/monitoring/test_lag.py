@@ -41,8 +41,8 @@ def lag(settings: Settings, lake: Lake, ledger: Ledger) -> Lag:
 
 def test_a_view_that_was_never_computed_is_late_and_says_so(settings, lake, ledger) -> None:
     found = lag(settings, lake, ledger)
-    assert (found.is_late, found.computed, found.online, found.ticks, found.snapshots) == (True, None, None, 0, 0)
-    assert str(found) == "LATE spend: never online; 0 ticks not computed, 0 snapshots not online; owner o"
+    assert (found.is_late, found.computed, found.online, found.ticks, found.snapshots) == (True, None, None, None, 0)
+    assert str(found) == "LATE spend: never online; never computed; 0 snapshots not online; owner o"
 
 
 def test_what_is_computed_and_not_online_is_counted_in_snapshots(settings, lake, ledger) -> None:
@@ -76,6 +76,23 @@ def test_a_view_is_late_once_its_watermark_is_older_than_promised(settings, lake
     assert str(found).startswith("fresh spend: 2:59:")
     settings.clock.advance_to(NOON + 3 * HOUR + MINUTE)
     assert lag(settings, lake, ledger).is_late
+
+
+def test_a_table_that_was_rolled_back_is_said_to_be_and_its_ticks_are_missing(settings, lake, ledger) -> None:
+    with LocalRedis(settings.home) as server:
+        online = server.settings(settings)
+        store: Any = connect(online)
+        for hour in (0, 1, 2):
+            settings.clock.advance_to(NOON + hour * HOUR + 6 * MINUTE)
+            compute(settings, lake, ledger, SPEND, NOON + hour * HOUR)
+        Materializer(online, lake, ledger, store, "test", SPEND).run()
+        store.close()
+    assert (lag(settings, lake, ledger).rolled_back, lag(settings, lake, ledger).ticks) == (False, 0)
+    first = lake.snapshots("spend")[0]
+    lake.table("spend").manage_snapshots().set_current_snapshot(snapshot_id=first.id).commit()
+    found = lag(settings, lake, ledger)
+    assert (found.rolled_back, found.ticks, found.computed) == (True, 2, NOON)
+    assert "its table was rolled back" in str(found)
 
 
 def test_what_was_planned_and_is_not_finished_is_named(settings, lake, ledger, monkeypatch) -> None:
