@@ -53,6 +53,17 @@ class NotThere(Terminal):
     """The server has no object of that name."""
 
 
+class Invalid(Terminal):
+    """The server does not take what was sent."""
+
+
+class Conflict(Terminal):
+    """There is an object of that name already, or something else that was changed at the same time, such as a quota."""
+
+
+_STATES: dict[int, type[Terminal]] = {400: Invalid, 404: NotThere, 409: Conflict}
+
+
 class Argo:
     """One namespace of one Argo server.
 
@@ -100,7 +111,8 @@ class Argo:
 
         Raises:
             NoAnswer: it may have been started.
-            Terminal: it was not.
+            Conflict: this, too: a proxy on the way may have asked before.
+            Terminal: it was not started by this request.
         """
         with _understood(self.url):
             self._service.submit_workflow(request_of(self.namespace, template, name, parameters))
@@ -216,8 +228,8 @@ class _Session(requests.Session):
                 hint=f"the token's account needs, in the namespace {self._namespace!r}, workflows: create, get, list; "
                 "workflowtemplates: get",
             )
-        if status == 404:
-            return NotThere(said)
+        if status in _STATES:
+            return _STATES[status](said)
         if status >= 500 or status in {408, 429}:
             return NoAnswer(said)
         if status < 400:
