@@ -33,10 +33,13 @@ STARTED = frozenset({"Running", "Succeeded", "Failed", "Error"})
 TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
 """Argo's controller sets it on every workflow that refers to a template, whoever submitted it; a schedule is such a one."""
 
+SCHEDULED_ANNOTATION = "workflows.argoproj.io/scheduled-time"
+"""The time that a CronWorkflow's run is of, which its parameters name by a tag; what was submitted from a template has none."""
+
 PHASE_LABEL = "workflows.argoproj.io/phase"
 
 _OF_A_RUN = ("spec.arguments", "status.phase", "status.message", "status.startedAt", "status.finishedAt")
-_METADATA = ("metadata.name", "metadata.labels", "metadata.creationTimestamp")
+_METADATA = ("metadata.name", "metadata.labels", "metadata.annotations", "metadata.creationTimestamp")
 _OF_RUNS = ",".join(["metadata", *(f"items.{field}" for field in (*_METADATA, *_OF_A_RUN))])
 _OF_ONE = ",".join([*_METADATA, *_OF_A_RUN, "status.nodes"])
 

@@ -324,6 +324,20 @@ def test_a_list_for_scripts(argo: ArgoStub, several: None, told: Told):
     ]
 
 
+def test_a_scheduled_run_is_shown_with_the_time_it_is_of(argo: ArgoStub, told: Told):
+    tag = {"window_end": "{{workflow.scheduledTime}}", "text": "a"}
+    scheduled, submitted = (workflow(f"lab-say-{i}", "lab-say", tag) for i in range(2))
+    scheduled["metadata"]["annotations"] = {"workflows.argoproj.io/scheduled-time": "2018-06-01T12:04:00Z"}
+    argo.workflows = {"lab-say-0": scheduled, "lab-say-1": submitted}
+    assert main(["runs", "--json"]) == 0
+    assert {run["name"]: run["parameters"] for run in json.loads(told()[0])} == {
+        "lab-say-0": {"window_end": "2018-06-01T12:04:00Z", "text": "a"},
+        "lab-say-1": tag,  # as a step gets it, too
+    }
+    assert main(["runs", "lab-say-0"]) == 0
+    assert told()[0].startswith("window_end = 2018-06-01T12:04:00Z\n")
+
+
 def test_one_run_is_shown_with_its_nodes(argo: ArgoStub, run: Document, told: Told):
     gone_on = [node(f"{RUN}.gate", "Failed", 0, **coded(3)), node(f"{RUN}.last", "Running", 6)]
     has("Running", *gone_on)(run)
