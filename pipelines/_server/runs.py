@@ -14,7 +14,7 @@ from pipelines._commands.telling import node_line
 from pipelines._manifest.committed import load_template, template_names
 from pipelines._project import manifests_root
 from pipelines._server.argo import SCHEDULED_ANNOTATION, TEMPLATE_LABEL, Argo, NotThere
-from pipelines._server.follow import one_line, phase_of, run_of, watch
+from pipelines._server.follow import how_to_resume, one_line, phase_of, run_of, seen_of, watch
 from pipelines._template import SCHEDULED_TIME
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -100,6 +100,9 @@ def show_run(name: str, *, as_json: bool) -> int:
         f"{name} is {summary.phase}, {_took(summary.seconds)}{f': {summary.message}' if summary.message else ''}"
     )
     click.echo(f"look at it: {argo.page_of(name)}")
+    for seen in seen_of(workflow):
+        if seen.waits:
+            click.echo(how_to_resume(argo, name, seen))
     return 0
 
 
