@@ -33,10 +33,13 @@ STARTED = frozenset({"Running", "Succeeded", "Failed", "Error"})
 TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
 """Argo's controller sets it on every workflow that refers to a template, whoever submitted it; a schedule is such a one."""
 
+SCHEDULED_ANNOTATION = "workflows.argoproj.io/scheduled-time"
+"""The time that a CronWorkflow's run is of, which its parameters name by a tag; what was submitted from a template has none."""
+
 PHASE_LABEL = "workflows.argoproj.io/phase"
 
 _OF_A_RUN = ("spec.arguments", "status.phase", "status.message", "status.startedAt", "status.finishedAt")
-_METADATA = ("metadata.name", "metadata.labels", "metadata.creationTimestamp")
+_METADATA = ("metadata.name", "metadata.labels", "metadata.annotations", "metadata.creationTimestamp")
 _OF_RUNS = ",".join(["metadata", *(f"items.{field}" for field in (*_METADATA, *_OF_A_RUN))])
 _OF_ONE = ",".join([*_METADATA, *_OF_A_RUN, "status.nodes"])
 
@@ -51,6 +54,17 @@ class NoAnswer(Terminal):
 
 class NotThere(Terminal):
     """The server has no object of that name."""
+
+
+class Invalid(Terminal):
+    """The server does not take what was sent."""
+
+
+class Conflict(Terminal):
+    """There is an object of that name already, or something else that was changed at the same time, such as a quota."""
+
+
+_STATES: dict[int, type[Terminal]] = {400: Invalid, 404: NotThere, 409: Conflict}
 
 
 class Argo:
@@ -100,7 +114,8 @@ class Argo:
 
         Raises:
             NoAnswer: it may have been started.
-            Terminal: it was not.
+            Conflict: this, too: a proxy on the way may have asked before.
+            Terminal: it was not started by this request.
         """
         with _understood(self.url):
             self._service.submit_workflow(request_of(self.namespace, template, name, parameters))
@@ -216,8 +231,8 @@ class _Session(requests.Session):
                 hint=f"the token's account needs, in the namespace {self._namespace!r}, workflows: create, get, list; "
                 "workflowtemplates: get",
             )
-        if status == 404:
-            return NotThere(said)
+        if status in _STATES:
+            return _STATES[status](said)
         if status >= 500 or status in {408, 429}:
             return NoAnswer(said)
         if status < 400:

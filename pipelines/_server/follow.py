@@ -5,6 +5,7 @@ stream of events.
 """
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ PATIENCE = 300.0
 ENDED = frozenset({SUCCEEDED, FAILED, ERROR})
 _BAD = frozenset({FAILED, ERROR})
 _OVER = ENDED | {SKIPPED, OMITTED}
+_PLAIN = re.compile("[A-Za-z0-9_-]+")
 _COMPOUND = frozenset({"DAG", "TaskGroup", "Steps", "StepGroup"})
 
 
@@ -39,12 +41,14 @@ class Seen:
         key: its id.
         attempt: whether it is one attempt at a node that is tried again.
         waits: whether it waits for a person to resume it.
+        answers: what that person is asked for by a name, and the values it may have; none of them is any value.
         node: what it came to so far.
     """
 
     key: str
     attempt: bool
     waits: bool
+    answers: dict[str, list[str]]
     node: Node
 
 
@@ -56,7 +60,7 @@ def watch(argo: Argo, name: str, *, as_json: bool) -> int:
         Terminal: it does not let us look any more, or the workflow was deleted.
     """
     try:
-        ended = follow(argo, name, None if as_json else lambda node: click.echo(node_line(node)))
+        ended = follow(argo, name, lambda seen: _tell(argo, name, seen, as_json=as_json))
     except KeyboardInterrupt:
         click.echo(f"stopped watching; {name} goes on: `lockstep runs {name} --watch`", err=True)
         return 130
@@ -66,7 +70,33 @@ def watch(argo: Argo, name: str, *, as_json: bool) -> int:
     return code
 
 
-def follow(argo: Argo, name: str, on_node: Callable[[Node], None] | None) -> Run:
+def _tell(argo: Argo, name: str, seen: Seen, *, as_json: bool) -> None:
+    if not as_json:
+        click.echo(node_line(seen.node))
+    if seen.waits:
+        click.echo(how_to_resume(argo, name, seen), err=True)
+
+
+def how_to_resume(argo: Argo, name: str, seen: Seen) -> str:
+    """Return how a person answers a node that waits, and has the run go on.
+
+    The second command names no node: then Argo refuses while an answer is missing, and with one it does not
+    (`ResumeWorkflow` in its workflow/util/util.go).
+    """
+    run = f"{shlex.quote(name)} -n {shlex.quote(argo.namespace)}"
+    asked = "; ".join(
+        f"{answer}: {' or '.join(values)}" if values else answer for answer, values in seen.answers.items()
+    )
+    who = "somebody who may `update` workflows" + (f" ({asked})" if asked else "")
+    lines = [f"Hint: {seen.node.name} waits for {who}: at {argo.page_of(name)}, or"]
+    if seen.answers:
+        node = f"displayName={seen.node.name}" if _PLAIN.fullmatch(seen.node.name) else f"id={seen.key}"
+        given = " ".join(f"--output-parameter {shlex.quote(answer)}=VALUE" for answer in seen.answers)
+        lines.append(f"  argo node set {run} {given} --node-field-selector {shlex.quote(one_line(node))}")
+    return "\n".join([*lines, f"  argo resume {run}"])
+
+
+def follow(argo: Argo, name: str, on_node: Callable[[Seen], None]) -> Run:
     """Return a workflow's run once it has ended; `on_node` is told of each node that does, or that waits for a person.
 
     Raises:
@@ -79,8 +109,7 @@ def follow(argo: Argo, name: str, on_node: Callable[[Node], None] | None) -> Run
         for seen in seen_of(workflow):
             if (seen.node.phase in _OVER or seen.waits) and (seen.key, seen.node.phase) not in told:
                 told.add((seen.key, seen.node.phase))
-                if on_node:
-                    on_node(seen.node)
+                on_node(seen)
         if phase_of(workflow) in ENDED:
             return run_of(workflow)
         time.sleep(POLL)
@@ -146,9 +175,8 @@ def seen_of(workflow: Workflow) -> list[Seen]:
         last = statuses[attempts[key][-1]] if attempts[key] else None
         finished, started = _iso(status.finished_at), _iso(status.started_at)
         order = (finished or "~", key not in tried, started)
-        found.append(
-            (order, Seen(key, key in tried, _waits(status), _node(workflow.metadata.name or "", status, last)))
-        )
+        node = _node(workflow.metadata.name or "", status, last)
+        found.append((order, Seen(key, key in tried, _waits(status), _answers(status), node)))
     return [seen for _, seen in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -198,6 +226,15 @@ def _node(workflow: str, status: NodeStatus, last: NodeStatus | None) -> Node:
 
 def _waits(status: NodeStatus) -> bool:
     return status.type == "Suspend" and status.phase == "Running"
+
+
+def _answers(status: NodeStatus) -> dict[str, list[str]]:
+    """Return what a node that waits asks for, by Argo's rule: outputs that are to be supplied, of inputs of the same name."""
+    inputs = (status.inputs.parameters if status.inputs else None) or []
+    values = {parameter.name: parameter.enum or [] for parameter in inputs}
+    outputs = (status.outputs.parameters if status.outputs else None) or []
+    asked = [p.name for p in outputs if p.value_from and p.value_from.supplied is not None]
+    return {one_line(name): [one_line(value) for value in values.get(name, [])] for name in asked}
 
 
 def _outputs(status: NodeStatus) -> dict[str, str]:

@@ -13,8 +13,9 @@ from lockstep.settings import Settings
 from pipelines._commands.telling import node_line
 from pipelines._manifest.committed import load_template, template_names
 from pipelines._project import manifests_root
-from pipelines._server.argo import TEMPLATE_LABEL, Argo, NotThere
-from pipelines._server.follow import one_line, phase_of, run_of, watch
+from pipelines._server.argo import SCHEDULED_ANNOTATION, TEMPLATE_LABEL, Argo, NotThere
+from pipelines._server.follow import how_to_resume, one_line, phase_of, run_of, seen_of, watch
+from pipelines._template import SCHEDULED_TIME
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _SHORT = 60
@@ -30,7 +31,7 @@ class Summary:
         phase: Pending, Running, Succeeded, Failed or Error.
         started: RFC 3339, UTC; "" for one that waits.
         seconds: how long it took, or takes so far.
-        parameters: those that were given to it.
+        parameters: those that were given to it; of a scheduled run with the time it is of.
         message: why it is not Succeeded.
     """
 
@@ -99,6 +100,9 @@ def show_run(name: str, *, as_json: bool) -> int:
         f"{name} is {summary.phase}, {_took(summary.seconds)}{f': {summary.message}' if summary.message else ''}"
     )
     click.echo(f"look at it: {argo.page_of(name)}")
+    for seen in seen_of(workflow):
+        if seen.waits:
+            click.echo(how_to_resume(argo, name, seen))
     return 0
 
 
@@ -135,6 +139,7 @@ def _summary(workflow: Workflow, pipelines: dict[str, str]) -> Summary:
     template = labels.get(TEMPLATE_LABEL, "")
     started = status.started_at.root.astimezone(UTC) if status and status.started_at else None
     ended = status.finished_at.root if status and status.finished_at else datetime.now(UTC)
+    scheduled = (workflow.metadata.annotations or {}).get(SCHEDULED_ANNOTATION, SCHEDULED_TIME)
     given = (workflow.spec.arguments.parameters if workflow.spec.arguments else None) or []
     return Summary(
         name=workflow.metadata.name or "",
@@ -142,7 +147,7 @@ def _summary(workflow: Workflow, pipelines: dict[str, str]) -> Summary:
         phase=phase_of(workflow),
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ") if started else "",
         seconds=(ended - started).total_seconds() if started else 0.0,
-        parameters={parameter.name: parameter.value or "" for parameter in given},
+        parameters={parameter.name: (parameter.value or "").replace(SCHEDULED_TIME, scheduled) for parameter in given},
         message=one_line((status.message if status else None) or ""),
     )
 

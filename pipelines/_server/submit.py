@@ -1,7 +1,8 @@
 """`lockstep submit`: run a committed workflow in a cluster, from the WorkflowTemplate that is applied there.
 
-The workflow's name is chosen here, not by the server. So when a request is not answered, the name tells whether there is such
-a workflow, and nothing is ever submitted twice.
+The workflow's name is chosen here, not by the server, and nobody else knows it. So a request that is not answered is sent again
+as it was: Kubernetes makes one object of a name, however often it is asked for, and a workflow of that name is this one. Only
+where every request was refused is it said that nothing was submitted; else that it is not known, and which name to look for.
 """
 
 import json
@@ -10,24 +11,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from lockstep.errors import BadInput, Terminal
 from lockstep.settings import Settings
 from pipelines._manifest.committed import load_template
 from pipelines._manifest.parameters import arguments, parse_pairs
 from pipelines._project import manifests_root
-from pipelines._server.argo import Argo, NoAnswer, NotReached, NotThere, request_of
+from pipelines._server.argo import Argo, Conflict, Invalid, NoAnswer, NotReached, NotThere, request_of
 from pipelines._server.follow import watch as watch_workflow
 
 AFTERTHOUGHT = 1.0
-"""Seconds from the first look for a workflow whose submission was not answered to the second, then doubled."""
+"""Seconds from a request that was not answered to its repetition, then doubled."""
 
-LOOKS = 4
+REQUESTS = 4
 
 
 def submit_workflow(name: str, pairs: tuple[str, ...], *, watch: bool, dry_run: bool, as_json: bool) -> int:
-    """Submit the workflow `name` with the parameters `NAME=VALUE`, say so, and return the exit code.
+    """Submit the workflow `name` with the parameters `NAME=VALUE`, say so, and return the exit code: 130 after Ctrl-C.
 
     Args:
         name: of the pipeline, with or without the project's.
@@ -52,7 +53,16 @@ def submit_workflow(name: str, pairs: tuple[str, ...], *, watch: bool, dry_run: 
         return 0
     argo = Argo(settings)
     _require_applied(argo, template, parameters)
-    _submit(argo, template, run, parameters)
+    try:
+        _submit(argo, template, run, parameters)
+        return _tell(argo, template, run, parameters, watch=watch, as_json=as_json)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; {run} may have been submitted: `lockstep runs {run}`", err=True)
+        return 130
+
+
+def _tell(argo: Argo, template: str, run: str, parameters: dict[str, str], *, watch: bool, as_json: bool) -> int:
+    """Say that it is submitted, or watch it; return the exit code."""
     if watch:
         click.echo(f"{run} is submitted: {argo.page_of(run)}", err=as_json)
         return watch_workflow(argo, run, as_json=as_json)
@@ -108,34 +118,51 @@ def _require_applied(argo: Argo, template: str, parameters: Mapping[str, str]) -
 
 
 def _submit(argo: Argo, template: str, run: str, parameters: dict[str, str]) -> None:
-    try:
-        argo.submit(template, run, parameters)
-    except NoAnswer as lost:
-        _require_submitted(argo, run, lost)
-    except Terminal as refused:
-        raise Terminal(f"not submitted: {refused.args[0]}", hint=refused.hint) from None
-
-
-def _require_submitted(argo: Argo, run: str, lost: NoAnswer) -> None:
-    """Find out what became of a request that was not answered.
+    """Have a workflow of that name started, once.
 
     Raises:
         Terminal: nothing was submitted, or that is not known.
     """
-    looking = Retrying(
-        retry=retry_if_exception_type((NotReached, NoAnswer, NotThere)),
-        stop=stop_after_attempt(LOOKS),
+    doubts: list[Terminal] = []
+
+    def ask() -> None:
+        try:
+            argo.submit(template, run, parameters)
+        except (NoAnswer, Conflict) as doubt:
+            doubts.append(doubt)
+            argo.workflow(run)  # what is there is ours
+        except Invalid as refused:
+            # Argo's server says so, too, when its own request to Kubernetes was not answered (`SubmitWorkflow` in its
+            # server/workflow/workflow_server.go).
+            try:
+                argo.workflow(run)
+            except Terminal:
+                raise refused from None
+
+    def say(state: RetryCallState) -> None:
+        if state.attempt_number == 1:
+            click.echo(f"{doubts[0].args[0]}; {run} is asked for again, which starts no second one", err=True)
+
+    def may_come(error: BaseException) -> bool:
+        return bool(doubts) and isinstance(error, (NoAnswer, NotReached, NotThere))
+
+    again = Retrying(
+        retry=retry_if_exception(may_come),
+        stop=stop_after_attempt(REQUESTS),
         wait=wait_exponential(multiplier=AFTERTHOUGHT),
+        before_sleep=say,
         reraise=True,
     )
     try:
-        looking(argo.workflow, run)
-    except NotThere:
-        raise Terminal(f"not submitted: {lost.args[0]}", hint=lost.hint) from None
-    except Terminal:
+        again(ask)
+    except Terminal as refused:
+        if not doubts:
+            raise Terminal(f"not submitted: {refused.args[0]}", hint=refused.hint) from None
         raise Terminal(
-            f"whether {run} was submitted is not known: {lost.args[0]}",
-            hint=f"before it is submitted again: `lockstep runs {run}`",
+            f"not known whether {run} was submitted: {doubts[0].args[0]}",
+            hint="; ".join(
+                filter(None, (f"it may still appear: before you submit again, `lockstep runs {run}`", doubts[0].hint))
+            ),
         ) from None
 
 

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 Document = dict[str, Any]
-CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}
+CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}
 LABEL = "workflows.argoproj.io/workflow-template"
 
 
@@ -128,6 +128,8 @@ class ArgoStub:
         options, template = body["submitOptions"], body["resourceName"]
         if template not in self.templates:
             return self.error(404, f'workflowtemplates.argoproj.io "{template}" not found')
+        if options["name"] in self.workflows:
+            return self.error(409, f'workflows.argoproj.io "{options["name"]}" already exists')
         # Like `overrideParameters`: what is before the first equals sign is the name.
         pairs = [text.split("=", 1) for text in options.get("parameters", [])]
         made = workflow(options["name"], template, dict(pairs))

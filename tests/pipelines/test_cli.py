@@ -76,6 +76,48 @@ def test_run_prints_a_line_a_node_and_the_outputs(manifests: Path, capsys: pytes
     assert lines[6].endswith(" succeeded")
 
 
+@pytest.mark.parametrize("command", [["run", "say", "-p", "text=a"], ["submit", "say", "-p", "text=a"], ["runs"]])
+@pytest.mark.parametrize(
+    ("content", "where", "what"),
+    [
+        (
+            b"kind: WorkflowTemplate\n<<<<<<< HEAD\nspec: {}\n",
+            ":3",
+            "no YAML that can be read: could not find expected",
+        ),
+        (b"spec: {}\n---\nspec: {}\n", ":2", "no YAML that can be read: but found another document"),
+        (b"a: [1\n", ":2", "no YAML that can be read: did not find expected ',' or ']'"),
+        (b"a: \x07\n", "", "no YAML that can be read: "),
+        (b"a: \xff\n", "", "no YAML that can be read: "),
+        (b"a: 2018-02-31\n", "", "no YAML that can be read: day is out of range for month"),
+        (b"", "", "no mapping"),
+        (b"- spec\n", "", "no mapping"),
+        (b"metadata: {name: lab-say}\n", "", "no WorkflowTemplate: it has no `spec`"),
+        (b"metadata: {name: lab-say}\nspec: [a]\n", "", "no WorkflowTemplate: it has no `spec`"),
+        (b"spec: {}\n", "", "no WorkflowTemplate: it has no `metadata.name`"),
+        (b"metadata: lab-say\nspec: {}\n", "", "no WorkflowTemplate: it has no `metadata.name`"),
+        (b"metadata: {name: 1}\nspec: {}\n", "", "no WorkflowTemplate: it has no `metadata.name`"),
+    ],
+)
+def test_a_broken_committed_file_is_bad_input_that_names_it(
+    manifests: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    content: bytes,
+    where: str,
+    what: str,
+):
+    monkeypatch.setenv("LOCKSTEP_ARGO_SERVER", "http://127.0.0.1:1")
+    path = manifests / "apps/base/workflows/say/workflowtemplate.yaml"
+    path.write_bytes(content)
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"error: {path}{where} is {what}")
+    assert told.err.endswith("\n\nHint: run `lockstep render`: committed workflows are not written by hand\n")
+
+
 def test_a_value_may_hold_equals_signs(manifests: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["run", "say", "-p", "text=a=b=c"]) == 0
     assert "text = a=b=c\n" in capsys.readouterr().out

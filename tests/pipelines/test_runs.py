@@ -158,14 +158,67 @@ def test_a_fan_out_that_is_in_error_itself_is_told(argo: ArgoStub, run: Document
     assert "failed at each: withParam: no list" in told()[1]
 
 
-def test_a_node_that_waits_for_a_person_is_told_once_and_again_when_it_ends(argo: ArgoStub, run: Document, told: Told):
-    has("Running", node(f"{RUN}.approve", "Running", 1, "Suspend"), node(f"{RUN}.other", "Running", 1))(run)
+ASKED = {
+    "inputs": {"parameters": [{"name": "decision", "value": "no", "default": "no", "enum": ["no", "yes"]}]},
+    "outputs": {"parameters": [{"name": "decision", "valueFrom": {"supplied": {}}}]},
+}
+
+
+def how_to_approve(argo: ArgoStub, selector: str = "displayName=approve", where: str = "approve") -> list[str]:
+    return [
+        (
+            f"Hint: {where} waits for somebody who may `update` workflows (decision: no or yes): "
+            f"at {argo.url}/workflows/features/{RUN}, or"
+        ),
+        f"  argo node set {RUN} -n features --output-parameter decision=VALUE --node-field-selector {selector}",
+        f"  argo resume {RUN} -n features",
+    ]
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_node_that_waits_for_a_person_is_told_once_and_again_when_it_ends(
+    argo: ArgoStub, run: Document, told: Told, as_json: list[str]
+):
+    has("Running", node(f"{RUN}.approve", "Running", 1, "Suspend", **ASKED), node(f"{RUN}.other", "Running", 1))(run)
     argo.steps = [lambda _: None] * 3 + [has("Succeeded", node(f"{RUN}.approve", "Succeeded", 1, "Suspend"))]
-    assert main(["runs", RUN, "--watch"]) == 0
-    assert told()[0].splitlines() == [
-        "Running       0.0 s  approve  (waits to be resumed)",
-        "Succeeded     5.0 s  approve",
-        f"{RUN} succeeded",
+    assert main(["runs", RUN, "--watch", *as_json]) == 0
+    out, err = told()
+    assert err.splitlines() == how_to_approve(argo)
+    if as_json:
+        assert json.loads(out)["succeeded"]
+    else:
+        assert out.splitlines() == [
+            "Running       0.0 s  approve  (waits to be resumed)",
+            "Succeeded     5.0 s  approve",
+            f"{RUN} succeeded",
+        ]
+
+
+def test_a_run_that_waits_says_at_which_node_and_how_it_goes_on(argo: ArgoStub, run: Document, told: Told):
+    has("Running", node(f"{RUN}.approve", "Running", 1, "Suspend", **ASKED))(run)
+    assert main(["runs", RUN]) == 0
+    assert told()[0].splitlines()[-3:] == how_to_approve(argo)
+
+
+def test_of_nodes_that_wait_each_is_named_as_argo_finds_it_alone(argo: ArgoStub, run: Document, told: Told):
+    key, deep = node(f"{RUN}.each(0:a.b).approve", "Running", 1, "Suspend", **ASKED)
+    deep["id"] = key = f"{RUN}-1234"
+    has("Running", (key, deep), node(f"{RUN}.pause", "Running", 2, "Suspend"))(run)
+    assert main(["runs", RUN]) == 0
+    assert told()[0].splitlines()[-5:] == [
+        *how_to_approve(argo, f"id={RUN}-1234", "each(0:a.b).approve"),
+        f"Hint: pause waits for somebody who may `update` workflows: at {argo.url}/workflows/features/{RUN}, or",
+        f"  argo resume {RUN} -n features",
+    ]
+
+
+def test_an_answer_that_was_given_is_not_asked_for_again(argo: ArgoStub, run: Document, told: Told):
+    answered = {"outputs": {"parameters": [{"name": "decision", "value": "yes"}]}}
+    has("Running", node(f"{RUN}.approve", "Running", 1, "Suspend", **answered))(run)
+    assert main(["runs", RUN]) == 0
+    assert told()[0].splitlines()[-2:] == [
+        f"Hint: approve waits for somebody who may `update` workflows: at {argo.url}/workflows/features/{RUN}, or",
+        f"  argo resume {RUN} -n features",
     ]
 
 
@@ -322,6 +375,20 @@ def test_a_list_for_scripts(argo: ArgoStub, several: None, told: Told):
             "message": "",
         }
     ]
+
+
+def test_a_scheduled_run_is_shown_with_the_time_it_is_of(argo: ArgoStub, told: Told):
+    tag = {"window_end": "{{workflow.scheduledTime}}", "text": "a"}
+    scheduled, submitted = (workflow(f"lab-say-{i}", "lab-say", tag) for i in range(2))
+    scheduled["metadata"]["annotations"] = {"workflows.argoproj.io/scheduled-time": "2018-06-01T12:04:00Z"}
+    argo.workflows = {"lab-say-0": scheduled, "lab-say-1": submitted}
+    assert main(["runs", "--json"]) == 0
+    assert {run["name"]: run["parameters"] for run in json.loads(told()[0])} == {
+        "lab-say-0": {"window_end": "2018-06-01T12:04:00Z", "text": "a"},
+        "lab-say-1": tag,  # as a step gets it, too
+    }
+    assert main(["runs", "lab-say-0"]) == 0
+    assert told()[0].startswith("window_end = 2018-06-01T12:04:00Z\n")
 
 
 def test_one_run_is_shown_with_its_nodes(argo: ArgoStub, run: Document, told: Told):

@@ -1,7 +1,10 @@
 """`lockstep submit` against a stub of Argo's server: what is sent, what is not, and what a person is told."""
 
 import json
+import os
 import re
+import signal
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -248,24 +251,31 @@ def test_an_applied_template_that_takes_other_parameters(argo: ArgoStub, told: T
     assert argo.posted == []
 
 
+REFUSALS = [
+    (400, "answers 400: so it is"),
+    (403, "answers 403: so it is"),
+    ((400, b"x" * 5_000), f"answers 400: {'x' * 500}…\n"),
+    ((307, b""), "answers 307: Temporary Redirect"),
+]
+NO_ANSWERS = [
+    (500, "answers 500: so it is"),
+    (503, "answers 503: so it is"),
+    (429, "answers 429: so it is"),
+    ((502, b"<html>Bad\x1b[31mGateway</html>"), "answers 502: <html>Bad [31mGateway</html>"),
+    ((500, {"message": "no hidden-token here"}), "answers 500: no … here"),
+    ((200, b"<html>please log in</html>"), "is not what an Argo server would"),
+    ((200, {"metadata": 1}), "is not what an Argo server would"),
+    ("cut", "broke the connection off"),
+]
+
+
 @pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        (400, "answers 400: so it is"),
-        (403, "answers 403: so it is"),
-        (500, "answers 500: so it is"),
-        (503, "answers 503: so it is"),
-        ((502, b"<html>Bad\x1b[31mGateway</html>"), "answers 502: <html>Bad [31mGateway</html>"),
-        ((500, {"message": "no hidden-token here"}), "answers 500: no … here"),
-        ((400, b"x" * 5_000), f"answers 400: {'x' * 500}…\n"),
-        ((307, b""), "answers 307: Temporary Redirect"),
-        ((200, b"<html>please log in</html>"), "is not what an Argo server would"),
-        ((200, {"metadata": 1}), "is not what an Argo server would"),
-        ("cut", "broke the connection off"),
-    ],
+    ("method", "fault", "sentence"),
+    [("POST", *one) for one in REFUSALS] + [("GET", *one) for one in REFUSALS + NO_ANSWERS],
 )
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_refusal_or_no_answer_submits_nothing(argo: ArgoStub, told: Told, method: str, fault: Any, sentence: str):
+def test_a_refusal_or_a_template_that_is_not_to_be_had_submits_nothing(
+    argo: ArgoStub, told: Told, method: str, fault: Any, sentence: str
+):
     argo.faults[method] = [fault]
     assert main(["submit", "numbers", "-p", "count=1"]) == 2
     out, error = told()
@@ -275,29 +285,121 @@ def test_a_refusal_or_no_answer_submits_nothing(argo: ArgoStub, told: Told, meth
     assert len(argo.posted) == (method == "POST")
 
 
-@pytest.mark.parametrize("fault", ["cut after", (504, b"timeout"), (200, b"<html>")])
-def test_an_answer_that_is_lost_is_looked_for_and_nothing_is_sent_twice(argo: ArgoStub, told: Told, fault: Any):
-    done = argo.answer
-
-    def answer(asked: Any) -> tuple[int, Any]:
-        status, document = done(asked)
-        return fault if asked.method == "POST" and isinstance(fault, tuple) else (status, document)
-
-    argo.answer = answer  # type: ignore[method-assign]
-    argo.faults["POST"] = ["cut after"] if fault == "cut after" else []
-    argo.faults["GET"] = [None, 503]
+@pytest.mark.parametrize(("fault", "sentence"), NO_ANSWERS)
+def test_a_request_that_is_not_answered_is_sent_again_as_it_was(argo: ArgoStub, told: Told, fault: Any, sentence: str):
+    argo.faults["POST"] = [fault, fault]
     assert main(["submit", "numbers", "-p", "count=1"]) == 0
     [run] = argo.workflows
-    assert told()[0].startswith(f"{run} is submitted\n")
+    assert len(argo.posted) == 3
+    assert all(one == argo.posted[0] for one in argo.posted)
+    out, error = told()
+    assert out.startswith(f"{run} is submitted\n")
+    assert sentence in error
+    assert error.endswith(f"; {run} is asked for again, which starts no second one\n")
+
+
+def after_it_was_done(argo: ArgoStub, *answers: Any) -> None:
+    """What the next requests to submit get, although their workflow is there; at the end always the last of them."""
+    do, left = argo.answer, list(answers)
+
+    def answer(asked: Any) -> tuple[int, Any]:
+        done = do(asked)
+        return done if asked.method != "POST" else left.pop(0) if len(left) > 1 else left[0]
+
+    argo.answer = answer  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (504, b"timeout"),
+        (200, b"<html>"),
+        (409, {"code": 6, "message": "already exists"}),
+        (400, {"code": 3, "message": "Post https://10.0.0.1/apis/argoproj.io/v1alpha1: EOF"}),
+    ],
+)
+def test_what_was_submitted_is_submitted_whatever_the_answer_says(argo: ArgoStub, told: Told, fault: Any):
+    after_it_was_done(argo, fault)
+    assert main(["submit", "numbers", "-p", "count=1"]) == 0
+    [run] = argo.workflows
+    out, error = told()
+    assert (out.startswith(f"{run} is submitted\n"), error) == (True, "")
     assert len(argo.posted) == 1
 
 
-def test_what_cannot_be_found_out_is_said_to_be_unknown(argo: ArgoStub, told: Told):
-    argo.faults = {"POST": ["cut after"], "GET": [None, *[503] * 9]}
+def test_a_request_that_came_through_before_it_was_cut_is_one_run(argo: ArgoStub, told: Told):
+    argo.faults = {"POST": ["cut after"], "GET": [None, 503]}
+    assert main(["submit", "numbers", "-p", "count=1"]) == 0
+    [run] = argo.workflows  # the second request was answered 409
+    assert told()[0].startswith(f"{run} is submitted\n")
+    assert len(argo.posted) == 2
+
+
+def test_a_conflict_about_something_else_is_tried_again(argo: ArgoStub, told: Told):
+    argo.faults["POST"] = [(409, {"code": 6, "message": 'Operation cannot be fulfilled on resourcequotas "team"'})]
+    assert main(["submit", "numbers", "-p", "count=1"]) == 0
+    assert list(argo.workflows) == [argo.posted[0]["submitOptions"]["name"]]  # pyright: ignore[reportOptionalSubscript]
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_run_that_appears_later_than_anybody_looks_is_not_said_to_be_not_submitted(
+    argo: ArgoStub, told: Told, status: int
+):
+    argo.faults["POST"] = [(status, {"message": "upstream request timeout"})] * 9
+    assert main(["submit", "numbers", "-p", "count=1"]) == 2
+    out, error = told()
+    name = str(argo.posted[0]["submitOptions"]["name"])  # pyright: ignore[reportOptionalSubscript]
+    assert out == ""
+    assert error.endswith(
+        f"error: not known whether {name} was submitted: {argo.url} answers {status}: upstream request timeout\n\n"
+        f"Hint: it may still appear: before you submit again, `lockstep runs {name}`\n"
+    )
+    assert "not submitted" not in error
+
+
+@pytest.mark.parametrize("then", [401, 403, 404, 503, (307, b"")])
+def test_what_cannot_be_found_out_is_said_to_be_unknown(argo: ArgoStub, told: Told, then: Any):
+    argo.faults = {"POST": ["cut after", *[then] * 9], "GET": [None, *[then] * 9]}
     assert main(["submit", "numbers", "-p", "count=1"]) == 2
     error = told()[1]
-    assert re.search(rf"error: whether {NAME} was submitted is not known: \S+ broke the connection off", error)
-    assert re.search(rf"Hint: before it is submitted again: `lockstep runs {NAME}`", error)
+    assert re.search(rf"error: not known whether {NAME} was submitted: \S+ broke the connection off", error)
+    assert re.search(rf"Hint: it may still appear: before you submit again, `lockstep runs {NAME}`", error)
+
+
+def interrupted() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize("when", ["before it is done", "after it was done", "while it is looked for"])
+def test_ctrl_c_names_the_run_that_may_have_been_submitted(argo: ArgoStub, told: Told, when: str):
+    do = argo.answer
+
+    def answer(asked: Any) -> tuple[int, Any]:
+        if (asked.method == "POST" and when == "before it is done") or "/workflows/features/lab-" in asked.path:
+            interrupted()
+        done = do(asked)
+        if asked.method == "POST" and when == "after it was done":
+            interrupted()
+        return (504, b"timeout") if asked.method == "POST" else done
+
+    argo.answer = answer  # type: ignore[method-assign]
+    assert main(["submit", "numbers", "-p", "count=1"]) == 130
+    [name] = {one["submitOptions"]["name"] for one in argo.posted if one}
+    assert told() == ("", f"interrupted; {name} may have been submitted: `lockstep runs {name}`\n")
+
+
+def test_ctrl_c_before_anything_is_sent_names_no_run(argo: ArgoStub, told: Told):
+    do = argo.answer
+
+    def answer(asked: Any) -> tuple[int, Any]:
+        interrupted()
+        return do(asked)
+
+    argo.answer = answer  # type: ignore[method-assign]
+    assert main(["submit", "numbers", "-p", "count=1"]) == 130
+    assert told()[1].strip() == "interrupted"
+    assert argo.posted == []
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"])
