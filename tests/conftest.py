@@ -1,5 +1,6 @@
 """What every test starts from: settings of an empty home, and a clock that only the test moves."""
 
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import hypothesis
 import pytest
 
 from lockstep.settings import Settings
+
+# What a shell starts in the background ignores Ctrl-C, and hands that on to each process we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shrinking a failure may not take longer than reading it.
 hypothesis.settings.register_profile(

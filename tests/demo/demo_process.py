@@ -1,7 +1,6 @@
 """`lockstep demo` as a process of its own."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,17 +20,11 @@ OTHERS_WARNINGS = pytest.mark.filterwarnings(
 )
 
 
-def _heed_interrupts() -> None:
-    """What a shell starts in the background ignores SIGINT, and hands that on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start_demo(home: Path, *options: str, **environment: str) -> "subprocess.Popen[str]":
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LOCKSTEP_")}
     command = [sys.executable, "-m", "pipelines", "demo", *options]
     return subprocess.Popen(
         command,
-        preexec_fn=_heed_interrupts,  # noqa: PLW1509 - nothing here has threads that hold a lock
         cwd=ROOT,
         env=kept | environment | {"LOCKSTEP_HOME": str(home)},
         stdout=subprocess.PIPE,
