@@ -18,7 +18,14 @@ import steps
 from benchmarks._table import show
 
 LIMIT_S = 4.0
-# Retrieval imports Feast when it is called: one level below what a step's own text shows.
+# One level below what a step's own text shows: what opens the stores it asks for, and retrieval, which imports Feast.
+WIRED = {
+    ".use_case": "import feature_repo.definitions",
+    ".lake": "import lockstep.lake",
+    ".ledger": "import lockstep.materialize.ledger",
+    ".store": "import lockstep.online.store",
+    ".materializer(": "import lockstep.materialize.interval",
+}
 RETRIEVES = {"build_training_set", "verify_parity"}
 HEADINGS = {
     "case": "step",
@@ -35,11 +42,12 @@ MEASURE += "print(used.ru_utime + used.ru_stime, 'feast' in sys.modules)"
 def imports_of(step: str) -> str:
     """Return the import statements that a step's pod comes to run: its module's, and those within its function."""
     (folder,) = steps.__path__
-    tree = ast.parse((Path(folder) / f"{step}.py").read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    text = (Path(folder) / f"{step}.py").read_text(encoding="utf-8")
+    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     late = [ast.unparse(n) for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)]
+    opened = [statement for asked, statement in WIRED.items() if asked in text]
     deeper = ["import lockstep.offline.history"] if step in RETRIEVES else []
-    return "\n".join([f"import steps.{step}", *late, *deeper])
+    return "\n".join([f"import steps.{step}", *late, *opened, *deeper])
 
 
 def measured(statements: str, repeats: int) -> tuple[float, bool]:
