@@ -6,7 +6,7 @@ from typing import Any
 
 from lockstep.errors import nearest
 from pipelines._checks.problem import Place, Problem
-from pipelines._manifest.expressions import RESULTS, ExpressionError, depends_on
+from pipelines._manifest.expressions import RESULTS, ExpressionError, check_when, depends_on
 
 Template = Mapping[str, Any]
 Name = tuple[str, str]
@@ -94,12 +94,23 @@ def call_problems(calls: list[Call], templates: Templates) -> Iterator[Problem]:
         if call.name in names[:position]:
             yield Problem(call.path, f"two calls are named {call.name!r}", "pass name=… to one of the calls")
         yield from _depends(call, names)
+        yield from when_problems(call.body, call.path)
         if call.name in call.before:
             yield Problem(call.path, f"task {call.name!r} waits for itself", "break the circle in depends")
         if call.callee is None:
             yield _no_callee(call, templates)
         else:
             yield from _arguments(call, templates[call.callee])
+
+
+def when_problems(holder: Mapping[str, Any], path: Place) -> Iterator[Problem]:
+    """Yield what is wrong with the `when` of a call or a metric, if it has one."""
+    if when := holder.get("when"):
+        try:
+            check_when(str(when))
+        except ExpressionError as unreadable:
+            hint = "compare words, numbers and 'quoted texts' with == != < > under && || ! ()"
+            yield Problem((*path, "when"), str(unreadable), hint)
 
 
 def inputs_of(template: Template) -> dict[str, Mapping[str, Any]]:

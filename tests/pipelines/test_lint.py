@@ -175,6 +175,35 @@ def test_a_condition_that_reads_the_clock_is_found():
     assert ("main/sum", "reads the clock with now(): a run that is repeated would mean another window") in found
 
 
+@pytest.mark.parametrize(
+    ("when", "found"),
+    [
+        (
+            "{{inputs.parameters.refuse}} == a-b",
+            "when: put quotes around a-b, of which Argo would make something else",
+        ),
+        ("v-{{inputs.parameters.refuse}} == b", "when: put quotes around the tag"),
+        (
+            "{{inputs.parameters.refuse}} == '2018-07-01'",
+            "when: '2018-07-01': Argo compares it as a time, not as a text",
+        ),
+        ("{{inputs.parameters.refuse}} ==", "'{{inputs.parameters.refuse}} ==': a term is missing"),
+        ("a < 1", "'a < 1': 'a' < 1.0 has no answer"),
+    ],
+)
+def test_a_condition_that_argo_reads_otherwise_is_found(when: str, found: str):
+    [(where, what)] = check_after(lambda d: task_of(d, "main", "sum").update(when=when))
+    assert where == "main/sum"
+    assert what.startswith(found)
+
+
+@pytest.mark.parametrize(
+    "when", ["{{inputs.parameters.refuse}} == required", "n{{inputs.parameters.refuse}} == 'a b' && !(1 < 2)"]
+)
+def test_a_condition_that_argo_reads_as_it_is_written_is_none(when: str):
+    assert check_after(lambda d: task_of(d, "main", "sum").update(when=when)) == []
+
+
 def test_metrics_have_tags_of_their_own():
     gauge = {"name": "rows", "help": "rows", "gauge": {"realtime": False, "value": "{{outputs.parameters.doubled}}"}}
 

@@ -1,7 +1,7 @@
 """The committed workflows through Argo's own validation, as its server does it when one is applied, submitted or scheduled.
 
 What it says and `lockstep check` does not is a gap in `pipelines/_checks`. The program is `argolint/`; the first build compiles
-Argo and Kubernetes' client, five minutes of two cores, and every later one takes seconds from Go's cache.
+Argo and Kubernetes' client, two to three minutes of two cores, and every later one takes seconds from Go's cache.
 """
 
 import hashlib
