@@ -9,7 +9,7 @@ from typing import Any
 
 from lockstep.errors import nearest
 from pipelines._checks.problem import Problem, located, texts
-from pipelines._checks.tags import TagLinter, clock_problems, simple_tags, tags_of_workflow
+from pipelines._checks.tags import TagLinter, clock_problems, globals_of, simple_tags, tags_of_workflow
 from pipelines._manifest.calls import Templates, call_problems, calls_of, inputs_of, is_optional
 
 
@@ -92,10 +92,12 @@ def _globals_of_callee(
         if document == templates.own:
             continue
         for _, text in texts(templates[document, name]):
-            for tag in (t for t in simple_tags(text) if t.startswith("workflow.parameters.")):
-                if (parameter := tag.removeprefix("workflow.parameters.")) not in declared:
+            for tag in (t for t in simple_tags(text) if t.startswith("workflow.parameters")):
+                if tag not in globals_of(declared):
+                    parameter = tag.removeprefix("workflow.parameters.")
                     what = f"reaches {document}/{name}, which reads {{{{{tag}}}}}: that is an argument of the caller's"
-                    hint = f"declare the argument {parameter!r} here, or make it an input of {document}/{name}"
+                    which = "an argument" if parameter == tag else f"the argument {parameter!r}"
+                    hint = f"declare {which} here, or make it an input of {document}/{name}"
                     yield Problem(path, what, hint)
 
 

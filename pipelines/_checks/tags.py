@@ -24,9 +24,15 @@ _VERDICTS = {"accepted", "allowed", "approved", "ok", "passed", "passes", "valid
 _TERM = re.compile(r"^(?P<kind>tasks|steps)\.(?P<call>[^.]+)\.outputs\.parameters\.(?P<output>.+)$")
 
 
+def globals_of(declared: set[str]) -> set[str]:
+    """Return the tags that have a value everywhere, given the workflow's arguments: without any Argo knows no list of them."""
+    every = ["workflow.parameters"] if declared else []
+    return {*GLOBALS, *every, *(f"workflow.parameters.{name}" for name in declared)}
+
+
 def tags_of_workflow(spec: Mapping[str, Any], declared: set[str]) -> Iterator[Problem]:
     """Yield the tags outside of templates (labels, locks, metrics) that have no value there."""
-    known = {*GLOBALS, "workflow.parameters", *(f"workflow.parameters.{name}" for name in declared)}
+    known = globals_of(declared)
     for path, text in texts({key: value for key, value in spec.items() if key != "templates"}, ("spec",)):
         here = known | set(_WORKFLOW_METRIC) if "metrics" in path else known
         for tag in simple_tags(text) if path[-1] not in _PROSE else ():
@@ -65,8 +71,7 @@ class TagLinter:
         self.calls = {call.name: call for call in calls}
         self.by_path = {call.path: call for call in calls}
         self.prefix = "steps." if "steps" in template else "tasks."
-        self.known = {*GLOBALS, "workflow.parameters", "inputs.parameters", *(AT_EXIT if at_exit else ())}
-        self.known |= {f"workflow.parameters.{name}" for name in declared}
+        self.known = {*globals_of(declared), "inputs.parameters", *(AT_EXIT if at_exit else ())}
         self.known |= {f"inputs.parameters.{name}" for name in inputs_of(template)}
 
     def problems(self) -> Iterator[Problem]:
@@ -146,4 +151,7 @@ def _unresolved(path: Place, tag: str, known: set[str]) -> Problem:
         return Problem(path, f"{name} stays as it is written when somebody submits this by hand", _WINDOW)
     if tag.startswith("workflow.creationTimestamp"):
         return Problem(path, f"{name} is another time whenever the workflow is submitted again", _WINDOW)
+    if tag == "workflow.parameters":
+        hint = "leave it out, or declare an argument: Argo sets it only where there are some"
+        return Problem(path, f"{name} resolves to nothing", hint)
     return Problem(path, f"{name} resolves to nothing", nearest(tag, known))

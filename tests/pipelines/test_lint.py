@@ -124,6 +124,24 @@ def test_a_reference_that_does_not_hold_is_found(change, found):
     assert found in check_after(change)
 
 
+def test_all_arguments_are_a_tag_only_where_there_are_some():
+    def tell_all(document: Manifest) -> None:
+        task_of(document, "exit", "note")["arguments"]["parameters"][0]["value"] = "{{workflow.parameters}}"
+        document["spec"]["podMetadata"] = {"annotations": {"given": "{{workflow.parameters}}"}}
+
+    def without_arguments(document: Manifest) -> None:
+        tell_all(document)
+        document["spec"].pop("arguments")
+
+    assert check_after(tell_all, GATED) == []
+    found = check_after(without_arguments, GATED)
+    what = "{{workflow.parameters}} resolves to nothing"
+    assert [place for place, told in found if told == what] == [
+        "spec.podMetadata.annotations.given",
+        "exit/note/status",
+    ]
+
+
 def test_a_circle_in_depends_is_found():
     found = check_after(lambda d: task_of(d, "main", "list").update(depends="sum.Succeeded"))
     assert ("main/list", "task 'list' waits for itself") in found
@@ -287,6 +305,17 @@ def test_a_template_called_by_reference_reads_the_arguments_of_its_caller():
     found = check_after(call_say({"name": "lab-gated", "template": "exit"}))
     what = ("reaches lab-gated/exit, which reads {{workflow.parameters.broken}}: that is an argument of the caller's",)
     assert ("main/sum", *what) in found
+
+
+def test_a_template_called_by_reference_reads_all_arguments_only_of_a_caller_that_has_some():
+    documents = {path: yaml.safe_load(text) for path, text in render_all("lab_pipelines").items()}
+    manifest, say = documents[NUMBERS], documents["apps/base/workflows/say/workflowtemplate.yaml"]
+    call_say(SAY, text="a", loud="false", again="no")(manifest)
+    task_of(say, "main", "once")["arguments"]["parameters"][0]["value"] = "{{workflow.parameters}}"
+    assert list(lint(manifest, {"lab-say": say})) == []
+    manifest["spec"].pop("arguments")
+    what = "reaches lab-say/main, which reads {{workflow.parameters}}: that is an argument of the caller's"
+    assert what in [problem.what for problem in lint(manifest, {"lab-say": say})]
 
 
 def test_an_output_of_a_template_of_another_document_is_followed():
