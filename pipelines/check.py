@@ -13,6 +13,7 @@ from hera.workflows import models
 from pydantic import ValidationError
 
 from pipelines._checks.lint import lint
+from pipelines._checks.metrics import metric_problems
 from pipelines._checks.pods import pod_problems, secret_problems
 from pipelines._checks.problem import Lines, Problem, located
 from pipelines._checks.schedule import schedule_problems
@@ -85,6 +86,7 @@ def _problems(document: Mapping[str, Any], library: Mapping[str, Any]) -> Iterat
         yield from located(document, _outside_subset(document))
         yield from lint(document, library)
         yield from pod_problems(document)
+        yield from metric_problems(document, library)
 
 
 def _shape(document: Mapping[str, Any]) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from typing import Any
 from lockstep.errors import nearest
 from pipelines._checks.problem import Place, Problem, located, texts
 from pipelines._checks.sources import StepFunction, readable, steps_of
-from pipelines._manifest.subset import RUNNER, SOURCE
+from pipelines._manifest.subset import RUNNER, SOURCE, TMP
 from steps._step import steps_image
 
 _STEP = "decorate the function with steps._step.step, which gives it"
@@ -21,6 +21,7 @@ _CREDENTIAL = re.compile(
     r"(?P<url>[a-z][a-z0-9+.-]*://[^/\s:@{}]+:[^/\s@{}]+@)|(?P<aws>\bAKIA[0-9A-Z]{16}\b)"
     r"|(?P<github>\bgh[pousr]_[A-Za-z0-9]{30,})|(?P<pem>-----BEGIN [A-Z ]*PRIVATE KEY-----)"
 )
+_POD_GC = ("OnPodCompletion", "OnPodSuccess", "OnWorkflowCompletion", "OnWorkflowSuccess")
 _SECRET_WORDS = {"apikey", "credential", "credentials", "passphrase", "passwd", "password", "pwd", "secret", "token"}
 _SECRET_PAIRS = {("access", "key"), ("api", "key"), ("private", "key")}
 _ABOUT_A_SECRET = {"dir", "file", "name", "path", "ref", "seconds", "ttl", "url"}
@@ -50,6 +51,7 @@ def _problems(spec: Mapping[str, Any]) -> Iterator[Problem]:
             for found in (
                 *_script(template["script"], (*at, "script")),
                 *_rights(template, at),
+                *_mounts(template, spec, at),
                 *_retries(template, at),
             ):
                 yield Problem(found.path, found.what, found.hint, source=source)
@@ -76,6 +78,10 @@ def _workflow(spec: Mapping[str, Any]) -> Iterator[Problem]:
     }.items():
         if not spec.get(key):
             yield Problem(("spec", key), f"{key} is not set: {otherwise}", f"{_TEMPLATE} one")
+    if (strategy := (spec.get("podGC") or {}).get("strategy", "")) not in ("", *_POD_GC):
+        yield Problem(
+            ("spec", "podGC", "strategy"), f"there is no podGC strategy {strategy!r}", nearest(strategy, _POD_GC)
+        )
     if "retryStrategy" in spec.get("templateDefaults", {}):
         what = "a retryStrategy among the defaults is merged into DAGs too: it retries them around the retries of their steps"
         yield Problem(("spec", "templateDefaults", "retryStrategy"), what, f"{_STEP} to each step")
@@ -119,6 +125,21 @@ def _rights(template: Mapping[str, Any], at: Place) -> Iterator[Problem]:
     for each in (context, template.get("securityContext", {})):
         if each.get("runAsUser") == 0 or each.get("runAsNonRoot") is False:
             yield Problem(path, "the container runs as root", "leave the user to the workflow")
+
+
+def _mounts(template: Mapping[str, Any], spec: Mapping[str, Any], at: Place) -> Iterator[Problem]:
+    script = template["script"]
+    mounts = script.get("volumeMounts", [])
+    path = (*at, "script", "volumeMounts")
+    volumes = [volume.get("name") for holder in (template, spec) for volume in holder.get("volumes", [])]
+    for index, mount in enumerate(mounts):
+        if mount.get("name") not in volumes:
+            hint = nearest(str(mount.get("name")), map(str, volumes))
+            yield Problem((*path, index), f"mounts {mount.get('name')!r}, which is no volume", hint)
+    writable = [mount.get("mountPath") for mount in mounts if not mount.get("readOnly")]
+    if script.get("securityContext", {}).get("readOnlyRootFilesystem") and TMP not in writable:
+        what = f"the root is read-only and nothing writable is mounted at {TMP}: the step could not write its outputs"
+        yield Problem(path, what, f"{_STEP} an emptyDir there")
 
 
 def _retries(template: Mapping[str, Any], at: Place) -> Iterator[Problem]:

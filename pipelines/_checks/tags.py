@@ -7,7 +7,7 @@ from typing import Any
 from lockstep.errors import nearest
 from pipelines._checks.problem import Place, Problem, texts
 from pipelines._manifest.calls import Call, Templates, inputs_of
-from pipelines._manifest.expressions import tags
+from pipelines._manifest.expressions import ExpressionError, item_scope, items_of, tags
 
 GLOBALS = ("workflow.name", "workflow.namespace", "workflow.uid")
 
@@ -90,6 +90,7 @@ class TagLinter:
         if call is not None:
             fans_out = bool({"withParam", "withItems", "withSequence"} & set(call.body))
             if fans_out and below[3] != "withParam" and (tag == "item" or tag.startswith("item.")):
+                yield from self._item(path, tag, str(call.body.get("withParam", "{{withItems}}")))
                 return
         elif below[0] == "metrics":
             outputs = self.template.get("outputs", {}).get("parameters", [])
@@ -111,6 +112,16 @@ class TagLinter:
             yield Problem(path, f"reads {{{{{tag}}}}} and does not wait for {name!r}", hint)
         elif rest not in ("status", "exitCode"):
             yield from self._output(path, tag, self.calls[name], rest)
+
+    def _item(self, path: Place, tag: str, given: str) -> Iterator[Problem]:
+        """A field of an item, where the items are written out; what a step hands on is known when it runs."""
+        try:
+            scopes = [] if tags(given) else [item_scope(item) for item in items_of(given)]
+        except ExpressionError:
+            return  # reported with the call
+        for scope in (scope for scope in scopes if tag not in scope):
+            yield _unresolved(path, tag, set(scope))
+            return
 
     def _output(self, path: Place, tag: str, call: Call, rest: str) -> Iterator[Problem]:
         if call.callee is None:

@@ -15,7 +15,8 @@ from pipelines._manifest.calls import bodies
 from pipelines._manifest.expressions import ExpressionError
 from pipelines._run.retries import read_retries
 
-OUTPUTS = "/tmp/hera-outputs/parameters/"  # noqa: S108 - a path in a pod
+TMP = "/tmp"  # noqa: S108 - a path in a pod
+OUTPUTS = f"{TMP}/hera-outputs/parameters/"
 RUNNER = ["-m", "hera.workflows.runner", "-e"]
 SOURCE = "{{inputs.parameters}}"
 
@@ -64,6 +65,10 @@ _INTERPRETED: Mapping[str, set[str]] = {
 }
 
 
+_OF_KIND = {"activeDeadlineSeconds": ("script",), "timeout": ("script",), "parallelism": ("dag", "steps")}
+"""Keys that Argo refuses in a template of another kind."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A construct that the laptop does not interpret: its name, and where it is."""
@@ -89,8 +94,7 @@ def refusals(manifest: Mapping[str, Any]) -> Iterator[Refusal]:
 def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from _unknown(name, "template", template)
     kinds = sorted(set(KINDS) & set(template))
-    if len(kinds) != 1:
-        yield Refusal(name, f"a template that is not exactly one of {', '.join(KINDS[:-1])} and {KINDS[-1]}")
+    yield from _kind(name, template, kinds)
     yield from _parameters(name, template.get("inputs", {}), "parameter")
     yield from _parameters(name, template.get("outputs", {}), "output parameter")
     kind = "dag" if "steps" in template else next(iter(kinds), "script")
@@ -117,6 +121,14 @@ def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
         yield from _unknown(name, "mutex", mutex)
     for _, text in texts(template):
         yield from _expression_tags(name, text)
+
+
+def _kind(name: str, template: Mapping[str, Any], kinds: list[str]) -> Iterator[Refusal]:
+    if len(kinds) != 1:
+        yield Refusal(name, f"a template that is not exactly one of {', '.join(KINDS[:-1])} and {KINDS[-1]}")
+    for key in sorted(set(_OF_KIND) & set(template)):
+        if not set(kinds) & set(_OF_KIND[key]):
+            yield Refusal(name, f"{key} of a template that is no {' or '.join(_OF_KIND[key])}")
 
 
 def _retries(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:

@@ -85,6 +85,86 @@ def label(value: str) -> Any:
             id="unreadable",
         ),
         pytest.param(
+            lambda d: d["spec"]["arguments"]["parameters"].append({"name": "refuse", "value": "1"}),
+            ("spec.arguments.parameters.refuse", "two arguments are called 'refuse'"),
+            id="workflow argument twice",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double")["inputs"]["parameters"].append({"name": "n"}),
+            ("double/n", "two inputs are called 'n'"),
+            id="input twice",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "main")["outputs"]["parameters"].append(
+                template_of(d, "main")["outputs"]["parameters"][0]
+            ),
+            ("main/total", "two outputs are called 'total'"),
+            id="output twice",
+        ),
+        pytest.param(
+            lambda d: d["spec"]["arguments"]["parameters"].append({"name": "a.b", "value": "1"}),
+            ("spec.arguments.parameters.a.b", "'a.b' is no name of a parameter"),
+            id="name of an argument",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double")["outputs"]["parameters"][0].update(name="a b"),
+            ("double/a b", "'a b' is no name of a parameter"),
+            id="name of an output",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double").update(name="dou_ble"),
+            ("dou_ble", "'dou_ble' is no name of a template"),
+            id="name of a template",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double").update(name="d" * 129),
+            ("d" * 129, f"{'d' * 129!r} is no name of a template"),
+            id="long name of a template",
+        ),
+        pytest.param(
+            lambda d: task_of(d, "main", "sum").update(name="-sum"),
+            ("main/-sum", "'-sum' is no name of a task or step"),
+            id="name of a task",
+        ),
+        pytest.param(
+            lambda d: task_of(d, "main", "sum").update(name="1sum"),
+            ("main/1sum", "task '1sum' begins with a digit, which Argo refuses in a DAG that has depends"),
+            id="task that begins with a digit",
+        ),
+        pytest.param(
+            lambda d: d["spec"]["arguments"]["parameters"][1].update(enum=["1", "2"]),
+            ("spec.arguments.parameters.refuse", "'0' is not in the enum of 'refuse'"),
+            id="value outside of the enum",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double")["inputs"]["parameters"][0].update(enum=["1"], default="2"),
+            ("double/n", "'2' is not in the enum of 'n'"),
+            id="default outside of the enum",
+        ),
+        pytest.param(
+            lambda d: (
+                template_of(d, "each")["inputs"]["parameters"][1].update(enum=["a", "b"]),
+                argument(d, "label").update(value="c"),
+            ),
+            ("main/each/label", "'c' is not in the enum of 'label'"),
+            id="argument outside of the enum",
+        ),
+        pytest.param(
+            lambda d: d["spec"]["arguments"]["parameters"][0].update(enum=[]),
+            ("spec.arguments.parameters.count", "the enum of 'count' is empty: no value would do"),
+            id="empty enum",
+        ),
+        pytest.param(
+            lambda d: task_of(d, "main", "each").update(withParam='[{"left": 1, "label": "a"}, {"left": 2}]'),
+            ("main/each/label", "{{item.label}} resolves to nothing"),
+            id="item without the field",
+        ),
+        pytest.param(
+            lambda d: task_of(d, "main", "each").update(withParam="1, 2"),
+            ("main/each", "withParam is not JSON (Extra data: line 1 column 2 (char 1)): '1, 2'"),
+            id="items that are no list",
+        ),
+        pytest.param(
             lambda d: task_of(d, "main", "sum").update(name="list"),
             ("main/list", "two calls are named 'list'"),
             id="two tasks",
@@ -140,6 +220,32 @@ def test_all_arguments_are_a_tag_only_where_there_are_some():
         "spec.podMetadata.annotations.given",
         "exit/note/status",
     ]
+
+
+def test_an_argument_that_is_a_tag_may_be_anything_of_an_enum():
+    assert check_after(lambda d: template_of(d, "each")["inputs"]["parameters"][0].update(enum=["1", "2"])) == []
+
+
+def test_items_that_are_written_out_have_the_fields_that_are_read():
+    items = '[{"left": 1, "label": "a"}, {"left": 2, "label": "b"}]'
+    assert check_after(lambda d: task_of(d, "main", "each").update(withParam=items)) == []
+
+
+@pytest.mark.parametrize(
+    ("mutex", "waits"),
+    [("lab-a", True), ("lab-", False), ("numbers", False), ("lab-{{workflow.parameters.count}}", False)],
+)
+def test_a_run_does_not_wait_for_a_mutex_that_it_holds(mutex: str, waits: bool):
+    """The template `each` holds lab-{{inputs.parameters.label}}."""
+    found = check_after(lambda d: d["spec"].update(synchronization={"mutexes": [{"name": mutex}]}))
+    what = f"the workflow holds the mutex {mutex!r}, and each below it would wait for that for ever"
+    assert found == ([(f"spec.synchronization.mutexes.{mutex}", what)] if waits else [])
+
+
+def test_a_template_does_not_wait_for_a_mutex_that_its_caller_holds():
+    lock = {"mutexes": [{"name": "lab-x"}]}
+    found = check_after(lambda d: template_of(d, "main").update(synchronization=lock))
+    assert found == [("main/lab-x", "main holds the mutex 'lab-x', and each below it would wait for that for ever")]
 
 
 def test_a_circle_in_depends_is_found():

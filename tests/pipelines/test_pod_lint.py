@@ -98,6 +98,21 @@ WRONG: dict[str, tuple[Any, tuple[str, str]]] = {
         lambda d: d["spec"].pop("ttlStrategy"),
         ("spec.ttlStrategy", "ttlStrategy is not set: finished workflows are never removed"),
     ),
+    "pods of a strategy that is none": (
+        lambda d: d["spec"].update(podGC={"strategy": "OnPodSucces"}),
+        ("spec.podGC.strategy", "there is no podGC strategy 'OnPodSucces'"),
+    ),
+    "nowhere to write": (
+        lambda d: script(d).pop("volumeMounts"),
+        (
+            "double",
+            "the root is read-only and nothing writable is mounted at /tmp: the step could not write its outputs",
+        ),
+    ),
+    "mount of no volume": (
+        lambda d: script(d)["volumeMounts"][0].update(name="temp"),
+        ("double/temp", "mounts 'temp', which is no volume"),
+    ),
     "no retries": (
         lambda d: template_of(d, "double").pop("retryStrategy"),
         (
