@@ -443,6 +443,7 @@ def promote(decision: str = "{{steps.approve.outputs.parameters.decision}}") -> 
     asked = {"name": "decision", "enum": ["yes", "no"], "default": "no"}
     document = yaml.safe_load(render_all("lab_pipelines")["apps/base/workflows/say/workflowtemplate.yaml"])
     echo = template_of(document, "echo")
+    document["spec"].pop("onExit")
     document["spec"]["templates"] = [
         echo,
         {
