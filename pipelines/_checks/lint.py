@@ -114,6 +114,3 @@ def _suspend(template: Mapping[str, Any], at: tuple[str | int, ...]) -> Iterator
     if supplied and template["suspend"].get("duration"):
         hint = "remove suspend.duration: an answer that nobody gave is an error then, not a wait"
         yield Problem((*at, "suspend", "duration"), "the approval resumes by itself, without an answer", hint)
-
-
-__all__ = ["Problem", "inputs_of", "lint"]

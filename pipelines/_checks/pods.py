@@ -12,7 +12,7 @@ from typing import Any
 from lockstep.errors import nearest
 from pipelines._checks.problem import Place, Problem, located, texts
 from pipelines._checks.sources import StepFunction, readable, steps_of
-from pipelines._manifest.subset import RUNNER, SOURCE, TMP
+from pipelines._manifest.subset import RUNNER, TMP
 from pipelines._template import SERVICE_ACCOUNTS
 from steps._step import steps_image
 
@@ -113,16 +113,6 @@ def _script(script: Mapping[str, Any], path: Place) -> Iterator[Problem]:
             f"image {script.get('image')!r} is not a logical image of this project",
             f"decorate the function with steps._step.step (it gives {steps_image()!r}): Hera's own default is python:3.10",
         )
-    if script.get("args", [])[:-1] != RUNNER or script.get("command") != ["python"]:
-        what = "an inline command: a value in {{…}} would become part of it"
-        yield Problem((*path, "command"), what, f"{_STEP} Hera's runner: values reach it as data")
-    if script.get("source") != SOURCE:
-        what = "an inline script: a value in {{…}} would become part of it"
-        yield Problem((*path, "source"), what, f"{_STEP} Hera's runner: values reach it as data")
-    for argument, text in enumerate(script.get("args", [])):
-        if "{{" in text:
-            what = f"the argument {text!r} is put together from a value"
-            yield Problem((*path, "args", argument), what, "make it a field of the step's Input")
     resources = script.get("resources", {})
     for kind, name in (("requests", "cpu"), ("requests", "memory"), ("limits", "memory")):
         if name not in resources.get(kind, {}):

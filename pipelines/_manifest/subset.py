@@ -146,15 +146,17 @@ def _retries(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def _script(name: str, script: Mapping[str, Any]) -> Iterator[Refusal]:
+    # Hera's runner gets values as data: neither its command nor its source is put together from them.
     yield from _unknown(name, "script", script)
     for variable in script.get("env", []):
         yield from _unknown(name, "environment variable", variable)
     args = script.get("args", [])
     entrypoint = args[-1] if len(args) == len(RUNNER) + 1 else ""
     if script.get("command") != ["python"] or args[:-1] != RUNNER or not re.fullmatch(r"[\w.]+:\w+", entrypoint):
-        yield Refusal(name, f"command {' '.join([*script.get('command', []), *args])!r}")
+        inline = " ".join([*script.get("command", []), *args])
+        yield Refusal(name, f"command {inline!r}, of which a value in {{{{…}}}} would become part")
     if script.get("source") != SOURCE:
-        yield Refusal(name, "an inline script")
+        yield Refusal(name, "an inline script, of which a value in {{…}} would become part")
 
 
 def _parameters(name: str, holder: Mapping[str, Any], kind: str) -> Iterator[Refusal]:

@@ -15,6 +15,8 @@ def context(document: Manifest) -> Manifest:
     return script(document)["securityContext"]
 
 
+PART = "of which a value in {{…}} would become part, which is outside the rendered subset"
+INLINE = "uses command '{}', " + PART.replace("{", "{{").replace("}", "}}")
 RIGHTS = "the container's {} is not {}"
 CAPABILITIES = ("double", "the container keeps capabilities that no step needs")
 WRONG: dict[str, tuple[Any, tuple[str, str]]] = {
@@ -32,15 +34,18 @@ WRONG: dict[str, tuple[Any, tuple[str, str]]] = {
     ),
     "value in args": (
         lambda d: script(d)["args"].append("{{inputs.parameters.n}}"),
-        ("double", "the argument '{{inputs.parameters.n}}' is put together from a value"),
+        (
+            "double",
+            INLINE.format("python -m hera.workflows.runner -e lab_steps.double:double {{inputs.parameters.n}}"),
+        ),
     ),
     "shell": (
         lambda d: script(d).update(command=["sh", "-c"]),
-        ("double", "an inline command: a value in {{…}} would become part of it"),
+        ("double", INLINE.format("sh -c -m hera.workflows.runner -e lab_steps.double:double")),
     ),
     "script": (
         lambda d: script(d).update(source="print({{inputs.parameters.n}})"),
-        ("double", "an inline script: a value in {{…}} would become part of it"),
+        ("double", f"uses an inline script, {PART}"),
     ),
     "no context": (
         lambda d: script(d).pop("securityContext"),
