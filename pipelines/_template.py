@@ -26,10 +26,13 @@ from pipelines._project import resource_name
 from steps.report_run import report_run
 
 SERVICE_ACCOUNT = "feature-pipelines"
+SERVICE_ACCOUNTS = (SERVICE_ACCOUNT, "materializer", "trainer", "verifier", "promoter")
+"""Whose rights there are in a cluster: a pod of another account would not start."""
+
 SCHEDULED_TIME = "{{workflow.scheduledTime}}"
 """The time that a schedule meant, whenever the run begins: Argo keeps it when a run is submitted again."""
 
-_PIPELINE_LABEL = "lockstep.dev/pipeline"
+PIPELINE_LABEL = "lockstep.dev/pipeline"
 
 
 @contextmanager
@@ -50,7 +53,7 @@ def workflow_template(
         alone: whether a run waits until no other one of this template is under way.
         parallelism: how many pods run at once.
     """
-    labels = {"app.kubernetes.io/part-of": "lockstep", _PIPELINE_LABEL: pipeline}
+    labels = {"app.kubernetes.io/part-of": "lockstep", PIPELINE_LABEL: pipeline}
     mutex = Synchronization(mutexes=[Mutex(name=resource_name(pipeline))])
     with WorkflowTemplate(
         name=resource_name(pipeline),
@@ -69,7 +72,7 @@ def workflow_template(
         ttl_strategy=TTLStrategy(seconds_after_success=3 * 86400, seconds_after_failure=14 * 86400),
         labels=labels,
         # Argo does not hand a template's own labels on to its runs.
-        workflow_metadata=WorkflowMetadata(labels={_PIPELINE_LABEL: pipeline}),
+        workflow_metadata=WorkflowMetadata(labels={PIPELINE_LABEL: pipeline}),
         metrics=_metrics(pipeline),
     ) as workflow:
         yield workflow
@@ -109,7 +112,7 @@ def schedule(
         failed_jobs_history_limit=1_000,
         arguments=dict(arguments or {}),
         workflow_template_ref=WorkflowTemplateRef(name=name),
-        labels={"app.kubernetes.io/part-of": "lockstep", _PIPELINE_LABEL: pipeline},
+        labels={"app.kubernetes.io/part-of": "lockstep", PIPELINE_LABEL: pipeline},
     )
 
 

@@ -13,10 +13,12 @@ from hera.workflows import models
 from pydantic import ValidationError
 
 from pipelines._checks.lint import lint
+from pipelines._checks.metrics import metric_problems
 from pipelines._checks.pods import pod_problems, secret_problems
 from pipelines._checks.problem import Lines, Problem, located
 from pipelines._checks.schedule import schedule_problems
 from pipelines._checks.source import SourceProblem, shared_annotations, source_problems
+from pipelines._checks.workflow import workflow_problems
 from pipelines._manifest.subset import refusals
 from pipelines._project import LONGEST_NAME, WORKFLOWS
 from pipelines.render import NotRendered, compare, render_all, source_of
@@ -84,7 +86,9 @@ def _problems(document: Mapping[str, Any], library: Mapping[str, Any]) -> Iterat
     elif document.get("kind") == "WorkflowTemplate":
         yield from located(document, _outside_subset(document))
         yield from lint(document, library)
+        yield from workflow_problems(document)
         yield from pod_problems(document)
+        yield from metric_problems(document, library)
 
 
 def _shape(document: Mapping[str, Any]) -> Iterator[Problem]:

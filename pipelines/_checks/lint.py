@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lockstep.errors import nearest
+from pipelines._checks.locks import lock_problems
+from pipelines._checks.names import argument_problems, call_name_problems, name_problems, value_problems
 from pipelines._checks.problem import Problem, located, texts
-from pipelines._checks.tags import TagLinter, clock_problems, simple_tags, tags_of_workflow
+from pipelines._checks.tags import TagLinter, clock_problems, globals_of, simple_tags, tags_of_workflow
 from pipelines._manifest.calls import Templates, call_problems, calls_of, inputs_of, is_optional
 
 
@@ -27,7 +29,9 @@ def _problems(manifest: Mapping[str, Any], library: Mapping[str, Mapping[str, An
     spec = manifest["spec"]
     templates = Templates(manifest, library)
     own = templates.documents[templates.own]
-    yield from _names(spec)
+    yield from name_problems(spec)
+    yield from value_problems(spec)
+    yield from lock_problems(spec, templates)
     yield from _roles(spec, templates)
     declared = {parameter["name"]: parameter for parameter in spec.get("arguments", {}).get("parameters", [])}
     for name, parameter in inputs_of(own.get(spec.get("entrypoint"), {})).items():
@@ -42,7 +46,9 @@ def _problems(manifest: Mapping[str, Any], library: Mapping[str, Mapping[str, An
     for index, template in enumerate(spec.get("templates", [])):
         at = ("spec", "templates", index)
         calls = calls_of(template, at, templates)
+        yield from call_name_problems(calls)
         yield from call_problems(calls, templates)
+        yield from argument_problems(calls, templates)
         ended = (templates.own, str(template["name"])) in at_exit
         yield from TagLinter(template, at, calls, templates, set(declared), at_exit=ended).problems()
         for call in calls:
@@ -50,13 +56,6 @@ def _problems(manifest: Mapping[str, Any], library: Mapping[str, Mapping[str, An
                 yield from _globals_of_callee(call.path, templates, call.callee, set(declared))
         if "suspend" in template:
             yield from _suspend(template, at)
-
-
-def _names(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    names = [template["name"] for template in spec.get("templates", [])]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            yield Problem(("spec", "templates", index), f"two templates are called {name!r}", "rename one")
 
 
 def _roles(spec: Mapping[str, Any], templates: Templates) -> Iterator[Problem]:
@@ -92,10 +91,12 @@ def _globals_of_callee(
         if document == templates.own:
             continue
         for _, text in texts(templates[document, name]):
-            for tag in (t for t in simple_tags(text) if t.startswith("workflow.parameters.")):
-                if (parameter := tag.removeprefix("workflow.parameters.")) not in declared:
+            for tag in (t for t in simple_tags(text) if t.startswith("workflow.parameters")):
+                if tag not in globals_of(declared):
+                    parameter = tag.removeprefix("workflow.parameters.")
                     what = f"reaches {document}/{name}, which reads {{{{{tag}}}}}: that is an argument of the caller's"
-                    hint = f"declare the argument {parameter!r} here, or make it an input of {document}/{name}"
+                    which = "an argument" if parameter == tag else f"the argument {parameter!r}"
+                    hint = f"declare {which} here, or make it an input of {document}/{name}"
                     yield Problem(path, what, hint)
 
 
@@ -113,6 +114,3 @@ def _suspend(template: Mapping[str, Any], at: tuple[str | int, ...]) -> Iterator
     if supplied and template["suspend"].get("duration"):
         hint = "remove suspend.duration: an answer that nobody gave is an error then, not a wait"
         yield Problem((*at, "suspend", "duration"), "the approval resumes by itself, without an answer", hint)
-
-
-__all__ = ["Problem", "inputs_of", "lint"]

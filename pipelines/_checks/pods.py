@@ -12,15 +12,26 @@ from typing import Any
 from lockstep.errors import nearest
 from pipelines._checks.problem import Place, Problem, located, texts
 from pipelines._checks.sources import StepFunction, readable, steps_of
-from pipelines._manifest.subset import RUNNER, SOURCE
+from pipelines._manifest.subset import RUNNER, TMP
+from pipelines._template import SERVICE_ACCOUNTS
 from steps._step import steps_image
 
 _STEP = "decorate the function with steps._step.step, which gives it"
 _TEMPLATE = "make the template with pipelines._template.workflow_template, which gives it"
 _CREDENTIAL = re.compile(
-    r"(?P<url>[a-z][a-z0-9+.-]*://[^/\s:@{}]+:[^/\s@{}]+@)|(?P<aws>\bAKIA[0-9A-Z]{16}\b)"
-    r"|(?P<github>\bgh[pousr]_[A-Za-z0-9]{30,})|(?P<pem>-----BEGIN [A-Z ]*PRIVATE KEY-----)"
+    r"(?P<url>[a-z][a-z0-9+.-]*://[^/\s:@{}]+:[^/\s@{}]+@)|(?P<hook>\bhooks\.slack\.com/(?:services|workflows)/\w)"
+    r"|(?P<aws>\b(?:AKIA|ASIA)[0-9A-Z]{16}\b)|(?P<github>\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,})"
+    r"|(?P<gitlab>\bglpat-[\w-]{20,})|(?P<slack>\bxox[a-z]-[\w-]{10,})"
+    r"|(?P<jwt>\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)|(?P<pem>-----BEGIN [A-Z ]*PRIVATE KEY-----)"
 )
+_CALLED = {
+    "url": "a URL with a password in it",
+    "hook": "a webhook, whose URL is its password",
+    "jwt": "a signed token",
+    "pem": "a private key",
+}
+_VOLUMES = ("configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret")
+"""What a pod may mount: nothing of the node it runs on."""
 _SECRET_WORDS = {"apikey", "credential", "credentials", "passphrase", "passwd", "password", "pwd", "secret", "token"}
 _SECRET_PAIRS = {("access", "key"), ("api", "key"), ("private", "key")}
 _ABOUT_A_SECRET = {"dir", "file", "name", "path", "ref", "seconds", "ttl", "url"}
@@ -44,12 +55,16 @@ def _problems(spec: Mapping[str, Any]) -> Iterator[Problem]:
         if template.get("serviceAccountName") == "default":
             what = "the pod runs as the service account `default`, whose rights are anybody's"
             yield Problem((*at, "serviceAccountName"), what, "name an account of its own: @step(service_account=…)")
+        else:
+            yield from _account(template, at)
+        yield from _volumes(template, at)
         if "script" in template:
             source, problem = _function(template, at)
             yield from ([problem] if problem else [])
             for found in (
                 *_script(template["script"], (*at, "script")),
                 *_rights(template, at),
+                *_mounts(template, spec, at),
                 *_retries(template, at),
             ):
                 yield Problem(found.path, found.what, found.hint, source=source)
@@ -69,16 +84,26 @@ def _workflow(spec: Mapping[str, Any]) -> Iterator[Problem]:
     if spec.get("serviceAccountName", "default") == "default":
         what = "the pods run as the service account `default`, whose rights are anybody's"
         yield Problem(("spec", "serviceAccountName"), what, f"{_TEMPLATE} an account of its own")
-    for key, otherwise in {
-        "activeDeadlineSeconds": "a run that hangs is never ended",
-        "podGC": "the pods of finished steps are never removed",
-        "ttlStrategy": "finished workflows are never removed",
-    }.items():
-        if not spec.get(key):
-            yield Problem(("spec", key), f"{key} is not set: {otherwise}", f"{_TEMPLATE} one")
+    else:
+        yield from _account(spec, ("spec",))
+    yield from _volumes(spec, ("spec",))
     if "retryStrategy" in spec.get("templateDefaults", {}):
         what = "a retryStrategy among the defaults is merged into DAGs too: it retries them around the retries of their steps"
         yield Problem(("spec", "templateDefaults", "retryStrategy"), what, f"{_STEP} to each step")
+
+
+def _account(holder: Mapping[str, Any], at: Place) -> Iterator[Problem]:
+    account = holder.get("serviceAccountName", SERVICE_ACCOUNTS[0])
+    if account not in SERVICE_ACCOUNTS:
+        hint = nearest(str(account), SERVICE_ACCOUNTS)
+        yield Problem((*at, "serviceAccountName"), f"there is no service account {account!r}", hint)
+
+
+def _volumes(holder: Mapping[str, Any], at: Place) -> Iterator[Problem]:
+    for index, volume in enumerate(holder.get("volumes", [])):
+        for kind in sorted(set(volume) - {"name", *_VOLUMES}):
+            what = f"the volume {volume.get('name')!r} is a {kind}, which no step needs"
+            yield Problem((*at, "volumes", index, kind), what, f"one of {', '.join(_VOLUMES)}")
 
 
 def _script(script: Mapping[str, Any], path: Place) -> Iterator[Problem]:
@@ -88,16 +113,6 @@ def _script(script: Mapping[str, Any], path: Place) -> Iterator[Problem]:
             f"image {script.get('image')!r} is not a logical image of this project",
             f"decorate the function with steps._step.step (it gives {steps_image()!r}): Hera's own default is python:3.10",
         )
-    if script.get("args", [])[:-1] != RUNNER or script.get("command") != ["python"]:
-        what = "an inline command: a value in {{…}} would become part of it"
-        yield Problem((*path, "command"), what, f"{_STEP} Hera's runner: values reach it as data")
-    if script.get("source") != SOURCE:
-        what = "an inline script: a value in {{…}} would become part of it"
-        yield Problem((*path, "source"), what, f"{_STEP} Hera's runner: values reach it as data")
-    for argument, text in enumerate(script.get("args", [])):
-        if "{{" in text:
-            what = f"the argument {text!r} is put together from a value"
-            yield Problem((*path, "args", argument), what, "make it a field of the step's Input")
     resources = script.get("resources", {})
     for kind, name in (("requests", "cpu"), ("requests", "memory"), ("limits", "memory")):
         if name not in resources.get(kind, {}):
@@ -119,6 +134,21 @@ def _rights(template: Mapping[str, Any], at: Place) -> Iterator[Problem]:
     for each in (context, template.get("securityContext", {})):
         if each.get("runAsUser") == 0 or each.get("runAsNonRoot") is False:
             yield Problem(path, "the container runs as root", "leave the user to the workflow")
+
+
+def _mounts(template: Mapping[str, Any], spec: Mapping[str, Any], at: Place) -> Iterator[Problem]:
+    script = template["script"]
+    mounts = script.get("volumeMounts", [])
+    path = (*at, "script", "volumeMounts")
+    volumes = [volume.get("name") for holder in (template, spec) for volume in holder.get("volumes", [])]
+    for index, mount in enumerate(mounts):
+        if mount.get("name") not in volumes:
+            hint = nearest(str(mount.get("name")), map(str, volumes))
+            yield Problem((*path, index), f"mounts {mount.get('name')!r}, which is no volume", hint)
+    writable = [mount.get("mountPath") for mount in mounts if not mount.get("readOnly")]
+    if script.get("securityContext", {}).get("readOnlyRootFilesystem") and TMP not in writable:
+        what = f"the root is read-only and nothing writable is mounted at {TMP}: the step could not write its outputs"
+        yield Problem(path, what, f"{_STEP} an emptyDir there")
 
 
 def _retries(template: Mapping[str, Any], at: Place) -> Iterator[Problem]:
@@ -162,9 +192,7 @@ def _source(step: StepFunction) -> str:
 def _secrets(manifest: Mapping[str, Any]) -> Iterator[Problem]:
     for path, text in texts(manifest):
         if found := _CREDENTIAL.search(text):
-            what = {"url": "a URL with a password in it", "pem": "a private key"}.get(
-                str(found.lastgroup), "an access key"
-            )
+            what = _CALLED.get(str(found.lastgroup), "an access key")
             yield Problem(path, what, "take it out of the repository, change it, and read it by secretKeyRef")
     for path, named in _named(manifest):
         if not _is_secret(str(named["name"])):

@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from lockstep.errors import BadInput, nearest
+from pipelines._checks.names import not_in_enum
 from pipelines._checks.problem import Problem, located
 from pipelines._manifest.expressions import tags
-
-SCHEDULED_TIME = "{{workflow.scheduledTime}}"
-WINDOW_END = "window_end"
+from pipelines._manifest.parameters import TIMES
+from pipelines._template import SCHEDULED_TIME
 
 _FIELDS = "five fields: minute, hour, day of month, month, day of week"
 _DESCRIPTORS = {
@@ -142,12 +142,16 @@ def _arguments(workflow: Mapping[str, Any], templates: Mapping[str, Any]) -> Ite
         path = (*at, "parameters", index)
         if name not in declared:
             yield Problem(path, f"{target} has no parameter {name!r}", nearest(name, declared))
-        elif name == WINDOW_END and value != SCHEDULED_TIME:
-            what = f"window_end is {value!r}: every tick would compute up to that, not up to its own time"
+        elif name in TIMES and value != SCHEDULED_TIME:
+            what = f"{name} is {value!r}: every tick would mean that, and not its own time"
             yield Problem((*path, "value"), what, f"write {SCHEDULED_TIME}")
         elif value != SCHEDULED_TIME and (found := tags(value)):
             what = f"{{{{{found[0]}}}}} is not the tick's time: a missed or repeated tick would mean another window"
             yield Problem((*path, "value"), what, f"the only tag that a schedule passes on is {SCHEDULED_TIME}")
+        else:
+            yield from not_in_enum(declared[name], parameter.get("value"), (*path, "value"))
+        if name in [other["name"] for other in parameters[:index]]:
+            yield Problem(path, f"argument {name!r} is given twice", "remove one")
     for name in [n for n, p in declared.items() if n not in given and "value" not in p]:
         yield Problem(at, f"parameter {name!r} of {target} is not given", "give it a value")
 

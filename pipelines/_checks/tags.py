@@ -7,7 +7,7 @@ from typing import Any
 from lockstep.errors import nearest
 from pipelines._checks.problem import Place, Problem, texts
 from pipelines._manifest.calls import Call, Templates, inputs_of
-from pipelines._manifest.expressions import tags
+from pipelines._manifest.expressions import ExpressionError, item_scope, items_of, tags
 
 GLOBALS = ("workflow.name", "workflow.namespace", "workflow.uid")
 
@@ -24,9 +24,15 @@ _VERDICTS = {"accepted", "allowed", "approved", "ok", "passed", "passes", "valid
 _TERM = re.compile(r"^(?P<kind>tasks|steps)\.(?P<call>[^.]+)\.outputs\.parameters\.(?P<output>.+)$")
 
 
+def globals_of(declared: set[str]) -> set[str]:
+    """Return the tags that have a value everywhere, given the workflow's arguments: without any Argo knows no list of them."""
+    every = ["workflow.parameters"] if declared else []
+    return {*GLOBALS, *every, *(f"workflow.parameters.{name}" for name in declared)}
+
+
 def tags_of_workflow(spec: Mapping[str, Any], declared: set[str]) -> Iterator[Problem]:
     """Yield the tags outside of templates (labels, locks, metrics) that have no value there."""
-    known = {*GLOBALS, "workflow.parameters", *(f"workflow.parameters.{name}" for name in declared)}
+    known = globals_of(declared)
     for path, text in texts({key: value for key, value in spec.items() if key != "templates"}, ("spec",)):
         here = known | set(_WORKFLOW_METRIC) if "metrics" in path else known
         for tag in simple_tags(text) if path[-1] not in _PROSE else ():
@@ -65,8 +71,7 @@ class TagLinter:
         self.calls = {call.name: call for call in calls}
         self.by_path = {call.path: call for call in calls}
         self.prefix = "steps." if "steps" in template else "tasks."
-        self.known = {*GLOBALS, "workflow.parameters", "inputs.parameters", *(AT_EXIT if at_exit else ())}
-        self.known |= {f"workflow.parameters.{name}" for name in declared}
+        self.known = {*globals_of(declared), "inputs.parameters", *(AT_EXIT if at_exit else ())}
         self.known |= {f"inputs.parameters.{name}" for name in inputs_of(template)}
 
     def problems(self) -> Iterator[Problem]:
@@ -85,6 +90,7 @@ class TagLinter:
         if call is not None:
             fans_out = bool({"withParam", "withItems", "withSequence"} & set(call.body))
             if fans_out and below[3] != "withParam" and (tag == "item" or tag.startswith("item.")):
+                yield from self._item(path, tag, str(call.body.get("withParam", "{{withItems}}")))
                 return
         elif below[0] == "metrics":
             outputs = self.template.get("outputs", {}).get("parameters", [])
@@ -106,6 +112,16 @@ class TagLinter:
             yield Problem(path, f"reads {{{{{tag}}}}} and does not wait for {name!r}", hint)
         elif rest not in ("status", "exitCode"):
             yield from self._output(path, tag, self.calls[name], rest)
+
+    def _item(self, path: Place, tag: str, given: str) -> Iterator[Problem]:
+        """A field of an item, where the items are written out; what a step hands on is known when it runs."""
+        try:
+            scopes = [] if tags(given) else [item_scope(item) for item in items_of(given)]
+        except ExpressionError:
+            return  # reported with the call
+        for scope in (scope for scope in scopes if tag not in scope):
+            yield _unresolved(path, tag, set(scope))
+            return
 
     def _output(self, path: Place, tag: str, call: Call, rest: str) -> Iterator[Problem]:
         if call.callee is None:
@@ -146,4 +162,7 @@ def _unresolved(path: Place, tag: str, known: set[str]) -> Problem:
         return Problem(path, f"{name} stays as it is written when somebody submits this by hand", _WINDOW)
     if tag.startswith("workflow.creationTimestamp"):
         return Problem(path, f"{name} is another time whenever the workflow is submitted again", _WINDOW)
+    if tag == "workflow.parameters":
+        hint = "leave it out, or declare an argument: Argo sets it only where there are some"
+        return Problem(path, f"{name} resolves to nothing", hint)
     return Problem(path, f"{name} resolves to nothing", nearest(tag, known))

@@ -1,12 +1,13 @@
 """What a DAG or a steps template calls: which template, after what, with which arguments."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lockstep.errors import nearest
 from pipelines._checks.problem import Place, Problem
-from pipelines._manifest.expressions import RESULTS, ExpressionError, depends_on
+from pipelines._manifest.expressions import RESULTS, ExpressionError, check_when, depends_on, items_of, tags
 
 Template = Mapping[str, Any]
 Name = tuple[str, str]
@@ -94,6 +95,8 @@ def call_problems(calls: list[Call], templates: Templates) -> Iterator[Problem]:
         if call.name in names[:position]:
             yield Problem(call.path, f"two calls are named {call.name!r}", "pass name=… to one of the calls")
         yield from _depends(call, names)
+        yield from when_problems(call.body, call.path)
+        yield from _items(call)
         if call.name in call.before:
             yield Problem(call.path, f"task {call.name!r} waits for itself", "break the circle in depends")
         if call.callee is None:
@@ -102,9 +105,24 @@ def call_problems(calls: list[Call], templates: Templates) -> Iterator[Problem]:
             yield from _arguments(call, templates[call.callee])
 
 
+def when_problems(holder: Mapping[str, Any], path: Place) -> Iterator[Problem]:
+    """Yield what is wrong with the `when` of a call or a metric, if it has one."""
+    if when := holder.get("when"):
+        try:
+            check_when(str(when))
+        except ExpressionError as unreadable:
+            hint = "compare words, numbers and 'quoted texts' with == != < > under && || ! ()"
+            yield Problem((*path, "when"), str(unreadable), hint)
+
+
 def inputs_of(template: Template) -> dict[str, Mapping[str, Any]]:
     """Return a template's input parameters by name."""
     return {p["name"]: p for p in template.get("inputs", {}).get("parameters", [])}
+
+
+def literal(value: Any) -> str:
+    """Return a parameter's value as Argo reads it from YAML: as text."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def is_optional(parameter: Mapping[str, Any]) -> bool:
@@ -150,6 +168,14 @@ def _depends(call: Call, names: list[str]) -> Iterator[Problem]:
             )
         elif operand.result not in RESULTS:
             yield Problem(path, f"{operand.result!r} is no task result", nearest(operand.result, RESULTS))
+
+
+def _items(call: Call) -> Iterator[Problem]:
+    if not tags(given := str(call.body.get("withParam", "[]"))):
+        try:
+            items_of(given)
+        except ExpressionError as unreadable:
+            yield Problem((*call.path, "withParam"), str(unreadable), "a JSON list, or a tag that stands for one")
 
 
 def _arguments(call: Call, callee: Template) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """The little languages inside rendered YAML: `{{tags}}`, `depends`, `when`, and what a fan-out does to values.
 
 Values never become syntax here: an expression is read before its tags are replaced. Argo replaces first, so what would
-change an expression's meaning there is refused here.
+change an expression's meaning there is refused here. Its `when` is govaluate's language, in which `5-3` is 2, `0x10` is 16, `in`
+is an operator and '2018-07-01' a time: what is read here means the same there, and the rest is an error.
 https://argo-workflows.readthedocs.io/en/latest/variables/ · https://argo-workflows.readthedocs.io/en/latest/enhanced-depends-logic/
 """
 
@@ -18,9 +19,21 @@ RESULTS = ("Succeeded", "Failed", "Errored", "Skipped", "Omitted", "AnySucceeded
 _EXACT = 2**53
 _DEPENDS = re.compile(r"\s*(?:(?P<op>&&|\|\||!|\(|\))|(?P<word>[A-Za-z0-9_-]+(?:\.[A-Za-z]+)?))")
 _WHEN = re.compile(
-    r"\s*(?:(?P<op>&&|\|\||==|!=|>=|<=|>|<|!|\(|\))|(?P<quoted>'[^']*'|\"[^\"]*\")"
+    # Signs that touch are one for govaluate, which knows no `&&!`; nor does it deny twice.
+    r"\s*(?:(?P<op>(?:&&|\|\||==|!=|>=|<=|>|<)(?![=!<>&|])|!(?!\s*[=!<>&|])|\(|\))|(?P<quoted>'[^']*'|\"[^\"]*\")"
     r"|(?P<word>(?:\{\{[^{}]+\}\}|[^\s(){}=!<>&|'\"])+))"
 )
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_KEYWORDS = ("in", "IN")
+_TIME = re.compile(
+    r"\d{4}-\d{2}-\d{2}([ T][0-9:.,+Z-]*)?|\d{1,2}:\d{2} *[AP]M|[a-z]{3} +[a-z]{3} +\d{1,2} .*\d{4}",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Of govaluate's fourteen formats (`tryParseTime`) what each begins like: a text that is none of them may be refused, too."""
+
+_UNKNOWN = object()
+"""The value of an operand with a tag in it, as long as nothing runs."""
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -104,22 +117,44 @@ def evaluate_when(when: str, scope: Scope) -> bool:
     """Return the value of a `when` expression: comparisons of words, quoted texts and numbers under `&& || ! ()`.
 
     Raises:
-        ExpressionError: it cannot be read, or a value would be read as syntax by Argo.
+        ExpressionError: it cannot be read, or a value would be read as something else by Argo.
+    """
+    return _Reader(when, _WHEN, lambda kind, text: _literal(kind, text, substitute(text, scope))).value()
+
+
+def check_when(when: str) -> None:
+    """Read a `when` expression without the values of its tags.
+
+    Raises:
+        ExpressionError: it cannot be read, or something in it would be read as something else by Argo.
     """
 
     def value(kind: str, text: str) -> Any:
-        replaced = substitute(text, scope)
-        if kind == "quoted":
-            if re.search(r"['\"\\\n]", replaced[1:-1]):
-                raise ExpressionError(f"when: {text} stands for {replaced[1:-1]!r}, which Argo would read as syntax")
-            return replaced[1:-1]
-        if not re.fullmatch(r"[\w.:/+-]+", replaced):
-            raise ExpressionError(f"when: {text} stands for {replaced!r}: put quotes around the tag")
-        if re.fullmatch(r"-?\d+(\.\d+)?", replaced):
-            return float(replaced) if "." in replaced else int(replaced)
-        return {"true": True, "false": False}.get(replaced, replaced)
+        if not tags(text):
+            return _literal(kind, text, text)
+        # Around a tag a word may have what a word has, and a quoted text anything that is no quote.
+        _literal(kind, text, TAG.sub("x", text))
+        return _UNKNOWN
 
-    return _Reader(when, _WHEN, value).value()
+    _Reader(when, _WHEN, value).value()
+
+
+def _literal(kind: str, text: str, replaced: str) -> str | float | bool:
+    """Return what govaluate makes of an operand, if that is what it looks like."""
+    stands_for = "" if text == replaced else f" stands for {replaced!r}"
+    if kind == "quoted":
+        inner = replaced[1:-1]
+        if re.search(r"['\"\\\n]", inner):
+            raise ExpressionError(f"when: {text} stands for {inner!r}, which Argo would read as syntax")
+        if _TIME.fullmatch(inner):
+            raise ExpressionError(f"when: {text}{stands_for}: Argo compares it as a time, not as a text")
+        return inner
+    if _NUMBER.fullmatch(replaced):
+        return float(replaced)
+    if not _WORD.fullmatch(replaced) or replaced in _KEYWORDS:
+        what = f"the tag: {text}{stands_for}" if stands_for else f"{text}"
+        raise ExpressionError(f"when: put quotes around {what}, of which Argo would make something else")
+    return {"true": True, "false": False}.get(replaced, replaced)
 
 
 def _operand(_kind: str, text: str) -> Operand:
@@ -156,14 +191,20 @@ class _Reader:
 
     def _comparison(self) -> Any:
         left = self._term()
-        for name, compare in _COMPARE.items():
+        for name in _COMPARE:
             if self._take(name):
-                right = self._term()
-                try:
-                    return compare(left, right)
-                except TypeError:
-                    raise ExpressionError(f"{self.text!r}: {left!r} {name} {right!r} has no answer") from None
+                return self._compare(left, name, self._term())
         return left
+
+    def _compare(self, left: Any, name: str, right: Any) -> bool:
+        """A number is never a text nor true or false, and only numbers or texts come before each other: as in govaluate."""
+        if _UNKNOWN in (left, right):
+            return True
+        if name in ("==", "!="):
+            return (type(left) is type(right) and left == right) is (name == "==")
+        if type(left) is not type(right) or isinstance(left, bool):
+            raise ExpressionError(f"{self.text!r}: {left!r} {name} {right!r} has no answer")
+        return _COMPARE[name](left, right)
 
     def _term(self) -> Any:
         if self._take("!"):
@@ -184,6 +225,8 @@ class _Reader:
         return taken
 
     def _boolean(self, value: Any) -> bool:
+        if value is _UNKNOWN:
+            return True
         if not isinstance(value, bool):
             raise ExpressionError(f"{self.text!r}: {value!r} is neither true nor false")
         return value

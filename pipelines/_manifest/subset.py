@@ -15,7 +15,8 @@ from pipelines._manifest.calls import bodies
 from pipelines._manifest.expressions import ExpressionError
 from pipelines._run.retries import read_retries
 
-OUTPUTS = "/tmp/hera-outputs/parameters/"  # noqa: S108 - a path in a pod
+TMP = "/tmp"  # noqa: S108 - a path in a pod
+OUTPUTS = f"{TMP}/hera-outputs/parameters/"
 RUNNER = ["-m", "hera.workflows.runner", "-e"]
 SOURCE = "{{inputs.parameters}}"
 
@@ -64,6 +65,10 @@ _INTERPRETED: Mapping[str, set[str]] = {
 }
 
 
+_OF_KIND = {"activeDeadlineSeconds": ("script",), "timeout": ("script",), "parallelism": ("dag", "steps")}
+"""Keys that Argo refuses in a template of another kind."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A construct that the laptop does not interpret: its name, and where it is."""
@@ -89,8 +94,7 @@ def refusals(manifest: Mapping[str, Any]) -> Iterator[Refusal]:
 def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from _unknown(name, "template", template)
     kinds = sorted(set(KINDS) & set(template))
-    if len(kinds) != 1:
-        yield Refusal(name, f"a template that is not exactly one of {', '.join(KINDS[:-1])} and {KINDS[-1]}")
+    yield from _kind(name, template, kinds)
     yield from _parameters(name, template.get("inputs", {}), "parameter")
     yield from _parameters(name, template.get("outputs", {}), "output parameter")
     kind = "dag" if "steps" in template else next(iter(kinds), "script")
@@ -119,6 +123,14 @@ def _template(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
         yield from _expression_tags(name, text)
 
 
+def _kind(name: str, template: Mapping[str, Any], kinds: list[str]) -> Iterator[Refusal]:
+    if len(kinds) != 1:
+        yield Refusal(name, f"a template that is not exactly one of {', '.join(KINDS[:-1])} and {KINDS[-1]}")
+    for key in sorted(set(_OF_KIND) & set(template)):
+        if not set(kinds) & set(_OF_KIND[key]):
+            yield Refusal(name, f"{key} of a template that is no {' or '.join(_OF_KIND[key])}")
+
+
 def _retries(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
     strategy = template.get("retryStrategy")
     if strategy is None:
@@ -134,15 +146,17 @@ def _retries(name: str, template: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def _script(name: str, script: Mapping[str, Any]) -> Iterator[Refusal]:
+    # Hera's runner gets values as data: neither its command nor its source is put together from them.
     yield from _unknown(name, "script", script)
     for variable in script.get("env", []):
         yield from _unknown(name, "environment variable", variable)
     args = script.get("args", [])
     entrypoint = args[-1] if len(args) == len(RUNNER) + 1 else ""
     if script.get("command") != ["python"] or args[:-1] != RUNNER or not re.fullmatch(r"[\w.]+:\w+", entrypoint):
-        yield Refusal(name, f"command {' '.join([*script.get('command', []), *args])!r}")
+        inline = " ".join([*script.get("command", []), *args])
+        yield Refusal(name, f"command {inline!r}, of which a value in {{{{…}}}} would become part")
     if script.get("source") != SOURCE:
-        yield Refusal(name, "an inline script")
+        yield Refusal(name, "an inline script, of which a value in {{…}} would become part")
 
 
 def _parameters(name: str, holder: Mapping[str, Any], kind: str) -> Iterator[Refusal]:

@@ -85,7 +85,10 @@ def read_retries(strategy: Mapping[str, Any] | None) -> Retries:
     policy = strategy.get("retryPolicy") or ("Always" if expression else "OnFailure")
     if policy not in _POLICIES:
         raise ExpressionError(f"retryPolicy {policy}")
-    backoff = strategy.get("backoff") or {}
+    backoff = strategy.get("backoff")
+    if backoff is not None and not backoff.get("duration"):
+        raise ExpressionError("a backoff without a duration, with which Argo ends the run at the first retry")
+    backoff = backoff or {}
     return Retries(
         limit=_count("limit", strategy["limit"]),
         phases=_POLICIES[policy],

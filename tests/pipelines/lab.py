@@ -51,7 +51,7 @@ def workflow(*templates: Manifest, name: str = "lab-made", parameters: tuple[str
 def script(step: str, inputs: Mapping[str, str | None], outputs: tuple[str, ...] = (), **more: Any) -> Manifest:
     """A template that runs a laboratory step; None is an input without a default."""
     return {
-        "name": step,
+        "name": step.replace("_", "-"),
         "inputs": {"parameters": [{"name": n} | ({} if d is None else {"default": d}) for n, d in inputs.items()]},
         "outputs": {"parameters": [{"name": n, "valueFrom": {"path": f"{OUTPUTS}{n}"}} for n in outputs]},
         "script": {

@@ -95,6 +95,25 @@ def test_a_construct_outside_the_subset_is_found_at_its_template():
     ]
 
 
+@pytest.mark.parametrize(
+    ("template", "key", "value", "construct"),
+    [
+        ("each", "activeDeadlineSeconds", 10, "activeDeadlineSeconds of a template that is no script"),
+        ("each", "timeout", "10s", "timeout of a template that is no script"),
+        ("double", "parallelism", 2, "parallelism of a template that is no dag or steps"),
+        (
+            "double",
+            "retryStrategy",
+            {"limit": 3, "backoff": {"factor": 2}},
+            "a backoff without a duration, with which",
+        ),
+    ],
+)
+def test_what_argo_refuses_in_a_template_of_that_kind_is_outside_the_subset(template, key, value, construct: str):
+    found = check_after(lambda d: template_of(d, template).update({key: value}))
+    assert [where for where, what in found if what.startswith(f"uses {construct}")] == [template]
+
+
 def test_a_module_that_does_not_import_is_found_at_its_line(tmp_path: Path, package):
     name = package("broken_pipelines", one="import os\n\nos.nothing()\n")
     [finding] = run_checks(tmp_path, name)

@@ -71,9 +71,10 @@ def test_run_prints_a_line_a_node_and_the_outputs(manifests: Path, capsys: pytes
     assert main(["run", "numbers", "-p", "count=2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines[:4]] == ["list", "each(0).double", "each(1).double", "sum"]
-    assert lines[4:6] == ["total = 6", 'keys = ["n"]']
-    assert lines[6].startswith("lab-numbers-")
-    assert lines[6].endswith(" succeeded")
+    assert lines[4].startswith("Skipped")
+    assert lines[5:7] == ["total = 6", 'keys = ["n"]']
+    assert lines[7].startswith("lab-numbers-")
+    assert lines[7].endswith(" succeeded")
 
 
 @pytest.mark.parametrize("command", [["run", "say", "-p", "text=a"], ["submit", "say", "-p", "text=a"], ["runs"]])
@@ -209,7 +210,8 @@ def test_run_json_is_the_whole_run(manifests: Path, capsys: pytest.CaptureFixtur
     run = json.loads(capsys.readouterr().out)
     assert (run["succeeded"], run["exit_code"], run["failed"]) == (True, 0, None)
     assert run["outputs"] == {"total": "2", "keys": '["n"]'}
-    assert [n["name"] for n in run["nodes"]] == ["list", "each(0).double", "each(0)", "each", "sum"]
+    names = ["list", "each(0).double", "each(0)", "each", "sum", "onExit.note", "onExit"]
+    assert [n["name"] for n in run["nodes"]] == names
 
 
 @pytest.mark.parametrize(

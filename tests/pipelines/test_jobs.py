@@ -143,8 +143,11 @@ def test_a_mutex_of_a_script_is_held_through_its_retries(run: Start, tmp_path: P
 
 @pytest.mark.parametrize("how", [{}, {"jobs": 2}])
 def test_a_mutex_that_is_held_around_a_node_is_an_error_and_not_a_wait_for_ever(run: Start, how: dict[str, Any]):
-    mutex = {"synchronization": {"mutexes": [{"name": "m"}]}}
-    manifest = workflow(dag(call("a", "outer")), dag(call("b", "gate"), name="outer", **mutex), GATE | mutex)
+    """Found before anything runs, if the name is not an input's."""
+    held = {"synchronization": {"mutexes": [{"name": "{{inputs.parameters.lock}}"}]}}
+    wanted = {"synchronization": {"mutexes": [{"name": "m"}]}}
+    outer = dag(call("b", "gate"), name="outer", inputs=("lock",), **held)
+    manifest = workflow(dag(call("a", "outer", {"lock": "m"})), outer, GATE | wanted)
     ended = run(manifest, how=how)
     assert phases(ended) == {"a.b": "Error", "a": "Error"}
     assert node(ended, "a.b").message == "it waits for the mutex 'm', which a around it holds"

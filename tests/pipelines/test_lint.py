@@ -85,6 +85,86 @@ def label(value: str) -> Any:
             id="unreadable",
         ),
         pytest.param(
+            lambda d: d["spec"]["arguments"]["parameters"].append({"name": "refuse", "value": "1"}),
+            ("spec.arguments.parameters.refuse", "two arguments are called 'refuse'"),
+            id="workflow argument twice",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double")["inputs"]["parameters"].append({"name": "n"}),
+            ("double/n", "two inputs are called 'n'"),
+            id="input twice",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "main")["outputs"]["parameters"].append(
+                template_of(d, "main")["outputs"]["parameters"][0]
+            ),
+            ("main/total", "two outputs are called 'total'"),
+            id="output twice",
+        ),
+        pytest.param(
+            lambda d: d["spec"]["arguments"]["parameters"].append({"name": "a.b", "value": "1"}),
+            ("spec.arguments.parameters.a.b", "'a.b' is no name of a parameter"),
+            id="name of an argument",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double")["outputs"]["parameters"][0].update(name="a b"),
+            ("double/a b", "'a b' is no name of a parameter"),
+            id="name of an output",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double").update(name="dou_ble"),
+            ("dou_ble", "'dou_ble' is no name of a template"),
+            id="name of a template",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double").update(name="d" * 129),
+            ("d" * 129, f"{'d' * 129!r} is no name of a template"),
+            id="long name of a template",
+        ),
+        pytest.param(
+            lambda d: task_of(d, "main", "sum").update(name="-sum"),
+            ("main/-sum", "'-sum' is no name of a task or step"),
+            id="name of a task",
+        ),
+        pytest.param(
+            lambda d: task_of(d, "main", "sum").update(name="1sum"),
+            ("main/1sum", "task '1sum' begins with a digit, which Argo refuses in a DAG that has depends"),
+            id="task that begins with a digit",
+        ),
+        pytest.param(
+            lambda d: d["spec"]["arguments"]["parameters"][1].update(enum=["1", "2"]),
+            ("spec.arguments.parameters.refuse", "'0' is not in the enum of 'refuse'"),
+            id="value outside of the enum",
+        ),
+        pytest.param(
+            lambda d: template_of(d, "double")["inputs"]["parameters"][0].update(enum=["1"], default="2"),
+            ("double/n", "'2' is not in the enum of 'n'"),
+            id="default outside of the enum",
+        ),
+        pytest.param(
+            lambda d: (
+                template_of(d, "each")["inputs"]["parameters"][1].update(enum=["a", "b"]),
+                argument(d, "label").update(value="c"),
+            ),
+            ("main/each/label", "'c' is not in the enum of 'label'"),
+            id="argument outside of the enum",
+        ),
+        pytest.param(
+            lambda d: d["spec"]["arguments"]["parameters"][0].update(enum=[]),
+            ("spec.arguments.parameters.count", "the enum of 'count' is empty: no value would do"),
+            id="empty enum",
+        ),
+        pytest.param(
+            lambda d: task_of(d, "main", "each").update(withParam='[{"left": 1, "label": "a"}, {"left": 2}]'),
+            ("main/each/label", "{{item.label}} resolves to nothing"),
+            id="item without the field",
+        ),
+        pytest.param(
+            lambda d: task_of(d, "main", "each").update(withParam="1, 2"),
+            ("main/each", "withParam is not JSON (Extra data: line 1 column 2 (char 1)): '1, 2'"),
+            id="items that are no list",
+        ),
+        pytest.param(
             lambda d: task_of(d, "main", "sum").update(name="list"),
             ("main/list", "two calls are named 'list'"),
             id="two tasks",
@@ -122,6 +202,50 @@ def label(value: str) -> Any:
 )
 def test_a_reference_that_does_not_hold_is_found(change, found):
     assert found in check_after(change)
+
+
+def test_all_arguments_are_a_tag_only_where_there_are_some():
+    def tell_all(document: Manifest) -> None:
+        task_of(document, "exit", "note")["arguments"]["parameters"][0]["value"] = "{{workflow.parameters}}"
+        document["spec"]["podMetadata"] = {"annotations": {"given": "{{workflow.parameters}}"}}
+
+    def without_arguments(document: Manifest) -> None:
+        tell_all(document)
+        document["spec"].pop("arguments")
+
+    assert check_after(tell_all, GATED) == []
+    found = check_after(without_arguments, GATED)
+    what = "{{workflow.parameters}} resolves to nothing"
+    assert [place for place, told in found if told == what] == [
+        "spec.podMetadata.annotations.given",
+        "exit/note/status",
+    ]
+
+
+def test_an_argument_that_is_a_tag_may_be_anything_of_an_enum():
+    assert check_after(lambda d: template_of(d, "each")["inputs"]["parameters"][0].update(enum=["1", "2"])) == []
+
+
+def test_items_that_are_written_out_have_the_fields_that_are_read():
+    items = '[{"left": 1, "label": "a"}, {"left": 2, "label": "b"}]'
+    assert check_after(lambda d: task_of(d, "main", "each").update(withParam=items)) == []
+
+
+@pytest.mark.parametrize(
+    ("mutex", "waits"),
+    [("lab-a", True), ("lab-", False), ("numbers", False), ("lab-{{workflow.parameters.count}}", False)],
+)
+def test_a_run_does_not_wait_for_a_mutex_that_it_holds(mutex: str, waits: bool):
+    """The template `each` holds lab-{{inputs.parameters.label}}."""
+    found = check_after(lambda d: d["spec"].update(synchronization={"mutexes": [{"name": mutex}]}))
+    what = f"the workflow holds the mutex {mutex!r}, and each below it would wait for that for ever"
+    assert found == ([(f"spec.synchronization.mutexes.{mutex}", what)] if waits else [])
+
+
+def test_a_template_does_not_wait_for_a_mutex_that_its_caller_holds():
+    lock = {"mutexes": [{"name": "lab-x"}]}
+    found = check_after(lambda d: template_of(d, "main").update(synchronization=lock))
+    assert found == [("main/lab-x", "main holds the mutex 'lab-x', and each below it would wait for that for ever")]
 
 
 def test_a_circle_in_depends_is_found():
@@ -173,6 +297,35 @@ def test_an_argument_of_a_template_is_not_the_scheduled_time():
 def test_a_condition_that_reads_the_clock_is_found():
     found = check_after(lambda d: task_of(d, "main", "sum").update(when="now() > 5"))
     assert ("main/sum", "reads the clock with now(): a run that is repeated would mean another window") in found
+
+
+@pytest.mark.parametrize(
+    ("when", "found"),
+    [
+        (
+            "{{inputs.parameters.refuse}} == a-b",
+            "when: put quotes around a-b, of which Argo would make something else",
+        ),
+        ("v-{{inputs.parameters.refuse}} == b", "when: put quotes around the tag"),
+        (
+            "{{inputs.parameters.refuse}} == '2018-07-01'",
+            "when: '2018-07-01': Argo compares it as a time, not as a text",
+        ),
+        ("{{inputs.parameters.refuse}} ==", "'{{inputs.parameters.refuse}} ==': a term is missing"),
+        ("a < 1", "'a < 1': 'a' < 1.0 has no answer"),
+    ],
+)
+def test_a_condition_that_argo_reads_otherwise_is_found(when: str, found: str):
+    [(where, what)] = check_after(lambda d: task_of(d, "main", "sum").update(when=when))
+    assert where == "main/sum"
+    assert what.startswith(found)
+
+
+@pytest.mark.parametrize(
+    "when", ["{{inputs.parameters.refuse}} == required", "n{{inputs.parameters.refuse}} == 'a b' && !(1 < 2)"]
+)
+def test_a_condition_that_argo_reads_as_it_is_written_is_none(when: str):
+    assert check_after(lambda d: task_of(d, "main", "sum").update(when=when)) == []
 
 
 def test_metrics_have_tags_of_their_own():
@@ -260,6 +413,17 @@ def test_a_template_called_by_reference_reads_the_arguments_of_its_caller():
     assert ("main/sum", *what) in found
 
 
+def test_a_template_called_by_reference_reads_all_arguments_only_of_a_caller_that_has_some():
+    documents = {path: yaml.safe_load(text) for path, text in render_all("lab_pipelines").items()}
+    manifest, say = documents[NUMBERS], documents["apps/base/workflows/say/workflowtemplate.yaml"]
+    call_say(SAY, text="a", loud="false", again="no")(manifest)
+    task_of(say, "main", "once")["arguments"]["parameters"][0]["value"] = "{{workflow.parameters}}"
+    assert list(lint(manifest, {"lab-say": say})) == []
+    manifest["spec"].pop("arguments")
+    what = "reaches lab-say/main, which reads {{workflow.parameters}}: that is an argument of the caller's"
+    assert what in [problem.what for problem in lint(manifest, {"lab-say": say})]
+
+
 def test_an_output_of_a_template_of_another_document_is_followed():
     def change(document: Manifest) -> None:
         call_say(SAY, text="a", loud="false", again="no")(document)
@@ -279,6 +443,7 @@ def promote(decision: str = "{{steps.approve.outputs.parameters.decision}}") -> 
     asked = {"name": "decision", "enum": ["yes", "no"], "default": "no"}
     document = yaml.safe_load(render_all("lab_pipelines")["apps/base/workflows/say/workflowtemplate.yaml"])
     echo = template_of(document, "echo")
+    document["spec"].pop("onExit")
     document["spec"]["templates"] = [
         echo,
         {

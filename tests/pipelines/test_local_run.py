@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -565,16 +566,37 @@ def test_an_empty_folder_says_to_render(tmp_path: Path):
         ('"{{text}}" != ""', True),
         ("{{status}} == Failed", True),
         ("'{{text}}' == 'two words'", True),
+        ("10 == 010", True),
+        ("1 == true", False),
+        ("'10' == {{n}}", False),
+        ("'{{text}}' != '2018-07-01 or so'", True),
     ],
 )
 def test_when(when: str, value: bool):
     assert evaluate_when(when, {"n": "10", "text": "two words", "status": "Failed"}) is value
 
 
+ODD = {
+    "view": "customer-spend", "path": "a/b", "dotted": "a.b", "time": "2018-07-01T00:00:00Z", "keyword": "in", "minus": "5-3",
+    "negative": "-5", "hexadecimal": "0x10", "exponent": "1e3", "underscore": "_a", "letter": "é", "empty": "",
+}  # fmt: skip
+"""What govaluate, which reads `when` in Argo, would make something else of, or nothing."""
+
+
 @pytest.mark.parametrize(
     ("when", "sentence"),
     [
-        ("{{text}} == x", "put quotes around the tag"),
+        ("{{text}} == x", "put quotes around the tag: {{text}} stands for 'two words'"),
+        *((f"{{{{{name}}}}} == x", f"put quotes around the tag: {{{{{name}}}}} stands for") for name in ODD),
+        ("x == a-b", "when: put quotes around a-b"),
+        ("x == in", "when: put quotes around in"),
+        ("'{{time}}' == x", "{{time}}' stands for \"'2018-07-01T00:00:00Z'\": Argo compares it as a time"),
+        ("x != '2018-07-01'", "'2018-07-01': Argo compares it as a time"),
+        ("x != '3:04PM'", "compares it as a time"),
+        ("x != 'Mon Jan  2 15:04:05 2006'", "compares it as a time"),
+        ("true &&!false", "cannot read"),
+        ("!! true", "cannot read"),
+        ("true < false", "has no answer"),
         ("'{{quote}}' == 'x'", "which Argo would read as syntax"),
         ("1 ==", "a term is missing"),
         ("(1 == 1", "a parenthesis is not closed"),
@@ -587,8 +609,8 @@ def test_when(when: str, value: bool):
     ],
 )
 def test_when_that_cannot_be_read_says_so(when: str, sentence: str):
-    with pytest.raises(ExpressionError, match=sentence):
-        evaluate_when(when, {"text": "two words", "quote": "a'b", "absent": None})
+    with pytest.raises(ExpressionError, match=re.escape(sentence)):
+        evaluate_when(when, {"text": "two words", "quote": "a'b", "absent": None, **ODD})
 
 
 @pytest.mark.parametrize(

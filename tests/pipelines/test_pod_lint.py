@@ -15,6 +15,8 @@ def context(document: Manifest) -> Manifest:
     return script(document)["securityContext"]
 
 
+PART = "of which a value in {{…}} would become part, which is outside the rendered subset"
+INLINE = "uses command '{}', " + PART.replace("{", "{{").replace("}", "}}")
 RIGHTS = "the container's {} is not {}"
 CAPABILITIES = ("double", "the container keeps capabilities that no step needs")
 WRONG: dict[str, tuple[Any, tuple[str, str]]] = {
@@ -32,15 +34,18 @@ WRONG: dict[str, tuple[Any, tuple[str, str]]] = {
     ),
     "value in args": (
         lambda d: script(d)["args"].append("{{inputs.parameters.n}}"),
-        ("double", "the argument '{{inputs.parameters.n}}' is put together from a value"),
+        (
+            "double",
+            INLINE.format("python -m hera.workflows.runner -e lab_steps.double:double {{inputs.parameters.n}}"),
+        ),
     ),
     "shell": (
         lambda d: script(d).update(command=["sh", "-c"]),
-        ("double", "an inline command: a value in {{…}} would become part of it"),
+        ("double", INLINE.format("sh -c -m hera.workflows.runner -e lab_steps.double:double")),
     ),
     "script": (
         lambda d: script(d).update(source="print({{inputs.parameters.n}})"),
-        ("double", "an inline script: a value in {{…}} would become part of it"),
+        ("double", f"uses an inline script, {PART}"),
     ),
     "no context": (
         lambda d: script(d).pop("securityContext"),
@@ -97,6 +102,66 @@ WRONG: dict[str, tuple[Any, tuple[str, str]]] = {
     "workflows": (
         lambda d: d["spec"].pop("ttlStrategy"),
         ("spec.ttlStrategy", "ttlStrategy is not set: finished workflows are never removed"),
+    ),
+    "exit": (
+        lambda d: d["spec"].pop("onExit"),
+        ("spec.onExit", "onExit is not set: nobody is told of a run that failed"),
+    ),
+    "metrics": (
+        lambda d: d["spec"].pop("metrics"),
+        ("spec.metrics.prometheus", "metrics.prometheus is not set: nothing counts its runs"),
+    ),
+    "no labels": (
+        lambda d: d["metadata"].pop("labels"),
+        (
+            "metadata.labels.app.kubernetes.io/part-of",
+            "app.kubernetes.io/part-of is not set: it cannot be told from what is not ours",
+        ),
+    ),
+    "label": (
+        lambda d: d["metadata"]["labels"].pop("lockstep.dev/pipeline"),
+        (
+            "metadata.labels.lockstep.dev/pipeline",
+            "lockstep.dev/pipeline is not set: it is not found by its pipeline",
+        ),
+    ),
+    "labels of runs": (
+        lambda d: d["spec"].pop("workflowMetadata"),
+        (
+            "spec.workflowMetadata.labels.lockstep.dev/pipeline",
+            "workflowMetadata.labels.lockstep.dev/pipeline is not set: its runs are not found by their pipeline",
+        ),
+    ),
+    "unknown account": (
+        lambda d: d["spec"].update(serviceAccountName="feature-pipeline"),
+        ("spec.serviceAccountName", "there is no service account 'feature-pipeline'"),
+    ),
+    "unknown account of a step": (
+        lambda d: template_of(d, "double").update(serviceAccountName="promotor"),
+        ("double", "there is no service account 'promotor'"),
+    ),
+    "volume": (
+        lambda d: template_of(d, "double")["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
+        ("double/h", "the volume 'h' is a hostPath, which no step needs"),
+    ),
+    "volume of all": (
+        lambda d: d["spec"].update(volumes=[{"name": "h", "hostPath": {"path": "/"}}]),
+        ("spec.volumes.h.hostPath", "the volume 'h' is a hostPath, which no step needs"),
+    ),
+    "pods of a strategy that is none": (
+        lambda d: d["spec"].update(podGC={"strategy": "OnPodSucces"}),
+        ("spec.podGC.strategy", "there is no podGC strategy 'OnPodSucces'"),
+    ),
+    "nowhere to write": (
+        lambda d: script(d).pop("volumeMounts"),
+        (
+            "double",
+            "the root is read-only and nothing writable is mounted at /tmp: the step could not write its outputs",
+        ),
+    ),
+    "mount of no volume": (
+        lambda d: script(d)["volumeMounts"][0].update(name="temp"),
+        ("double/temp", "mounts 'temp', which is no volume"),
     ),
     "no retries": (
         lambda d: template_of(d, "double").pop("retryStrategy"),
@@ -162,6 +227,15 @@ SECRETS: dict[str, tuple[Any, str]] = {
     ),
     "URL": (parameter(name="ledger", value="postgresql://me:hunter2@db/l"), "a URL with a password in it"),
     "access key": (variable(name="ID", value="AKIA" + "ABCDEFGH" * 2), "an access key"),
+    "temporary access key": (variable(name="ID", value="ASIA" + "ABCDEFGH" * 2), "an access key"),
+    "GitHub": (variable(name="ID", value="ghp" + "_" + "a1" * 18), "an access key"),
+    "GitLab": (variable(name="ID", value="glpat" + "-" + "a1" * 10), "an access key"),
+    "Slack": (variable(name="ID", value="xoxb" + "-1234567890"), "an access key"),
+    "webhook": (
+        variable(name="ID", value="https://hooks.slack" + ".com/services/T000/B000/x"),
+        "a webhook, whose URL is its password",
+    ),
+    "JWT": (variable(name="ID", value="Bearer eyJ" + "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0.dozjgNry"), "a signed token"),
     "private key": (
         lambda d: d["metadata"].update(annotations={"a": "-----BEGIN RSA " + "PRIVATE KEY-----"}),
         "a private key",
@@ -182,6 +256,8 @@ def test_a_secret_is_found(name: str):
         variable(name="REDIS_PASSWORD", valueFrom={"secretKeyRef": {"name": "redis", "key": "password"}}),
         variable(name="TOKEN_FILE", value="/var/run/token"),
         variable(name="LEDGER", value="postgresql://db:5432/ledger"),
+        parameter(name="hook", value="https://chat.example.com/services/a"),
+        variable(name="ID", value="eyJhbGciOiJIUzI1NiJ9"),
         parameter(name="join_key", value="customer_id"),
         parameter(name="key", value="a"),
         parameter(name="secret_name", value="redis"),

@@ -71,7 +71,7 @@ def test_a_step_pod_is_locked_down_and_retries_by_exit_code():
         "limits": {"cpu": "2", "memory": "64Mi"},
     }
     assert template["volumes"] == [{"name": "tmp", "emptyDir": {}}]
-    assert template["serviceAccountName"] == "doubler"
+    assert template["serviceAccountName"] == "materializer"
     expression = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2, 3]"
     assert template["retryStrategy"]["expression"] == expression
 

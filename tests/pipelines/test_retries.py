@@ -72,7 +72,7 @@ def test_an_exit_handler_is_not_told_of_attempts_that_were_made_up_for(run: Star
     note = dict.fromkeys(("status", "failures")) | {"broken": "false"}
     manifest["spec"]["templates"] += [
         dag(
-            call("note", "note_end", {"status": "{{workflow.status}}", "failures": "{{workflow.failures}}"}),
+            call("note", "note-end", {"status": "{{workflow.status}}", "failures": "{{workflow.failures}}"}),
             name="exit",
         ),
         script("note_end", note, ("note",)),

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lockstep.errors import BadInput
-from pipelines._checks.schedule import five_fields
+from pipelines._checks.schedule import five_fields, schedule_problems
+from pipelines._manifest.parameters import TIMES
 from pipelines.cli import main
-from tests.pipelines.checking import CRON, check_after, findings_after
+from pipelines.render import render_all
+from tests.pipelines.checking import CRON, NUMBERS, check_after, findings_after
 
 CRONS = """
 from hera.workflows import DAG, CronWorkflow, Parameter
@@ -99,7 +102,7 @@ def test_the_time_of_the_tick_is_the_window(package, tmp_path: Path):
     literal = package("fixed", tick=CRONS.format(schedules=["5 * * * *"], window="2026-01-01T00:00:00Z"))
     [finding] = findings_of(literal, tmp_path)
     assert finding.where == "spec.workflowSpec.arguments.parameters.window_end.value"
-    what = "window_end is '2026-01-01T00:00:00Z': every tick would compute up to that, not up to its own time"
+    what = "window_end is '2026-01-01T00:00:00Z': every tick would mean that, and not its own time"
     assert (finding.what, finding.hint) == (what, "write {{workflow.scheduledTime}}")
     committed = Path(finding.file).read_text().splitlines()
     assert "2026-01-01T00:00:00Z" in committed[finding.line - 1]
@@ -192,6 +195,29 @@ WRONG = {
 def test_a_schedule_that_is_not_as_it_should_be_is_found(name: str):
     change, found = WRONG[name]
     assert found in check_after(lambda document: change(document["spec"]), CRON)
+
+
+@pytest.mark.parametrize("name", sorted(TIMES))
+def test_a_time_of_a_schedule_is_that_of_the_tick(name: str):
+    files = render_all("lab_pipelines")
+    template, cron = yaml.safe_load(files[NUMBERS]), yaml.safe_load(files[CRON])
+    template["spec"]["arguments"]["parameters"].append({"name": name})
+    arguments(cron["spec"]).append({"name": name, "value": "2018-01-01T00:00:00Z"})
+    [problem] = schedule_problems(cron, {"lab-numbers": template})
+    assert problem.what == f"{name} is '2018-01-01T00:00:00Z': every tick would mean that, and not its own time"
+    arguments(cron["spec"])[-1]["value"] = TICK
+    assert list(schedule_problems(cron, {"lab-numbers": template})) == []
+
+
+def test_an_argument_of_a_schedule_is_in_its_enum_and_given_once():
+    files = render_all("lab_pipelines")
+    template, cron = yaml.safe_load(files[NUMBERS]), yaml.safe_load(files[CRON])
+    template["spec"]["arguments"]["parameters"][1]["enum"] = ["0", "1"]
+    arguments(cron["spec"]).extend([{"name": "refuse", "value": "2"}, {"name": "refuse", "value": "1"}])
+    assert [problem.what for problem in schedule_problems(cron, {"lab-numbers": template})] == [
+        "'2' is not in the enum of 'refuse'",
+        "argument 'refuse' is given twice",
+    ]
 
 
 def test_a_schedule_without_a_window_may_leave_out_a_tick():
