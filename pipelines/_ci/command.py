@@ -207,6 +207,7 @@ def proof_lines(proof: Proof) -> list[str]:
         _line("back-fill", rows),
         *_block("values", _values(lived)),
         *_block("served", _served(lived)),
+        *([_line("", f"not compared: {', '.join(lived.left_out)}")] if lived.left_out else []),
         *(_line("", f"differs: {example}") for example in lived.served.examples),
         _line("history", _history(lived.history)),
         *(_line("", f"differs: {example}") for example in lived.history.examples),
@@ -246,9 +247,11 @@ def _wrong(differing: Mapping[str, int]) -> str:
 
 def _served(lived: Lived) -> Iterator[str]:
     held = lived.served
-    yield f"{held.rows} rows: {', '.join(lived.moments)}"
+    yield f"{held.rows} of {lived.asked} rows: {', '.join(lived.moments)}"
     if held.status:
         yield ", ".join(f"{number} read {what}" for what, number in sorted(held.status.items()))
+    for name, (some, all_of) in held.with_value.items():
+        yield f"{some} of {all_of} {'keys' if lived.filled else 'rows'} of {name} had a value at some moment"
     yield f"{held.values:,} values against the lake and training: {_wrong(held.differing)}"
 
 

@@ -41,6 +41,8 @@ REPLAYED = 200
 HISTORY_ROWS = 1_000
 # Ticks of history, and live ones, whose values are worked out again from the raw source.
 WORKED_OUT = 24
+# Of the keys that are asked for, how many have to hold a value at some moment.
+EVIDENCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,10 @@ class Lived:
         history: rows of the past, held against the definition.
         moments: when rows were asked for, in words.
         in_model: whether the model's service reads the view.
+        asked: how many rows were asked for.
         model: the parity report of a model that was trained and served, if it reads the view.
         service: what it was trained on.
+        left_out: features that were served and compared nowhere, with their types.
     """
 
     told: Mapping[str, int]
@@ -81,8 +85,10 @@ class Lived:
     history: Held
     moments: tuple[str, ...]
     in_model: bool
+    asked: int
     model: ParityReport | None = None
     service: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -96,8 +102,18 @@ class Lived:
             found.append("values: no key had a value at any tick, so nothing is proven")
         found += [f"served: {what} differs in {rows} rows" for what, rows in self.served.differing.items()]
         found += [f"history: {what} differs in {rows} rows" for what, rows in self.history.differing.items()]
-        if self.filled and not (self.served.status or {}).get("present"):
-            found.append("served: no row was there to be read, so nothing is proven")
+        if self.served.rows != self.asked:
+            found.append(
+                f"served: {self.served.rows} of the {self.asked} rows that were asked for came back in the served log"
+            )
+        found += [
+            f"served: {some} of {all_of} {'keys' if self.filled else 'rows'} of {name} had a value at some moment, "
+            "so too little is proven"
+            for name, (some, all_of) in self.served.with_value.items()
+            if some < all_of * EVIDENCE
+        ]
+        if not self.served.values or not self.served.with_value:
+            found.append("served: nothing was compared")
         if self.served.excused:
             found.append(
                 f"served: {self.served.excused} rows differ for a reason that a replay in its own time cannot have"
@@ -186,7 +202,11 @@ class Life:
             history = one_view.hold_history(self.settings, lake, it, past_of(it, asked, start, since))
         filled = {view.name: lake.table(view.table).scan().count() for view in it.stored}
         return Lived(
-            told, filled, values, held, history, moments, read_by_model, report, recipe.service.name if report else ""
+            *(told, filled, values, held, history, moments, read_by_model),
+            asked=len(asked) * len(moments),
+            model=report,
+            service=recipe.service.name if report else "",
+            left_out=tuple(f"{name} ({it.view.features[name]})" for name in it.left_out),
         )
 
     def _values(
