@@ -96,7 +96,17 @@ BY_TEXT = replace(SPEND.entity, dtype="string")
         (
             "customer_spend",
             {"ttl": days(10)},
-            [("ttl", "3 d", "10 d", REGISTER), (f"model {CHAMPION}", "", "", RETRAIN)],
+            [("ttl", "3 d", "10 d", BACKFILL), (f"model {CHAMPION}", "", "", RETRAIN)],
+        ),
+        (
+            "customer_spend",
+            {"ttl": days(2)},
+            [("ttl", "3 d", "2 d", REGISTER), (f"model {CHAMPION}", "", "", RETRAIN)],
+        ),
+        (
+            "customer_spend",
+            {"ttl": timedelta(0)},
+            [("ttl", "3 d", "for ever", REGISTER), (f"model {CHAMPION}", "", "", RETRAIN)],
         ),
         (
             "customer_spend",
