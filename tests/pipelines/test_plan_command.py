@@ -214,3 +214,42 @@ def test_a_use_case_that_the_old_revision_does_not_have_is_all_new(
     assert plan["changed_views"] == ["pump_vibration", "site_breakdowns", "pump_file", "reading"]
     assert plan["models"].endswith("has no definitions yet")
     assert plan["refused"] == []
+
+
+def test_links_and_attributes_of_the_repository_take_nothing_away(
+    mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mill.root / "hostname").symlink_to("/etc/hostname")
+    (mill.root / "mill" / "alias").symlink_to("../../nowhere")
+    (mill.root / ".gitattributes").write_text("mill/on_demand export-ignore\n")
+    mill.commit()
+    index = (mill.root / ".git/index").read_bytes()
+    mill.edit(*OWNER)
+    assert [s["name"] for s in planned(capsys)["subjects"]] == ["pump_file"]
+    assert (mill.root / ".git/index").read_bytes() == index
+
+
+def test_definitions_that_take_too_long_to_import_are_said_to(
+    mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill.edit("definitions.py", "from mill", "import time; time.sleep(60)\nfrom mill")
+    monkeypatch.setattr("lockstep.changes.revisions._SECONDS", 0.5)
+    monkeypatch.setattr("pipelines._commands.plan.find_repository", lambda _: None)
+    assert main(["plan", "--from", str(mill.root)]) == 2
+    assert "its definitions are not imported after 0.5 s\n\nHint: " in capsys.readouterr().err
+
+
+def test_what_is_secret_is_not_given_to_the_code_of_a_revision(
+    mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("ARGO_TOKEN", "REDIS_PASSWORD", "REPORT_URL", "LEDGER_URL")
+    for name in secrets:
+        monkeypatch.setenv(f"LOCKSTEP_{name}", f"hidden-{name}" if "URL" not in name else f"sqlite:////hidden-{name}")
+    text = (
+        "import os; raise ValueError(sorted(value for value in os.environ.values() if 'hidden-' in value))\nfrom mill"
+    )
+    mill.edit("definitions.py", "from mill", text)
+    assert main(["plan"]) == 2
+    told = capsys.readouterr().err
+    assert "ValueError: []" in told
+    assert "hidden-" not in told.replace("'hidden-'", "")
