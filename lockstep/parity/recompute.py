@@ -131,13 +131,15 @@ def ticks_between(view: StoredView, after: datetime, last: datetime, most: int) 
 def keys_that_change(lake: Lake, view: StoredView, after: datetime, last: datetime, most: int) -> list[Any]:
     """Return keys of which a source row is seen first by one of the ticks `after < T <= last`, those of the newest rows first."""
     delay = view.delay if isinstance(view, WindowedView) else 0 * MICROSECOND
+    key, source = view.entity.join_key, view.source
+    raw = _scanned(lake, source.table, [key, source.event_time, source.known_at])
+    times = zip(_micros(raw[source.event_time]), _micros(raw[source.known_at]), raw[key].to_pylist(), strict=True)
+    complete = ((event, known, of) for event, known, of in times if None not in (event, known, of))
     start, end = to_micros(after - delay), to_micros(last - delay)
-    key = view.entity.join_key
-    raw = _scanned(lake, view.source.table, [key, view.source.event_time])
-    times = _micros(raw[view.source.event_time])
-    seen = [(t, k) for t, k in zip(times, raw[key].to_pylist(), strict=True) if t is not None and start <= t < end]
-    newest = sorted({k: t for t, k in sorted(seen, key=lambda s: s[0]) if k is not None}.items(), key=lambda k: -k[1])
-    return [key for key, _ in newest[:most]]
+    # It happened just now, or became known just now.
+    seen = {(e, of) for e, known, of in complete if e < end and (e >= start or known >= to_micros(after))}
+    newest = sorted({of: event for event, of in sorted(seen)}.items(), key=lambda found: -found[1])
+    return [of for of, _ in newest[:most]]
 
 
 def _known_by(view: StoredView, tile: ComputeRow, tick_us: int) -> int | None:

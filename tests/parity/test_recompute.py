@@ -121,6 +121,9 @@ def test_the_keys_to_ask_live_are_those_that_change_then_and_the_ticks_are_sprea
     assert set(keys_that_change(lake, SPEND, NOON, LAST, 9)) == {1, 2, 3}
     assert len(keys_that_change(lake, SPEND, NOON, LAST, 2)) == 2
     assert keys_that_change(lake, replace(SPEND, delay=days(30)), NOON, LAST, 9) == []
+    # Nothing happens in no time; but a row of 04:30 became known at 09:30.
+    nine = NOON - hours(3)
+    assert keys_that_change(lake, replace(SPEND, delay=hours(3)), nine, nine, 9) == [1]
     spread = ticks_between(SPEND, BEGIN, NOON, 5)
     assert (len(spread), spread[-1]) == (5, NOON)
     assert BEGIN < spread[0] <= BEGIN + hours(16)
