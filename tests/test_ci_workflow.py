@@ -83,3 +83,75 @@ def test_its_scripts_hand_on_what_the_command_says(tmp_path: Path, code: int, vi
     assert (tmp_path / "STEP_SUMMARY").read_text().count("```") == 2
     if views:
         assert (tmp_path / "OUTPUT").read_text() == 'views=["a","b"]\n'
+
+
+def the_live_one(folder: Path, live: str) -> subprocess.CompletedProcess[str]:
+    """Run the step that finds what is live."""
+    [script] = [step["run"] for step in STEPS if step.get("id") == "live"]
+    output = folder / "output"
+    output.unlink(missing_ok=True)
+    environment = {"PATH": "/usr/bin:/bin", "LIVE": live, "GITHUB_OUTPUT": str(output)}
+    return subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script],
+        cwd=folder / "repository",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def evaluated(event: str, before: str = "") -> str:
+    """What GitHub makes of the expression: its `a && b || c` is Python's `b if a else c`."""
+    given = "${{ github.event_name == 'pull_request' && 'HEAD^1' || github.event.before }}"
+    assert WORKFLOW["env"]["LIVE"] == given
+    return "HEAD^1" if event == "pull_request" else before
+
+
+def test_a_change_is_compared_with_what_is_live(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    root.mkdir()
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *who, *arguments], cwd=root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def commit(text: str) -> str:
+        (root / "file").write_text(text)
+        git("add", "file")
+        git("commit", "-qm", text)
+        return git("rev-parse", "HEAD")
+
+    def found(event: str, before: str = "") -> str:
+        assert the_live_one(tmp_path, evaluated(event, before)).returncode == 0
+        return (tmp_path / "output").read_text().removeprefix("from=").strip()
+
+    git("init", "-q", "-b", "main")
+    base = commit("base")
+    assert the_live_one(tmp_path, "0" * 40).returncode != 0, "there is nothing before the first commit"
+    git("checkout", "-qb", "mine")
+    mine = [commit("one"), commit("two")]
+    git("checkout", "-q", "--detach", "main")
+    git("merge", "-q", "--no-ff", "mine", "-m", "merge")
+    merge = git("rev-parse", "HEAD")
+    # The pull request alone, also when main has gone on since GitHub merged it.
+    git("checkout", "-q", "main")
+    later = commit("later")
+    git("update-ref", "refs/remotes/origin/main", later)
+    git("checkout", "-q", merge)
+    assert found("pull_request") == base
+    # All commits of a push, not only its last one.
+    git("checkout", "-q", "mine")
+    assert found("push", base) == base
+    # A new branch, and one that was pushed by force over what nobody has any more.
+    for gone in ("0" * 40, "1" * 40):
+        assert found("push", gone) == mine[0]
+
+
+def test_the_plan_and_the_views_are_compared_with_the_same_revision() -> None:
+    plan, view = WORKFLOW["jobs"]["plan"], WORKFLOW["jobs"]["view"]
+    calling = [step for step in plan["steps"] if "lockstep plan" in step.get("run", "")]
+    assert [step["env"]["FROM"] for step in calling] == ["${{ steps.live.outputs.from }}"] * 2
+    assert plan["outputs"]["from"] == "${{ steps.live.outputs.from }}"
+    assert view["env"]["FROM"] == "${{ needs.plan.outputs.from }}"

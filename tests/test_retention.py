@@ -12,7 +12,7 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from lockstep import retention
 from lockstep.clock import parse_time
-from lockstep.errors import BadInput, Terminal, Transient
+from lockstep.errors import BadInput, SchemaDrift, Terminal, Transient
 from lockstep.lake import Lake
 from lockstep.lake.expire import Expired, expire
 from lockstep.local.redis import LocalRedis
@@ -321,3 +321,25 @@ def test_the_time_of_a_window_is_in_the_reference_use_case_s_tables_too(settings
     settings.clock.advance_to(parse_time("2018-06-01T00:00:00Z"))
     done = maintain(settings, use_case, lake, Ledger.open(settings, use_case.project))
     assert sorted(kept.table for kept in done) == sorted(set(tables))
+
+
+def test_once_corrections_are_no_longer_kept_a_changed_view_is_told_the_ticks_that_can_still_be_computed_again(
+    settings: Settings, lake: Lake, ledger: Ledger
+) -> None:
+    compute_hours(settings, lake, ledger, 0, 1, 2)
+    settings.clock.advance_to(NOON + 5 * HOUR)
+    run(settings, lake, ledger)
+    changed = replace(SPEND, delay=HOUR)
+    with pytest.raises(BadInput, match="expired"):
+        backfill(settings, lake, ledger, changed, NOON - HOUR, NOON + 2 * HOUR)
+    with pytest.raises(SchemaDrift) as refused:
+        compute(settings, lake, ledger, changed, NOON + 3 * HOUR)
+    assert "--from 2018-06-01T13:00:00+00:00 --to 2018-06-01T14:00:00+00:00`" in str(refused.value)
+    backfill(settings, lake, ledger, changed, NOON + HOUR, NOON + 2 * HOUR)
+    assert compute(settings, lake, ledger, changed, NOON + 3 * HOUR).tick == NOON + 3 * HOUR
+    pay(lake, ("2018-06-01T14:30:00Z", 1, 500, "2018-06-01T14:30:01Z"))
+    run(settings, lake, ledger)
+    with pytest.raises(
+        SchemaDrift, match="its source has expired, so that tick cannot be computed again: give the view"
+    ):
+        compute(settings, lake, ledger, SPEND, NOON + 4 * HOUR)

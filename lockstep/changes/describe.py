@@ -4,12 +4,13 @@ A revision is described by the library at hand, whatever release it was written 
 from the revision.
 """
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from lockstep.changes import words
+from lockstep.changes.code import code_hash
 from lockstep.clock import EPOCH, MICROSECOND
 from lockstep.contract import Column, FeatureContract, TrainingCut
 from lockstep.errors import UseCaseError
@@ -231,20 +232,15 @@ def _model(recipe: ModelRecipe) -> ModelFacts:
         "spine": _short(digest([recipe.spine, {t: list(c) for t, c in recipe.spine_tables.items()}])),
         "requests": _short(digest([recipe.requests, {t: list(c) for t, c in recipe.requests_tables.items()}])),
         "label": recipe.label,
-        "estimator": _short(digest([_code(recipe.estimator), list(recipe.trusted_types)])),
-        "days": f"train {recipe.train // DAY}, gap {recipe.gap // DAY}, test {recipe.test // DAY}",
+        "estimator": _short(digest([code_hash(recipe.estimator), list(recipe.trusted_types)])),
+        "days": ", ".join(
+            f"{what} {words.duration(length // MICROSECOND)}"
+            for what, length in (("train", recipe.train), ("gap", recipe.gap), ("test", recipe.test))
+        ),
     }
     return ModelFacts(
         name=recipe.name, service=recipe.service.name, recipe=followed, thresholds=dict(vars(recipe.thresholds))
     )
-
-
-def _code(function: Callable[[], Any]) -> str:
-    """Return a function's text, or its name where it has no text of its own."""
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        return getattr(function, "__qualname__", repr(type(function)))
 
 
 def _hash_of(reference: str) -> str | None:

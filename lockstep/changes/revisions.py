@@ -5,14 +5,12 @@ could tell whether a definition or its description changed.
 """
 
 import importlib.util
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +65,25 @@ class Repository:
             ["git", "-C", str(self.root), *arguments], capture_output=True, text=True, timeout=_SECONDS, check=False
         )
         return done.stdout.strip() if done.returncode == 0 else None
+
+    def run(self, *arguments: str, environment: Mapping[str, str]) -> None:
+        """Let git do something that prints nothing.
+
+        Raises:
+            BadInput: it fails, or takes too long.
+        """
+        command = ["git", "-C", str(self.root), *arguments]
+        given = {**os.environ, **environment}
+        try:
+            done = subprocess.run(
+                command, env=given, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise BadInput(
+                f"`git {arguments[0]}` takes more than {_SECONDS} s in {self.root}", hint=_FOLDERS
+            ) from None
+        if done.returncode != 0:
+            raise BadInput(f"`git {arguments[0]}` fails in {self.root}: {done.stderr.strip()}", hint=_FOLDERS)
 
     def commit(self, revision: str) -> str | None:
         """Return the commit that a revision names, or None."""
@@ -180,18 +197,14 @@ def exported(revision: Revision, repository: Repository | None) -> Generator[Pat
         yield None
         return
     tree = revision.commit if place == "." else f"{revision.commit}:{place}"
-    archived = subprocess.run(
-        ["git", "-C", str(repository.root), "archive", "--format=tar", tree],
-        capture_output=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    if archived.returncode != 0:
-        raise BadInput(f"git cannot archive {revision.name}: {archived.stderr.decode(errors='replace').strip()}")
-    with tempfile.TemporaryDirectory(prefix="lockstep-revision-") as folder:
-        with tarfile.open(fileobj=io.BytesIO(archived.stdout)) as files:
-            files.extractall(folder, filter="data")
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(prefix="lockstep-revision-") as made:
+        # Through an index of its own, not by `git archive`: attributes (export-ignore) take no file away here, and a symbolic
+        # link that leads out of the repository is one like any other.
+        folder, index = Path(made) / "tree", {"GIT_INDEX_FILE": str(Path(made) / "index")}
+        folder.mkdir()
+        repository.run("read-tree", tree, environment=index)
+        repository.run("checkout-index", "--all", "--force", f"--prefix={folder}/", environment=index)
+        yield folder
 
 
 def read_definitions(
@@ -215,26 +228,35 @@ def read_definitions(
         asked = json.dumps({"package": package, "functions": sorted(functions)})
         # Not by -m: the revision may hold another release of this library, and the folder we are in may be its.
         library = str(Path(lockstep.__file__).resolve().parents[1])
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", "from lockstep.changes.revisions import main; main()"],
-            cwd=folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([library, *_inherited()]),
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-            input=asked,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-c", "from lockstep.changes.revisions import main; main()"],
+                cwd=folder,
+                env=_environment(library),
+                input=asked,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise UseCaseError(
+                f"{revision.name}: its definitions are not imported after {_SECONDS} s",
+                hint="what takes long or waits for something belongs into a function, not into what is imported",
+            ) from None
         if done.returncode != 0:
             told = done.stderr.strip().replace(f"{folder}{os.sep}", "") or f"exit {done.returncode}"
             raise UseCaseError(
                 f"{revision.name}: {told}", hint="both revisions have to import with the library at hand"
             )
         return Definitions.model_validate_json(done.stdout)
+
+
+def _environment(library: str) -> dict[str, str]:
+    """Return what a process that describes a revision is given: not our settings, whose secrets are no business of its code."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("LOCKSTEP_")}
+    path = os.pathsep.join([library, *_inherited()])
+    return {**kept, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _inherited() -> list[str]:

@@ -6,6 +6,7 @@ from lockstep.changes import words
 from lockstep.changes.describe import StoredFacts
 from lockstep.changes.difference import Change, Consequence
 from lockstep.contract import FeatureContract
+from lockstep.views.windowed import WindowedView
 
 Models = Mapping[str, FeatureContract]
 
@@ -162,7 +163,20 @@ def _ttl(old: StoredFacts, new: StoredFacts) -> Change:
             Consequence.BACKFILL,
             f"rows that do not change were repeated {seldom}: quiet keys would answer with nothing",
         )
+    if new.kind == WindowedView.kind and _after_windows(new) > _after_windows(old):
+        return Change(
+            "ttl",
+            before,
+            after,
+            Consequence.BACKFILL,
+            "keys live that much longer, and those that were quiet have no rows there: they would answer with nothing too soon",
+        )
     return Change("ttl", before, after, Consequence.REGISTER, _REGISTERED)
+
+
+def _after_windows(view: StoredFacts) -> int:
+    """Return how long a key has rows after its last event left the longest window."""
+    return view.ttl_us or view.every_us
 
 
 def _pinned(what: str, models: Iterable[str], how: str) -> Iterator[Change]:

@@ -4,7 +4,7 @@ A table is changed with a migration note (docs/design.md) and a new golden file 
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -266,3 +266,19 @@ def materialize_row(row: sa.RowMapping) -> MaterializeRow:
         rows_rejected=row["rows_rejected"],
         committed_at=None if row["committed_at"] is None else from_micros(row["committed_at"]),
     )
+
+
+def correctable(tiles: Sequence[ComputeRow], alive: Container[int]) -> list[tuple[datetime, datetime]]:
+    """Return the ranges of ticks, `after < T <= last`, that can be computed again: those of which no source has expired.
+
+    Args:
+        tiles: how the view's ticks were computed first, in their order.
+        alive: the snapshots that the view's source still has.
+    """
+    found: list[tuple[datetime, datetime]] = []
+    for tile in tiles:
+        if not all(snapshot in alive for snapshot in tile.sources.values()):
+            continue
+        goes_on = bool(found) and found[-1][1] == tile.tick_from
+        found[-1:] = [(found[-1][0], tile.tick_to)] if goes_on else [*found[-1:], (tile.tick_from, tile.tick_to)]
+    return found

@@ -6,7 +6,7 @@ served by this contract, which is parity's own comparison, and history, which is
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -50,8 +50,8 @@ class Alone:
         view: the view.
         use_case: the definitions, with that service.
         contract: of that service: its numbers are features, and its texts are read too.
-        texts: the features that are text, which no vector holds.
-        left_out: those of other types, which are compared nowhere.
+        texts: the stored features that are text, which no vector holds.
+        left_out: those of other types, and texts that are made on demand, which are logged nowhere: not compared.
     """
 
     view: StoredView | OnDemandView
@@ -77,6 +77,8 @@ class Held:
         differing: per feature or view and cause, in how many rows it differs.
         examples: the first few differences, told.
         status: how many rows were read present, missing and stale, of all stored views.
+        with_value: of each stored view, how many of the keys that were asked for were read present at some moment, and how many
+            were asked for; of an on-demand view that reads none, how many rows got a number, of how many.
     """
 
     rows: int
@@ -85,6 +87,7 @@ class Held:
     excused: int = 0
     examples: tuple[str, ...] = ()
     status: Mapping[str, int] | None = None
+    with_value: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
 
 def find_view(use_case: UseCase, name: str) -> StoredView | OnDemandView:
@@ -116,7 +119,8 @@ def alone(use_case: UseCase, name: str, known_at: datetime) -> Alone:
         UseCaseError: it contradicts itself.
     """
     view = find_view(use_case, name)
-    kept = [feature for feature, dtype in view.features.items() if dtype in NUMERIC or dtype == _TEXT]
+    comparable = {*NUMERIC, _TEXT} if isinstance(view, StoredView) else NUMERIC
+    kept = [feature for feature, dtype in view.features.items() if dtype in comparable]
     numbers = [feature for feature in kept if view.features[feature] in NUMERIC]
     if not numbers:
         raise NotYetSupported(
@@ -195,7 +199,18 @@ def hold_served(settings: Settings, lake: Lake, ledger: Ledger, it: Alone, rows:
         excused=sum(bool(differences) and not is_mismatch(differences) for differences in found.values()),
         examples=tuple(dict.fromkeys(examples))[:3],
         status=dict(Counter(read.status for row in rows for read in row.views.values())),
+        with_value=_with_value(it, rows),
     )
+
+
+def _with_value(it: Alone, rows: Sequence[ServedRow]) -> dict[str, tuple[int, int]]:
+    if not it.contract.views:
+        return {it.view.name: (sum(any(n is not None for n in row.vector) for row in rows), len(rows))}
+    found: dict[str, tuple[int, int]] = {}
+    for view in it.contract.views:
+        read = [(tuple(row.keys[key.name] for key in view.join_keys), row.views[view.name].status) for row in rows]
+        found[view.name] = len({key for key, status in read if status == "present"}), len({key for key, _ in read})
+    return found
 
 
 def _usable(read: ServedView, column: str) -> Any:

@@ -88,7 +88,7 @@ def on_demand_values(
     usable: Mapping[tuple[str, str], Sequence[Any]],
     inputs: Mapping[str, Sequence[Any]],
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """Compute every on-demand feature.
+    """Compute every on-demand feature that is a number.
 
     Args:
         contract: lists the on-demand views.
@@ -110,6 +110,8 @@ def on_demand_values(
         made = functions[view.name](taken)
         rows = len(next(iter(taken.values()))) if taken else 0
         for column in view.outputs:
+            if column.dtype not in NUMERIC:  # no vector holds it
+                continue
             values[view.name, column.name] = _output(view, column, made, rows)
     return values
 

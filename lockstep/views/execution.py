@@ -16,7 +16,7 @@ from lockstep.lake import Lake, Snapshot
 from lockstep.lake.engine import TimeRange, connect, newest_by_key, quote
 from lockstep.lake.snapshots import COMPUTE_ID, DEFINITION, QUARANTINED, TICK
 from lockstep.materialize.ledger import Ledger
-from lockstep.materialize.ledger_rows import ComputeRow, Mode, State
+from lockstep.materialize.ledger_rows import ComputeRow, Mode, State, correctable
 from lockstep.settings import Settings
 from lockstep.views import ticks
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
@@ -170,13 +170,24 @@ class Execution:
         under = _definition(snapshots)
         if under is None or under == self.view.definition_hash:
             return
-        name, last = self.view.name, from_micros(_watermark(snapshots) or 0).isoformat()
+        name, last = self.view.name, from_micros(_watermark(snapshots) or 0)
+        again = self._ranges_to_correct()
+        renamed = "give the view a new name, which gets a table of its own"
+        hint = f"its source has expired, so that tick cannot be computed again: {renamed}"
+        if again and again[-1][1] >= last:
+            since = again[-1][0].isoformat()
+            command = f"`lockstep backfill {name} --from {since} --to {last.isoformat()}`"
+            hint = f"compute what was wrong again, up to that tick: {command}; or {renamed}"
         raise SchemaDrift(
-            f"view {name}: its table was computed under another definition up to {last} "
+            f"view {name}: its table was computed under another definition up to {last.isoformat()} "
             f"({under[:12]}, now {self.view.definition_hash[:12]})",
-            hint=f"compute what was wrong again, up to that tick: `lockstep backfill {name} --from … --to {last}`; "
-            "or give the view a new name, which gets a table of its own",
+            hint=hint,
         )
+
+    def _ranges_to_correct(self) -> list[tuple[datetime, datetime]]:
+        source = self.view.source.table
+        alive = {s.id for s in self.lake.snapshots(source)} if self.lake.exists(source) else set[int]()
+        return correctable(self.tiles(), alive)
 
     def check_source(self, row: ComputeRow) -> None:
         """Refuse what a range reads if it is not what the view declares.

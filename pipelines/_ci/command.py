@@ -27,6 +27,7 @@ from pipelines._demo.world import load_simulator
 from pipelines._run.rendered import environment_kept
 
 _WIDTH = 14
+_MODES = {"bootstrap": "back-filled"}
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,9 @@ def proof_lines(proof: Proof) -> list[str]:
         _line("render", f"{proof.rendered.workflows} workflows are what the code renders"),
         *_block("plan", proof.plan),
         _line("back-fill", rows),
+        *_block("values", _values(lived)),
         *_block("served", _served(lived)),
+        *([_line("", f"not compared: {', '.join(lived.left_out)}")] if lived.left_out else []),
         *(_line("", f"differs: {example}") for example in lived.served.examples),
         _line("history", _history(lived.history)),
         *(_line("", f"differs: {example}") for example in lived.history.examples),
@@ -226,20 +229,36 @@ def _line(label: str, text: str) -> str:
     return f"{label.ljust(_WIDTH)}{text}".rstrip()
 
 
+def _values(lived: Lived) -> Iterator[str]:
+    found = lived.values
+    if not lived.filled:
+        yield "none are stored"
+        return
+    ticks = " and ".join(f"{number} {_MODES.get(mode, mode)}" for mode, number in found.ticks.items()) or "no"
+    yield f"{found.values:,} of the table against the raw source: {_wrong(found.differing)}"
+    yield f"{found.keys} keys at {ticks} ticks; in {found.alive:,} cases a key had a value"
+    yield from (f"differs: {example}" for example in found.examples)
+
+
+def _wrong(differing: Mapping[str, int]) -> str:
+    wrong = sum(differing.values())
+    return f"{wrong:,} differ{'s' if wrong == 1 else ''}" if wrong else "none differ"
+
+
 def _served(lived: Lived) -> Iterator[str]:
     held = lived.served
-    yield f"{held.rows} rows: {', '.join(lived.moments)}"
+    yield f"{held.rows} of {lived.asked} rows: {', '.join(lived.moments)}"
     if held.status:
         yield ", ".join(f"{number} read {what}" for what, number in sorted(held.status.items()))
-    wrong = sum(held.differing.values())
-    yield f"{held.values:,} values against the lake and training: {wrong or 'none'} differ{'s' if wrong == 1 else ''}"
+    for name, (some, all_of) in held.with_value.items():
+        yield f"{some} of {all_of} {'keys' if lived.filled else 'rows'} of {name} had a value at some moment"
+    yield f"{held.values:,} values against the lake and training: {_wrong(held.differing)}"
 
 
 def _history(held: Held) -> str:
-    wrong = sum(held.differing.values())
     return (
         f"{held.rows:,} rows of the past: {held.values:,} values of training against the definition: "
-        f"{wrong or 'none'} differ{'s' if wrong == 1 else ''}"
+        f"{_wrong(held.differing)}"
     )
 
 

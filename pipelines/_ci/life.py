@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lockstep.offline.registry import apply_definitions
 from lockstep.parity import one_view
 from lockstep.parity import report as parity_report
 from lockstep.parity.one_view import Alone, Held
+from lockstep.parity.recompute import Recomputed, joined, keys_that_change, recompute, ticks_between
 from lockstep.parity.report import ParityReport
 from lockstep.parity.sample import read_served
 from lockstep.serving.rehearse import rehearse
@@ -38,6 +39,10 @@ LIVE_RUNS = 2
 ASKED = 100
 REPLAYED = 200
 HISTORY_ROWS = 1_000
+# Ticks of history, and live ones, whose values are worked out again from the raw source.
+WORKED_OUT = 24
+# Of the keys that are asked for, how many have to hold a value at some moment.
+EVIDENCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,30 +67,53 @@ class Lived:
     Attributes:
         told: rows in the lake's raw tables.
         filled: rows in the tables of the stored views.
+        values: of the stored views' tables, held against the raw source.
         served: rows served by a contract of the view alone, held against the lake and against training.
         history: rows of the past, held against the definition.
         moments: when rows were asked for, in words.
         in_model: whether the model's service reads the view.
+        asked: how many rows were asked for.
         model: the parity report of a model that was trained and served, if it reads the view.
         service: what it was trained on.
+        left_out: features that were served and compared nowhere, with their types.
     """
 
     told: Mapping[str, int]
     filled: Mapping[str, int]
+    values: Recomputed
     served: Held
     history: Held
     moments: tuple[str, ...]
     in_model: bool
+    asked: int
     model: ParityReport | None = None
     service: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Why the view is not proven in step; none if it is."""
-        found = [f"served: {what} differs in {rows} rows" for what, rows in self.served.differing.items()]
+        found = [f"values: {told}" for told in self.values.late]
+        found += [
+            f"values: {what} is not what the raw source says, in {times} case{'s' * (times != 1)}"
+            for what, times in self.values.differing.items()
+        ]
+        if self.filled and not self.values.alive:
+            found.append("values: no key had a value at any tick, so nothing is proven")
+        found += [f"served: {what} differs in {rows} rows" for what, rows in self.served.differing.items()]
         found += [f"history: {what} differs in {rows} rows" for what, rows in self.history.differing.items()]
-        if self.filled and not (self.served.status or {}).get("present"):
-            found.append("served: no row was there to be read, so nothing is proven")
+        if self.served.rows != self.asked:
+            found.append(
+                f"served: {self.served.rows} of the {self.asked} rows that were asked for came back in the served log"
+            )
+        found += [
+            f"served: {some} of {all_of} {'keys' if self.filled else 'rows'} of {name} had a value at some moment, "
+            "so too little is proven"
+            for name, (some, all_of) in self.served.with_value.items()
+            if some < all_of * EVIDENCE
+        ]
+        if not self.served.values or not self.served.with_value:
+            found.append("served: nothing was compared")
         if self.served.excused:
             found.append(
                 f"served: {self.served.excused} rows differ for a reason that a replay in its own time cannot have"
@@ -156,9 +184,11 @@ class Life:
                 self._workflow("backfill", start=start.isoformat(), end=since.isoformat(), views=named)
         with self._dark(since, tried=model_is_tried) as dark:
             with self._stage("live", LIVE_RUNS) as stage:
-                asked, moments = self._live(stage, world, it, views, since, step, replays=dark is not None)
+                asked, moments, outdated = self._live(stage, world, it, views, since, step, replays=dark is not None)
             report = self._verify_model(lake, dark, since) if dark else None
         with self._stage("compare"):
+            values = self._values(lake, ledger, it, asked, (start, since, since + LIVE_RUNS * step))
+            values = replace(values, late=(*outdated, *values.late))
             served = read_served(
                 self.settings,
                 lake,
@@ -172,8 +202,32 @@ class Life:
             history = one_view.hold_history(self.settings, lake, it, past_of(it, asked, start, since))
         filled = {view.name: lake.table(view.table).scan().count() for view in it.stored}
         return Lived(
-            told, filled, held, history, moments, read_by_model, report, recipe.service.name if report else ""
+            *(told, filled, values, held, history, moments, read_by_model),
+            asked=len(asked) * len(moments),
+            model=report,
+            service=recipe.service.name if report else "",
+            left_out=tuple(f"{name} ({it.view.features[name]})" for name in it.left_out),
         )
+
+    def _values(
+        self,
+        lake: Lake,
+        ledger: Ledger,
+        it: Alone,
+        asked: Sequence[Mapping[str, Any]],
+        edges: tuple[datetime, datetime, datetime],
+    ) -> Recomputed:
+        """Hold the tables against their sources: of the keys that were asked for, and of those that changed in the live runs."""
+        start, since, last = edges
+        found: list[Recomputed] = []
+        for view in it.stored:
+            keys = {row[view.entity.join_key] for row in asked}
+            keys |= set(keys_that_change(lake, view, since, last, ASKED))
+            ticks = [
+                tick for span in ((start, since), (since, last)) for tick in ticks_between(view, *span, WORKED_OUT)
+            ]
+            found.append(recompute(lake, ledger, view, keys, ticks, ticks[-1]))
+        return joined(found)
 
     def _views(self, *, with_model: bool) -> tuple[StoredView, ...]:
         """Return the stored views to compute: what the view is made of, and what the model reads."""
@@ -206,9 +260,13 @@ class Life:
         step: timedelta,
         *,
         replays: bool,
-    ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-        """Ask before and after each run, and once more when all that is stored has passed its ttl; return what, and when."""
-        clock, moments = self.settings.clock, ["after the back-fill"]
+    ) -> tuple[list[dict[str, Any]], tuple[str, ...], list[str]]:
+        """Ask before and after each run, and once more when all that is stored has passed its ttl.
+
+        Returns:
+            What was asked, when, and which run did not read what its sources held by then.
+        """
+        clock, moments, outdated = self.settings.clock, ["after the back-fill"], list[str]()
         clock.advance_to(since + world.both_lags + SLACK)
         lake = Lake.open(self.settings, self.use_case.project)
         asked = one_view.rows_to_ask(self.settings, lake, it, ASKED)
@@ -223,6 +281,7 @@ class Life:
             if views:
                 named = ",".join(view.name for view in views)
                 self._workflow("compute-and-materialize", window_end=tick.isoformat(), views=named)
+                outdated += [f"run {number} {told}" for told in self._outdated(lake, views)]
             clock.advance_to(tick + world.both_lags + SLACK)
             self._ask(it, asked, replays=replays)
             moments.append(f"after run {number}")
@@ -232,7 +291,15 @@ class Life:
             self._ask(it, asked, replays=False)
             moments.append("after the ttl")
         self._workflow("drain-served-log")
-        return asked, tuple(moments)
+        return asked, tuple(moments), outdated
+
+    def _outdated(self, lake: Lake, views: Sequence[StoredView]) -> Iterator[str]:
+        """Yield which views were computed last from something else than what their source holds now."""
+        ledger = Ledger.open(self.settings, self.use_case.project)
+        for view in views:
+            current, rows = lake.current(view.source.table), ledger.computes(view.name)
+            if current is None or not rows or rows[-1].sources != {view.source.table: current.id}:
+                yield f"did not read the newest snapshot of {view.source.table} for {view.name}"
 
     def _ask(self, it: Alone, asked: Sequence[Mapping[str, Any]], *, replays: bool) -> None:
         rehearse(self.settings, it.contract, asked, _digest(it))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,9 @@ from lockstep.changes.revisions import (
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, Refused, UseCaseError
 from lockstep.settings import Settings
+
+if TYPE_CHECKING:
+    from lockstep.materialize.ledger_rows import ComputeRow
 
 NEEDS_WORK = 4
 _APPLIED = {"entity", "stored view", "on-demand view", "service"}
@@ -138,8 +141,7 @@ def _commands(settings: Settings, plan: Plan, new: Definitions) -> Iterator[str]
         yield "lockstep run apply-definitions"
     for subject in accepted:
         if subject.takes(Consequence.BACKFILL):
-            start, end = _ticks(settings, new, subject)
-            yield f"lockstep backfill {subject.name} --from {start} --to {end}"
+            yield from _backfills(settings, new, subject)
     if any(subject.takes(Consequence.RETRAIN) for subject in accepted):
         yield "lockstep run train -p known_at=…"
     for subject in accepted:
@@ -147,18 +149,53 @@ def _commands(settings: Settings, plan: Plan, new: Definitions) -> Iterator[str]
             yield f"lockstep sweep {subject.name}"
 
 
-def _ticks(settings: Settings, new: Definitions, subject: Subject) -> tuple[str, str]:
-    """Return the ticks to compute, as far as they are known here: the view's own, or for a new view those of all the others."""
-    if _missing_file(settings.ledger_url) is None:
-        from lockstep.materialize.ledger import Ledger  # noqa: PLC0415 - SQLAlchemy takes its time to import
-        from lockstep.materialize.ledger_rows import Mode  # noqa: PLC0415
+def _backfills(settings: Settings, new: Definitions, subject: Subject) -> Iterator[str]:
+    """Yield what computes a view's ticks: a new one's where the others have theirs, else its own, as far as they can be again."""
+    name, ranges, kept = subject.name, _new_ticks(settings, new), list[str]()
+    if not subject.is_new:
+        ranges, kept = _ticks_again(settings, new, name)
+    for start, end in ranges or ([] if kept else [("…", "…")]):
+        yield f"lockstep backfill {name} --from {start} --to {end}"
+    yield from (f"# {name}: {told}" for told in kept)
 
-        ledger = Ledger.open(settings, new.project)
-        names = [view.name for view in new.views] if subject.is_new else [subject.name]
-        tiles = [row for name in names for row in ledger.computes(name) if row.mode is not Mode.CORRECT]
-        if tiles:
-            return _time(min(tile.tick_from for tile in tiles)), _time(max(tile.tick_to for tile in tiles))
-    return "…", "…"
+
+def _new_ticks(settings: Settings, new: Definitions) -> list[tuple[str, str]]:
+    if _missing_file(settings.ledger_url) is not None:
+        return []
+    tiles = [tile for view in new.views for tile in _tiles(settings, new.project, view.name)]
+    if not tiles:
+        return []
+    return [(_time(min(tile.tick_from for tile in tiles)), _time(max(tile.tick_to for tile in tiles)))]
+
+
+def _ticks_again(settings: Settings, new: Definitions, name: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the ranges that a changed view is computed again for, and which of its ticks stay as they are, in words."""
+    if _missing_file(settings.ledger_url) is not None or _missing_file(settings.catalog_uri) is not None:
+        return [], []
+    from lockstep.lake import Lake  # noqa: PLC0415 - as all of these, it takes its time to import
+    from lockstep.materialize.ledger_rows import correctable  # noqa: PLC0415
+
+    tiles, lake = _tiles(settings, new.project, name), Lake.open(settings, new.project)
+    source = next(view.source for view in new.views if view.name == name)
+    if not tiles or not lake.exists(source):
+        return [], []
+    ranges = correctable(tiles, {snapshot.id for snapshot in lake.snapshots(source)})
+    edges = [tiles[0].tick_from, *(edge for found in ranges for edge in found), tiles[-1].tick_to]
+    kept = [
+        f"the ticks after {_time(start)} up to {_time(end)} keep the old definition: what they were computed from has expired"
+        for start, end in zip(edges[::2], edges[1::2], strict=True)
+        if start < end
+    ]
+    if edges[-2] < edges[-1]:
+        kept.append("so live ticks stay refused: declare what is new under another name")
+    return [(_time(start), _time(end)) for start, end in ranges], kept
+
+
+def _tiles(settings: Settings, project: str, name: str) -> "list[ComputeRow]":
+    from lockstep.materialize.ledger import Ledger  # noqa: PLC0415 - SQLAlchemy takes its time to import
+    from lockstep.materialize.ledger_rows import Mode  # noqa: PLC0415
+
+    return [row for row in Ledger.open(settings, project).computes(name) if row.mode is not Mode.CORRECT]
 
 
 def _time(time: datetime) -> str:

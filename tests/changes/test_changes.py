@@ -96,7 +96,17 @@ BY_TEXT = replace(SPEND.entity, dtype="string")
         (
             "customer_spend",
             {"ttl": days(10)},
-            [("ttl", "3 d", "10 d", REGISTER), (f"model {CHAMPION}", "", "", RETRAIN)],
+            [("ttl", "3 d", "10 d", BACKFILL), (f"model {CHAMPION}", "", "", RETRAIN)],
+        ),
+        (
+            "customer_spend",
+            {"ttl": days(2)},
+            [("ttl", "3 d", "2 d", REGISTER), (f"model {CHAMPION}", "", "", RETRAIN)],
+        ),
+        (
+            "customer_spend",
+            {"ttl": timedelta(0)},
+            [("ttl", "3 d", "for ever", REGISTER), (f"model {CHAMPION}", "", "", RETRAIN)],
         ),
         (
             "customer_spend",
@@ -274,8 +284,10 @@ def test_what_the_recipe_says_is_in_effect_with_the_next_training_and_its_thresh
     recipe = reference.model
     shorter = replace(reference, model=replace(recipe, train=days(14)))
     assert told(the_only(the_plan(shorter))) == [
-        ("days", "train 21, gap 7, test 7", "train 14, gap 7, test 7", RETRAIN)
+        ("days", "train 21 d, gap 7 d, test 7 d", "train 14 d, gap 7 d, test 7 d", RETRAIN)
     ]
+    later = replace(reference, model=replace(recipe, gap=days(7) + hours(12)))
+    assert told(the_only(the_plan(later)))[0][2] == "train 21 d, gap 180 h, test 7 d"
     stricter = replace(reference, model=replace(recipe, thresholds=replace(recipe.thresholds, auc=0.8)))
     plan = the_plan(stricter)
     assert told(the_only(plan)) == [("threshold auc", "0.75", "0.8", NONE)]

@@ -1,8 +1,10 @@
 """One view alone: its own service, its past by the definition, and what was served of it, text included."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,8 +20,10 @@ from lockstep.parity import one_view
 from lockstep.parity.one_view import Alone, alone, hold_history, hold_served, rows_to_ask
 from lockstep.parity.sample import ServedRow, ServedView
 from lockstep.parity.verify import Compared
+from lockstep.serving.features import build_vectors
 from lockstep.settings import Settings
-from lockstep.views import UseCase, latest_view
+from lockstep.views import OnDemandView, UseCase, latest_view
+from lockstep.views.declare import DataType
 
 MAY, JUNE = parse_time("2018-05-01T00:00:00Z"), parse_time("2018-06-01T00:00:00Z")
 HOUR_US = 3_600_000_000
@@ -121,6 +125,9 @@ def test_a_served_text_is_held_against_training_and_one_past_its_ttl_counts_as_n
     assert wrong.differing == {"segment (training)": 2}
     assert wrong.examples == ("segment: served s11, training says s12", "segment: served None, training says s22")
     assert wrong.status == {"present": 1, "stale": 1}
+    assert hold_served(
+        settings, lake, ledger, it, [*right, served(3, "missing", None), served(4, "missing", None)]
+    ).with_value == {"customer_profile": (2, 4)}
 
 
 def test_times_are_compared_nowhere_and_a_view_without_a_number_is_refused() -> None:
@@ -133,3 +140,25 @@ def test_times_are_compared_nowhere_and_a_view_without_a_number_is_refused() -> 
         alone(with_columns(a="string"), "v", JUNE)
     with pytest.raises(BadInput, match="there is no view 'w'"):
         alone(with_columns(a="int64"), "w", JUNE)
+
+
+def banded(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    amounts = given["amount_cents"]
+    return {"euros": amounts / 100, "band": np.where(amounts > 5_000, "high", "low")}
+
+
+def test_a_text_that_is_made_on_demand_is_left_out_and_said_to_be(
+    profile: tuple[Settings, Lake, Alone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, lake, _ = profile
+    outputs: dict[str, DataType] = {"euros": "float64", "band": "string"}
+    view = OnDemandView("bands", banded, {"amount_cents": "int64"}, (), outputs, "o")
+    it = alone(replace(use_case, on_demand=(*use_case.on_demand, view)), "bands", JUNE)
+    assert (it.texts, it.left_out) == ((), ("band",))
+    usable = build_vectors(it.contract, {"bands": banded}, {}, {"amount_cents": [100, 9_000]})
+    assert usable.tolist() == [[1.0], [90.0]]
+    monkeypatch.setattr(one_view, "compare_rows", lambda *_: Compared({}, {}))
+    ledger = Ledger.open(settings, use_case.project)
+    rows = [replace(served(n, "present", None), views={}, vector=(made,)) for n, made in enumerate((1.0, None))]
+    held = hold_served(settings, lake, ledger, it, rows)
+    assert (held.values, held.with_value) == (2, {"bands": (1, 2)})

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from mill_repository import Mill
 
 from lockstep.changes.revisions import find_repository, read_definitions, work_tree
 from lockstep.clock import parse_time
+from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import Mode
 from lockstep.settings import Settings
@@ -77,18 +79,68 @@ def test_a_branch_is_compared_with_where_it_left_main_what_is_not_committed_incl
     )
 
 
-def test_the_ticks_to_compute_again_are_named_where_the_ledger_is(
-    mill: Mill, capsys: pytest.CaptureFixture[str]
-) -> None:
+def computed_from(*expired: bool) -> list[str]:
+    """A ledger with a day of ticks for each, bootstrapped and then live, and a lake; return the days' bounds."""
     settings = Settings.load()
     settings.home.mkdir(parents=True)
-    start, end = parse_time("2021-03-05T00:00:00Z"), parse_time("2021-04-05T00:00:00Z")
-    Ledger.open(settings, "mill").plan_compute("site_breakdowns", Mode.BOOTSTRAP, start, end, {"outcomes": 1}, end)
+    lake, ledger = Lake.open(settings, "mill"), Ledger.open(settings, "mill")
+    source = pa.table({"reading_id": pa.array([1], pa.int64())})
+    lake.ensure_table("outcomes", source.schema)
+    lake.append("outcomes", source)
+    [alive] = lake.snapshots("outcomes")
+    days = [parse_time(f"2021-03-{5 + n:02}T00:00:00Z") for n in range(len(expired) + 1)]
+    for n, gone in enumerate(expired):
+        mode, read = Mode.LIVE if n else Mode.BOOTSTRAP, {"outcomes": 1 if gone else alive.id}
+        ledger.plan_compute("site_breakdowns", mode, days[n], days[n + 1], read, days[n + 1])
+    return [f"{day:%Y-%m-%dT%H:%M:%SZ}" for day in days]
+
+
+@pytest.mark.parametrize(
+    ("expired", "again", "kept"),
+    [
+        ((False, False), [(0, 2)], []),
+        # A month later: of the bootstrapped ticks the source is always kept.
+        ((False, True, True, False, False), [(0, 1), (3, 5)], [(1, 3)]),
+        ((True, False), [(1, 2)], [(0, 1)]),
+    ],
+)
+def test_the_ticks_to_compute_again_are_those_whose_source_is_there(
+    mill: Mill,
+    capsys: pytest.CaptureFixture[str],
+    expired: tuple[bool, ...],
+    again: list[tuple[int, int]],
+    kept: list[tuple[int, int]],
+) -> None:
+    days = computed_from(*expired)
     mill.edit(*DELAY)
-    assert (
-        "lockstep backfill site_breakdowns --from 2021-03-05T00:00:00Z --to 2021-04-05T00:00:00Z"
-        in (planned(capsys)["commands"])
-    )
+    name = "site_breakdowns"
+    assert [command for command in planned(capsys)["commands"] if name in command] == [
+        *(f"lockstep backfill {name} --from {days[a]} --to {days[b]}" for a, b in again),
+        *(
+            f"# {name}: the ticks after {days[a]} up to {days[b]} keep the old definition: "
+            "what they were computed from has expired"
+            for a, b in kept
+        ),
+    ]
+
+
+def test_a_view_whose_last_tick_cannot_be_computed_again_needs_another_name(
+    mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    computed_from(True, True)
+    mill.edit(*DELAY)
+    told = [command for command in planned(capsys)["commands"] if "site_breakdowns" in command]
+    assert [line.startswith("# ") for line in told] == [True, True]
+    assert told[1].endswith("so live ticks stay refused: declare what is new under another name")
+
+
+def test_without_a_lake_nobody_knows_which_ticks_can_be_computed_again(
+    mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    computed_from(False)
+    (Settings.load().home / "catalog.db").unlink()
+    mill.edit(*DELAY)
+    assert "lockstep backfill site_breakdowns --from … --to …" in planned(capsys)["commands"]
 
 
 def test_an_edited_function_is_refused_as_long_as_a_model_may_have_been_trained_with_it(
@@ -162,3 +214,42 @@ def test_a_use_case_that_the_old_revision_does_not_have_is_all_new(
     assert plan["changed_views"] == ["pump_vibration", "site_breakdowns", "pump_file", "reading"]
     assert plan["models"].endswith("has no definitions yet")
     assert plan["refused"] == []
+
+
+def test_links_and_attributes_of_the_repository_take_nothing_away(
+    mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mill.root / "hostname").symlink_to("/etc/hostname")
+    (mill.root / "mill" / "alias").symlink_to("../../nowhere")
+    (mill.root / ".gitattributes").write_text("mill/on_demand export-ignore\n")
+    mill.commit()
+    index = (mill.root / ".git/index").read_bytes()
+    mill.edit(*OWNER)
+    assert [s["name"] for s in planned(capsys)["subjects"]] == ["pump_file"]
+    assert (mill.root / ".git/index").read_bytes() == index
+
+
+def test_definitions_that_take_too_long_to_import_are_said_to(
+    mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill.edit("definitions.py", "from mill", "import time; time.sleep(60)\nfrom mill")
+    monkeypatch.setattr("lockstep.changes.revisions._SECONDS", 0.5)
+    monkeypatch.setattr("pipelines._commands.plan.find_repository", lambda _: None)
+    assert main(["plan", "--from", str(mill.root)]) == 2
+    assert "its definitions are not imported after 0.5 s\n\nHint: " in capsys.readouterr().err
+
+
+def test_what_is_secret_is_not_given_to_the_code_of_a_revision(
+    mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("ARGO_TOKEN", "REDIS_PASSWORD", "REPORT_URL", "LEDGER_URL")
+    for name in secrets:
+        monkeypatch.setenv(f"LOCKSTEP_{name}", f"hidden-{name}" if "URL" not in name else f"sqlite:////hidden-{name}")
+    text = (
+        "import os; raise ValueError(sorted(value for value in os.environ.values() if 'hidden-' in value))\nfrom mill"
+    )
+    mill.edit("definitions.py", "from mill", text)
+    assert main(["plan"]) == 2
+    told = capsys.readouterr().err
+    assert "ValueError: []" in told
+    assert "hidden-" not in told.replace("'hidden-'", "")

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import duckdb
@@ -17,6 +17,7 @@ from lockstep.clock import from_micros
 from lockstep.views import Entity, LatestView, Source, days, latest_view, minutes, soft
 from lockstep.views.declare import ARROW_TYPES, DataType
 from lockstep.views.latest_ticks import LatestTicks
+from lockstep.views.naive import SourceRow, value_at
 from lockstep.views.ticks import TickRange
 
 DAY = 86_400_000_000
@@ -60,24 +61,25 @@ class Row:
     def told(self) -> tuple[Any, ...]:
         return self.home, self.segment, self.score, self.since_us
 
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """What the online store can hold of what was told: no NaN, and no part of a second."""
-        score = None if self.score is None or isnan(self.score) else self.score
-        since = None if self.since_us is None else from_micros(self.since_us // SECOND * SECOND)
-        return self.home, self.segment, score, since
-
-    @property
-    def age(self) -> tuple[object, ...]:
-        return self.event, self.known, *((value is not None, value) for value in self.values)
-
 
 Written = tuple[int, int, str | None, int | None, float | None, datetime | None]
-Answer = Mapping[int, tuple[int, tuple[Any, ...]]]
+Values = tuple[Any, ...]
+Answer = Mapping[int, tuple[int, Values]]
 
 
 def phase(key: int) -> int:
     return int(hashlib.md5(str(key).encode()).hexdigest()[:4], 16) % HEARTBEAT  # noqa: S324
+
+
+def value(declared: LatestView, rows: list[Row], key: int, tick: int, *, known_per_tick: bool) -> Values | None:
+    """What the newest row of a key says at a tick; None where it has none yet."""
+
+    def told(row: Row) -> tuple[Any, ...]:
+        return *row.told[:-1], None if row.since_us is None else from_micros(row.since_us)
+
+    of_key = [SourceRow(r.event, r.known, dict(zip(COLUMNS, told(r), strict=True))) for r in rows if r.key == key]
+    found = value_at(declared, of_key, tick * DAY, tick * DAY + LAG if known_per_tick else None)
+    return None if found is None else tuple(found.values())
 
 
 def naive(declared: LatestView, rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> list[Written]:
@@ -86,11 +88,9 @@ def naive(declared: LatestView, rows: list[Row], ticks: TickRange, answered: Ans
     for key in {r.key for r in rows}:
         last = (answered or {}).get(key)
         for tick in range(ticks.first, ticks.last + 1):
-            known = [r for r in rows if not ticks.known_per_tick or r.known <= tick * DAY + LAG]
-            seen = [r for r in known if r.key == key and r.event < tick * DAY]
-            if not seen:
+            values = value(declared, rows, key, tick, known_per_tick=ticks.known_per_tick)
+            if values is None:
                 continue
-            values = max(seen, key=lambda r: r.age).values
             answer = last if last and (not declared.ttl or tick - last[0] <= TTL) else None
             beats = bool(declared.ttl) and tick % HEARTBEAT == phase(key)
             if answer is None or answer[1] != values or beats:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lockstep.errors import UseCaseError
 from lockstep.views import Entity, Source, WindowedView, count, hours, minutes, ratio, soft, total, windowed_view
+from lockstep.views.naive import SourceRow, value_at
 from lockstep.views.ticks import TickRange
 from lockstep.views.windowed_ticks import WindowedTicks
 
@@ -57,19 +58,10 @@ def phase(key: int) -> int:
     return int(hashlib.md5(str(key).encode()).hexdigest()[:4], 16) % 24  # noqa: S324
 
 
-def visible(rows: list[Row], key: int, tick: int, ticks: TickRange) -> list[Row]:
-    now = tick * HOUR
-    return [
-        r
-        for r in rows
-        if r.key == key and r.event < now - DELAY * HOUR and (not ticks.known_per_tick or r.known <= now + LAG)
-    ]
-
-
-def alive(rows: list[Row], key: int, tick: int, ticks: TickRange, ttl: int) -> bool:
-    """Where rows never expire, a key still lives at the tick at which its last row has left the longest window."""
-    life = (DELAY + max(WINDOWS)) * HOUR + (ttl * HOUR or HOUR + 1)
-    return any(tick * HOUR < r.event + life for r in visible(rows, key, tick, ticks))
+def value(rows: list[Row], key: int, tick: int, ticks: TickRange, ttl: int) -> dict[str, Any] | None:
+    """The features of a key at a tick; None where it is not alive."""
+    of_key = [SourceRow(r.event, r.known, {"tx_fraud": r.fraud}) for r in rows if r.key == key]
+    return value_at(view(ttl), of_key, tick * HOUR, tick * HOUR + LAG if ticks.known_per_tick else None)
 
 
 def naive(rows: list[Row], ticks: TickRange, answered: Answer | None = None, ttl: int = TTL) -> list[tuple[int, ...]]:
@@ -77,15 +69,14 @@ def naive(rows: list[Row], ticks: TickRange, answered: Answer | None = None, ttl
     written: list[tuple[int, ...]] = []
     for key in {r.key for r in rows}:
         last = (answered or {}).get(key)
+        found = value(rows, key, ticks.first - 1, ticks, ttl)
         for tick in range(ticks.first, ticks.last + 1):
-            now = tick * HOUR
-            seen = visible(rows, key, tick, ticks)
-            if not alive(rows, key, tick, ticks, ttl):
+            now, lived, found = tick * HOUR, found is not None, value(rows, key, tick, ticks, ttl)
+            if found is None:
                 continue
-            inside = [[r for r in seen if r.event >= now - (DELAY + w) * HOUR] for w in WINDOWS]
-            state = tuple(len(rs) for rs in inside) + tuple(sum(r.fraud for r in rs) for rs in inside)
+            state = tuple(found[column] for column in STATE)
             answer = last[1] if last and (not ttl or now - last[0] <= ttl * HOUR) else None
-            if state != answer or tick % 24 == phase(key) or not alive(rows, key, tick - 1, ticks, ttl):
+            if state != answer or tick % 24 == phase(key) or not lived:
                 written.append((key, tick, *state))
                 last = (now, state)
     return sorted(written)
