@@ -101,7 +101,7 @@ def test_resources_image_and_mutexes_are_named_after_the_project(manifests: Path
     templates = [template for document in documents.values() for template in document["spec"]["templates"]]
     assert {template["script"]["image"] for template in templates if "script" in template} == {"pumpcare-steps"}
     mutexes = [mutex["name"] for t in templates for mutex in t.get("synchronization", {}).get("mutexes", ())]
-    assert set(mutexes) == {"pumpcare-{{inputs.parameters.view}}"}
+    assert set(mutexes) == {"pumpcare-view-{{inputs.parameters.view}}"}
 
 
 def test_nothing_but_the_name_differs_from_the_manifests_of_the_reference_use_case(manifests: Path) -> None:

@@ -98,17 +98,14 @@ def test_the_parallelism_of_a_workflow_bounds_its_pods(run: Start, tmp_path: Pat
     assert seen(run(manifest, how={"jobs": 3})) == {"a": 1, "b": 1, "c": 1}
 
 
-@pytest.mark.parametrize("kind", [dag, lambda *tasks, **more: steps(list(tasks), **more)], ids=["dag", "steps"])
-def test_the_parallelism_of_a_template_bounds_its_children_and_no_others(
-    run: Start, tmp_path: Path, kind: Callable[..., Manifest]
-):
+def test_the_parallelism_of_a_template_bounds_its_children_and_no_others(run: Start, tmp_path: Path):
     names = {name: "{{inputs.parameters.of}}" + name for name in "abc"}
     children = [task | {"name": name} for name in names for task in together(tmp_path, names[name])]
-    one_by_one = kind(*children, name="one-by-one", inputs=("of",), parallelism=1)
+    one_by_one = dag(*children, name="one-by-one", inputs=("of",), parallelism=1)
     alone = dag(call("x", "one-by-one", {"of": "x"}))
     assert set(seen(run(warm(tmp_path, 2, alone, one_by_one, INSIDE), how={"jobs": 2})).values()) == {1}
     [child] = together(tmp_path, "{{inputs.parameters.of}}", patience=60)
-    one_by_one = kind(child | {"name": "a"}, name="one-by-one", inputs=("of",), parallelism=1)
+    one_by_one = steps([child | {"name": "a"}], name="one-by-one", inputs=("of",), parallelism=1)
     both = dag(*(call(of, "one-by-one", {"of": of}) for of in "xy"))
     assert set(seen(run(workflow(both, one_by_one, INSIDE), how={"jobs": 2})).values()) == {2}
 

@@ -140,5 +140,5 @@ class Schedule(RuleBasedStateMachine):
 
 
 def test_ticks_tile_time_whatever_befalls_their_schedule() -> None:
-    few = hypothesis_settings(max_examples=12, stateful_step_count=10)
+    few = hypothesis_settings(max_examples=8, stateful_step_count=10)
     run_state_machine_as_test(Schedule, settings=few)
