@@ -15,7 +15,7 @@ from lockstep.views.declare import (
     soft,
 )
 from lockstep.views.latest import LatestView, latest_view
-from lockstep.views.use_case import ModelRecipe, Thresholds, UseCase, load_use_case
+from lockstep.views.use_case import Ceilings, ModelRecipe, Protocol, Thresholds, UseCase, load_use_case
 from lockstep.views.windowed import (
     Measure,
     Ratio,
@@ -28,6 +28,7 @@ from lockstep.views.windowed import (
 )
 
 __all__ = [
+    "Ceilings",
     "Entity",
     "FeatureRef",
     "FeatureService",
@@ -36,6 +37,7 @@ __all__ = [
     "Measure",
     "ModelRecipe",
     "OnDemandView",
+    "Protocol",
     "Ratio",
     "Source",
     "StoredView",

@@ -33,6 +33,39 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class Ceilings:
+    """What no honest model of the use case reaches on the held-out days: above it the training set leaks.
+
+    Attributes:
+        average_precision: the most average precision.
+        auc: the largest area under the ROC curve.
+        one_feature_auc: the largest area under the ROC curve of one feature alone, ranked up or down.
+    """
+
+    average_precision: float = 0.98
+    auc: float = 0.995
+    one_feature_auc: float = 0.95
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a model is judged on the days held out.
+
+    Attributes:
+        entity: the join key whose instances are ranked each day, by their greatest score.
+        top: how many of them somebody can look at in a day.
+        leave_known_out: whether an instance is left out of the days that begin after one of its positive labels, of an event
+            since the first day of training, became known: nobody asks about a card that is already blocked.
+        group: the spine's column that says of which kind a positive is; empty if they are all of one kind.
+    """
+
+    entity: str
+    top: int = 100
+    leave_known_out: bool = True
+    group: str = ""
+
+
+@dataclass(frozen=True)
 class ModelRecipe:
     """How a use case's model is made.
 
@@ -46,12 +79,17 @@ class ModelRecipe:
             up to `$rows` of them; a shadow replay sends them.
         requests_tables: the tables it reads (sources of the use case), each with the columns it needs.
         label: the label's column, 0 or 1.
+        label_known_at: the spine's column that says when the label became known.
         estimator: makes an unfitted scikit-learn classifier.
         trusted_types: what the serialized estimator may contain besides skops' own defaults.
         train: how many days of event time are fitted on.
         gap: the label delay, kept free between the two.
         test: how many days are held out, the last ones whose labels are known.
+        protocol: how it is judged.
         thresholds: what the model must reach.
+        ceilings: what it cannot reach honestly.
+        fallback: the features of the model that answers while a view whose objective is hard is late: some of the service's,
+            none of such a view; None trains no such model.
     """
 
     name: str
@@ -61,12 +99,16 @@ class ModelRecipe:
     requests: str
     requests_tables: Mapping[str, tuple[str, ...]]
     label: str
+    label_known_at: str
     estimator: Callable[[], Any]
     trusted_types: tuple[str, ...]
     train: timedelta
     gap: timedelta
     test: timedelta
+    protocol: Protocol
     thresholds: Thresholds
+    ceilings: Ceilings = Ceilings()
+    fallback: FeatureService | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lockstep.views import ModelRecipe, Thresholds, days
+from lockstep.views import ModelRecipe, Protocol, Thresholds, days
 from pump_care.services import pump_failure_v1
 
 if TYPE_CHECKING:
@@ -15,7 +15,8 @@ SPINE = """
         readings.read_at AS event_timestamp,
         readings.vibration_um,
         readings.pressure_kpa,
-        outcomes.broke_down
+        outcomes.broke_down,
+        outcomes.inspected_at
     FROM readings
     JOIN outcomes USING (reading_id)
     WHERE readings.read_at >= $start AND readings.read_at < $end
@@ -63,10 +64,12 @@ pump_failure = ModelRecipe(
     requests=REQUESTS,
     requests_tables={"readings": ("reading_id", "read_at", "pump_id", "site_id", "vibration_um", "pressure_kpa")},
     label="broke_down",
+    label_known_at="inspected_at",
     estimator=make_estimator,
     trusted_types=("numpy.dtype",),
     train=days(21),
     gap=days(3),
     test=days(7),
+    protocol=Protocol(entity="pump_id", top=5),
     thresholds=Thresholds(average_precision=0.5, auc=0.8),
 )
