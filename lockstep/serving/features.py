@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lockstep.contract import Column, FeatureContract, OnDemand
@@ -122,7 +123,9 @@ def build_vectors(
     usable: Mapping[tuple[str, str], Sequence[Any]],
     inputs: Mapping[str, Sequence[Any]],
 ) -> NDArray[np.float64]:
-    """Make the model's vectors: rows by features in the contract's order, NaN for what is null, missing or stale.
+    """Make the vectors: rows by features in the contract's order, NaN for what is null, missing or stale.
+
+    What the model gets instead of a NaN is the policy's to say (`serving/policy.py`).
 
     The arguments and errors are those of `on_demand_values`.
 
@@ -145,6 +148,16 @@ def build_vectors(
         names = ", ".join(f"{contract.features[i].view}.{contract.features[i].name}" for i in infinite)
         raise Terminal(f"infinite values in {names}", hint="guard the division, or return NaN for what has no value")
     return vectors
+
+
+def feature_matrix(contract: FeatureContract, rows: pa.Table) -> NDArray[np.float64]:
+    """Return retrieved features as rows by features in the contract's order, null as NaN.
+
+    Raises:
+        pa.ArrowInvalid: an integer is past 2**53, which float64 cannot hold: it is an error and not a nearby number.
+    """
+    columns = [rows[f.name].cast(pa.float64()).fill_null(float("nan")).to_numpy() for f in contract.features]
+    return np.column_stack(columns) if columns else np.empty((rows.num_rows, 0))
 
 
 def _stored(values: Sequence[Any]) -> NDArray[np.float64]:
