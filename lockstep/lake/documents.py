@@ -12,7 +12,7 @@ def find_document(settings: Settings, lake: Lake, table: str, column: str, name:
     with connect(settings) as connection:
         lake.register(connection, "documents", table, columns=[column, "json"])
         found: list[tuple[str]] = connection.execute(
-            f"SELECT json FROM documents WHERE {quote(column)} = ? LIMIT 1",  # noqa: S608 - a column of ours
+            f"SELECT json FROM documents WHERE {quote(column)} = ? LIMIT 1",
             [name],
         ).fetchall()
     return found[0][0] if found else None

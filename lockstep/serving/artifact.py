@@ -1,8 +1,8 @@
 """A model directory: MLflow's LoggedModel folder, opened without MLflow.
 
-`MLmodel` (YAML) carries the feature contract in its metadata, `model.skops` holds the fitted estimator, and `extra_files/fallback.skops` that
-of the fallback model, if the contract has one. The artifact's own
-list of trusted types is a note for people, never a boundary: whoever can write the artifact can write the list.
+`MLmodel` (YAML) carries the feature contract in its metadata, `model.skops` holds the fitted estimator, and
+`extra_files/fallback.skops` that of the fallback model, if the contract has one. The artifact's own list of trusted types is a
+note for people, never a boundary: whoever can write the artifact can write the list.
 """
 
 import hashlib
@@ -126,8 +126,8 @@ def estimator_digest(path: Path) -> str:
     """Return the SHA-256 of what a skops file says, whatever it calls things.
 
     skops names each node of its tree, and each file beside it, by an address in the memory of the process that saved it. Here a
-    node's name is its place in the tree, and a file's the hash of what it holds. The archive's own order, times and compression do
-    not matter either; a file that the tree does not mention does.
+    node's name is its place in the tree, and a file's the hash of what it holds. The archive's own order, times and compression
+    do not matter either; a file that the tree does not mention does.
 
     Raises:
         BadInput: it is no skops file.

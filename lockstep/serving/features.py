@@ -16,6 +16,8 @@ from lockstep.errors import NotYetSupported, SchemaDrift, Terminal, UseCaseError
 from lockstep.hashing import source_hash
 from lockstep.views.declare import DataType
 
+Values = Sequence[Any] | NDArray[Any]
+"""One value a row."""
 Function = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
 # A request input of this name is not sent: it is the request time, in whole microseconds.
@@ -86,8 +88,8 @@ def complete_inputs(
 def on_demand_values(
     contract: FeatureContract,
     functions: Mapping[str, Function],
-    usable: Mapping[tuple[str, str], Sequence[Any]],
-    inputs: Mapping[str, Sequence[Any]],
+    usable: Mapping[tuple[str, str], Values],
+    inputs: Mapping[str, Values],
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
     """Compute every on-demand feature that is a number.
 
@@ -120,8 +122,8 @@ def on_demand_values(
 def build_vectors(
     contract: FeatureContract,
     functions: Mapping[str, Function],
-    usable: Mapping[tuple[str, str], Sequence[Any]],
-    inputs: Mapping[str, Sequence[Any]],
+    usable: Mapping[tuple[str, str], Values],
+    inputs: Mapping[str, Values],
 ) -> NDArray[np.float64]:
     """Make the vectors: rows by features in the contract's order, NaN for what is null, missing or stale.
 
@@ -160,11 +162,11 @@ def feature_matrix(contract: FeatureContract, rows: pa.Table) -> NDArray[np.floa
     return np.column_stack(columns) if columns else np.empty((rows.num_rows, 0))
 
 
-def _stored(values: Sequence[Any]) -> NDArray[np.float64]:
+def _stored(values: Values) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)  # None becomes NaN
 
 
-def _input(column: Column, values: Sequence[Any]) -> NDArray[Any]:
+def _input(column: Column, values: Values) -> NDArray[Any]:
     kind = _INPUT_TYPES.get(column.dtype)
     if kind is None:
         raise NotYetSupported(f"request input {column.name} is a {column.dtype}; known: {', '.join(_INPUT_TYPES)}")

@@ -44,7 +44,9 @@ def apply_policy(contract: FeatureContract, vectors: NDArray[np.float64]) -> Set
     for number, value in defaults:
         column = settled[:, number]
         column[np.isnan(column)] = value
-    rejected = np.isnan(settled[:, asked]).any(axis=1) if asked else np.zeros(len(settled), dtype=np.bool_)
+    rejected = np.zeros(len(settled), dtype=np.bool_)
+    for number in asked:
+        rejected |= np.isnan(settled[:, number])
     return Settled(settled, rejected)
 
 

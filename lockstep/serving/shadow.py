@@ -59,7 +59,8 @@ def replay(
             scored += _scored(client, settings.shadow_url, instances, digest)
     if not scored:
         raise BadInput(
-            f"the service rejected each of the {len(events)} rows", hint="are the views that its contract needs online?"
+            f"the service rejected each of the {len(events)} rows",
+            hint="are the views that its contract needs online?",
         )
     return scored
 

@@ -28,8 +28,8 @@ def find_champion(
 ) -> Champion | None:
     """Return the champion with its scores of the rows held out; None if there is none.
 
-    Where it takes features that are not in the set, they are retrieved at the set's cut. A row that its own policy rejects gets the
-    score 0: asked in production, it would not have found it.
+    Where it takes features that are not in the set, they are retrieved at the set's cut. A row that its own policy rejects gets
+    the score 0: asked in production, it would not have found it.
 
     Args:
         settings: name the lake and the tracking store.
@@ -76,7 +76,9 @@ def _retrieved(
 
     bare = held_out.drop_columns([SPLIT, *(f.name for f in contract.features)])
     cut = {table.table: table.snapshot_id for table in contract.cut.tables}
-    snapshots: Mapping[str, int] = {view.table: cut.get(view.table) or _newest(lake, view.table) for view in theirs.views}
+    snapshots: Mapping[str, int] = {
+        view.table: cut.get(view.table) or _newest(lake, view.table) for view in theirs.views
+    }
     return training_features(
         settings, use_case, theirs.feature_service, bare, Cut(snapshots, contract.cut.known_at)
     ).rows

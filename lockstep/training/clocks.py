@@ -1,5 +1,7 @@
-"""Two clocks for the same views: what ticks show, as served, and what the windows hold at each row's own time. Their difference
-is the price of staleness."""
+"""Two clocks for the same views: what ticks show, as served, and what the windows hold at each row's own time.
+
+Their difference, in what a model is worth, is the price of staleness.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lockstep.clock import MICROSECOND, from_micros
+from lockstep.clock import from_micros
 from lockstep.contract import FeatureContract
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
-from lockstep.serving.features import build_vectors, feature_matrix, load_functions
+from lockstep.serving.features import Values, build_vectors, feature_matrix, load_functions
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import Clocks, Metrics, ViewPrice
 from lockstep.training.evaluation.evaluate import metrics
@@ -58,14 +60,14 @@ def exact_features(
     """
     cut = {table.table: table.snapshot_id for table in contract.cut.tables}
     times = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    usable: dict[tuple[str, str], NDArray[np.float64]] = {}
+    usable: dict[tuple[str, str], Values] = {}
     for described in contract.views:
         view = use_case.view(described.name)
         source = _source(settings, lake, view, cut.get(view.source.table), times)
         keys = rows[view.entity.join_key].combine_chunks()
         values = value_at_times(view, source, keys, times)
         usable |= {(view.name, column.name): values[column.name] for column in described.columns}
-    inputs = {column.name: rows[column.name].to_numpy() for column in contract.request_inputs}
+    inputs: dict[str, Values] = {column.name: rows[column.name].to_numpy() for column in contract.request_inputs}
     vectors = build_vectors(contract, load_functions(contract, settings.use_case), usable, inputs)
     return ExactFeatures(vectors, columns_of(contract))
 
@@ -141,7 +143,5 @@ def _source(
         first = from_micros(int(times.min())) - reach
         within = TimeRange(view.source.event_time, first, from_micros(int(times.max())) + timedelta.resolution)
     with connect(settings) as connection:
-        lake.register(
-            connection, "source", view.source.table, columns=columns, snapshot_id=snapshot, within=within
-        )
+        lake.register(connection, "source", view.source.table, columns=columns, snapshot_id=snapshot, within=within)
         return connection.sql("SELECT * FROM source").to_arrow_table()

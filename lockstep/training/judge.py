@@ -1,7 +1,7 @@
 """Judge a logged model on the days held out: every number, both clocks, the champion beside it, and the alarms."""
 
 import logging
-from collections.abc import Sequence
+from datetime import datetime
 
 import pyarrow as pa
 from mlflow.entities import Metric
@@ -12,11 +12,9 @@ from lockstep.lake import Lake
 from lockstep.serving.artifact import ModelArtifact, load_artifact
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
-from lockstep.training import leaks
 from lockstep.training.champion import find_champion
 from lockstep.training.clocks import exact_features, price
 from lockstep.training.evaluation.document import (
-    Alarm,
     Clocks,
     Evaluation,
     Fallback,
@@ -30,15 +28,12 @@ from lockstep.training.evaluation.importance import importance
 from lockstep.training.evaluations import keep_evaluation
 from lockstep.training.fit import Given, given, scored, scorer
 from lockstep.training.logged import Logged, open_logged
-from lockstep.training.page import render
 from lockstep.training.protocol import TEST, TRAIN, LeftOut
 from lockstep.training.registry import open_client, quiet
 from lockstep.training.span import Span
 from lockstep.training.train import require_definitions
 from lockstep.training.training_set import read_left_out, read_training_set
 from lockstep.views.use_case import ModelRecipe, UseCase
-
-PAGE = "evaluation.html"
 
 
 def judge(settings: Settings, use_case: UseCase, model: str) -> Evaluation:
@@ -53,7 +48,6 @@ def judge(settings: Settings, use_case: UseCase, model: str) -> Evaluation:
         BadInput: there is no such model, or its training set was made from other definitions than these.
         Refused: an alarm was raised; the evaluation is kept all the same, and says which.
     """
-    recipe = use_case.model
     logged = open_logged(settings, model)
     lake = Lake.open(settings, use_case.project)
     rows, contract = read_training_set(lake, logged.training_set)
@@ -64,7 +58,6 @@ def judge(settings: Settings, use_case: UseCase, model: str) -> Evaluation:
     with quiet():
         client = open_client(settings)
         client.log_batch(logged.run, metrics=[Metric(k, v, 0, 0) for k, v in summary(evaluation).items()])
-        client.log_text(logged.run, render(evaluation, title=f"{recipe.name}: evaluation"), PAGE)
         client.log_dict(logged.run, evaluation.model_dump(mode="json"), "evaluation.json")
     if evaluation.alarms:
         said = "; ".join(f"{alarm.name} ({alarm.subject}): {alarm.evidence}" for alarm in evaluation.alarms)
@@ -102,7 +95,9 @@ def _evaluate(settings: Settings, use_case: UseCase, lake: Lake, logged: Logged,
         measured,
         judging,
         model=ModelNamed(name=recipe.name, digest=logged.digest, contract=contract.hash),
-        training_set=_used(recipe, contract, logged.training_set, train, test, read_left_out(lake, logged.training_set)),
+        training_set=_used(
+            recipe, contract, logged.training_set, train, test, read_left_out(lake, logged.training_set)
+        ),
         created_at=settings.clock.now(),
         champion=champion,
         incomparable=why_not,
@@ -111,7 +106,7 @@ def _evaluate(settings: Settings, use_case: UseCase, lake: Lake, logged: Logged,
         ),
         clocks=_clocks(settings, use_case, lake, contract, rows, metrics(measured, judging.top)),
         fallback=_fallback(recipe, contract, artifact, logged, rows),
-        alarms=_alarms(),
+        alarms=(),
     )
 
 
@@ -148,6 +143,10 @@ def _fallback(
         features=tuple(f.name for f in contract.fallback.features),
         metrics=metrics(measured, recipe.protocol.top),
     )
+
+
+def _stretch(start: datetime, end: datetime, split: Given) -> Stretch:
+    return Stretch(start=start, end=end, rows=len(split.labels), positives=int(split.labels.sum()))
 
 
 def _used(

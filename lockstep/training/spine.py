@@ -21,6 +21,7 @@ from lockstep.training.span import Span
 from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP, DataType
 from lockstep.views.use_case import ModelRecipe
 
+
 def entity_rows(
     settings: Settings,
     lake: Lake,

@@ -1,6 +1,5 @@
 """Fit the use case's model and its fallback on a training set, and log both with their contract; nothing is registered yet."""
 
-from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,8 +34,8 @@ from lockstep.views.use_case import ModelRecipe, UseCase
 def train(settings: Settings, use_case: UseCase, training_set: str) -> Logged:
     """Fit and log the model; on the same training set with the same recipe, return the one there is.
 
-    The fallback model, if the contract has one, is fitted on the same rows and lies in the same folder. The folder is opened the way
-    a predictor opens it, and must give both estimators' own answers, before it can be found by any later step.
+    The fallback model, if the contract has one, is fitted on the same rows and lies in the same folder. The folder is opened the
+    way a predictor opens it, and must give both estimators' own answers, before it can be found by any later step.
 
     Args:
         settings: name the lake and the tracking store.

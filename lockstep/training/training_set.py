@@ -55,9 +55,9 @@ def build_training_set(
     """Build the training set of the use case's model as it could be built at `known_at`; the same again is found, not rebuilt.
 
     The test ends on the last UTC midnight whose labels are known, one label delay before `known_at`; the gap of one label
-    delay between train and test keeps what the model is fitted on known before the test begins. Left out are rows in the gap, rows to
-    train on whose label was later than that, and rows to test on of entities that were already known to be positive, if the
-    recipe's protocol says so.
+    delay between train and test keeps what the model is fitted on known before the test begins. Left out are rows in the gap,
+    rows to train on whose label was later than that, and rows to test on of entities that were already known to be positive, if
+    the recipe's protocol says so.
     Features are those of `service`, or else of the recipe's own.
 
     The table's name is that of the tag which keeps every snapshot the set was read from: `training_<digest>` and
@@ -134,7 +134,9 @@ def read_left_out(lake: Lake, table: str) -> LeftOut:
     snapshots = lake.snapshots(table)
     text = snapshots[0].properties.get(LEFT_OUT_PROPERTY) if snapshots else None
     if text is None:
-        raise BadInput(f"the table {table!r} does not say which rows were left out", hint="build the training set again")
+        raise BadInput(
+            f"the table {table!r} does not say which rows were left out", hint="build the training set again"
+        )
     return LeftOut(**orjson.loads(text))
 
 

@@ -295,7 +295,9 @@ class NullPolicy:
 def default(value: float) -> NullPolicy:
     """The model gets this value."""
     if not isfinite(value):
-        raise UseCaseError(f"the default {value} is no number", hint="leave the feature out of the policy: null is NaN")
+        raise UseCaseError(
+            f"the default {value} is no number", hint="leave the feature out of the policy: null is NaN"
+        )
     return NullPolicy("default", float(value))
 
 
