@@ -1,7 +1,7 @@
 """The exact clock: any time, any order of rows, ties and late knowledge, against plain loops, pandas, and ticks."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,7 +29,7 @@ from lockstep.views import (
     total,
     total_of_squares,
 )
-from lockstep.views.declare import ARROW_TYPES
+from lockstep.views.declare import ARROW_TYPES, DataType
 from lockstep.views.exact import AT_ONCE, DECLARED, FUTURE, WHOLE_HISTORY, WITH_ITSELF, Reach, value_at_times
 from lockstep.views.exact_rows import count_below
 from lockstep.views.naive import SourceRow, nothing_of, value_at
@@ -118,15 +118,19 @@ def oracle(view: WindowedView, source: pa.Table, key: Any, t: int, before: int, 
 
 CARDS = st.sampled_from([1, 1, 1, 2, 3, None])
 TIMES = st.integers(0, 24)
-ROWS = st.lists(
-    st.tuples(
-        CARDS,
-        st.one_of(TIMES, st.none()),
-        st.sampled_from([0, 0, 1, 2, 3, 30, -1, None]),
-        st.one_of(st.integers(-9, 9), st.none()),
-    ),
-    max_size=25,
-).map(lambda rows: [(c, at, None if None in (at, late) else at + late, cents) for c, at, late, cents in rows])
+Payment = tuple[int | None, int | None, int | None, int | None]
+
+
+@st.composite
+def payment(draw: st.DrawFn) -> Payment:
+    """Draw a row, of which some have a null, and some are known before they happened."""
+    at = draw(st.one_of(TIMES, st.none()))
+    late = draw(st.sampled_from([0, 0, 1, 2, 3, 30, -1, None]))
+    known = None if at is None or late is None else at + late
+    return draw(CARDS), at, known, draw(st.one_of(st.integers(-9, 9), st.none()))
+
+
+ROWS = st.lists(payment(), max_size=25)
 QUESTIONS = st.lists(st.tuples(st.sampled_from([1, 1, 2, 3, 99, None]), TIMES, st.integers(-1, 26)), max_size=12)
 REACHES = st.one_of(
     st.sampled_from([DECLARED, AT_ONCE, WITH_ITSELF, FUTURE, WHOLE_HISTORY]),
@@ -141,7 +145,7 @@ REACHES = st.one_of(
 
 @given(ROWS, QUESTIONS, st.sampled_from([SPEND, DELAYED]), REACHES, st.booleans())
 def test_values_are_those_of_the_definition(
-    rows: Any, questions: Any, view: WindowedView, reach: Reach, ties: bool
+    rows: list[Payment], questions: Any, view: WindowedView, reach: Reach, ties: bool
 ) -> None:
     source = payments(*rows)
     keys, times, before = zip(*questions, strict=True) if questions else ((), (), ())
@@ -422,13 +426,17 @@ ONE = payments((1, 0, 0, 5))
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], error: type[Exception], says: str) -> None:
+    right: dict[str, Any] = {"view": SPEND, "source": ONE, "keys": [1], "times_us": asked(0)}
     with pytest.raises(error, match=says):
-        value_at_times(**({"view": SPEND, "source": ONE, "keys": [1], "times_us": asked(0)} | arguments))
+        value_at_times(**(right | arguments))
 
 
-def test_a_delay_that_looks_ahead_is_refused() -> None:
-    with pytest.raises(BadInput, match="a window's delay is -1 day"):
-        Reach(delay=days(-1))
+@pytest.mark.parametrize(
+    ("arguments", "says"), [({"delay": days(-1)}, "delay is -1 day"), ({"rows": "futur"}, "did you mean 'future'")]
+)
+def test_windows_that_nobody_knows_are_refused(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        Reach(**arguments)
 
 
 def test_an_attribute_that_float64_cannot_hold_is_refused_not_rounded() -> None:
@@ -438,9 +446,21 @@ def test_an_attribute_that_float64_cannot_hold_is_refused_not_rounded() -> None:
 
 
 def test_a_view_of_another_kind_is_not_worked_out() -> None:
+    @dataclass(frozen=True, kw_only=True)
     class Sketch(StoredView):
         kind = "sketch"
-        features, rules, least_ttl = {}, {}, days(1)
+
+        @property
+        def features(self) -> dict[str, DataType]:
+            return {}
+
+        @property
+        def rules(self) -> dict[str, Any]:
+            return {}
+
+        @property
+        def least_ttl(self) -> timedelta:
+            return days(1)
 
     view = Sketch(
         name="s",
