@@ -18,7 +18,7 @@ Ticks hold `[T - d - W, T - d)` instead, and a ttl after which a quiet key has n
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +26,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lockstep.clock import MICROSECOND
-from lockstep.errors import BadInput, NotYetSupported, UseCaseError
+from lockstep.errors import BadInput, NotYetSupported, UseCaseError, nearest
 from lockstep.views.declare import StoredView
 from lockstep.views.exact_rows import Asked, History, Keys, SourceRows, column, count_below
 from lockstep.views.latest import LatestView
 from lockstep.views.windowed import Measure, WindowedView
 
+_Rows = Literal["past", "future", "all"]
 _LARGEST_ROOT = 3_037_000_499  # of the squares of 64 bits
 _LOW = (1 << 32) - 1
 # Longer than all of time (year 1 to 9999), and short enough that a time less two of them has 64 bits.
@@ -50,16 +51,18 @@ class Reach:
         own: whether, in windows of the past without a delay, every row at t counts, the one that asks among them.
 
     Raises:
-        BadInput: the delay is negative.
+        BadInput: the delay is negative, or there are no such rows.
     """
 
-    rows: Literal["past", "future", "all"] = "past"
+    rows: _Rows = "past"
     delay: timedelta | None = None
     heed_known: bool = True
     own: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a delay that would be a look ahead under another name."""
+        """Refuse a word that would be taken for the past, and a delay that is a look ahead under another name."""
+        if self.rows not in (known := get_args(_Rows)):
+            raise BadInput(f"windows take in no rows {self.rows!r}", hint=nearest(self.rows, known))
         if self.delay is not None and self.delay < timedelta(0):
             raise BadInput(f"a window's delay is {self.delay}", hint='rows="future" looks ahead')
 
