@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.clock import parse_time
-from lockstep.parity.charts import HEIGHT, Column, hour_chart, score_chart
+from lockstep.parity.charts import hour_chart, score_chart
 from lockstep.parity.compare import Cause
-from lockstep.parity.page import CAUSE_WORDS, EXAMPLES_TOLD, Quality, QualityBar, percent, percent_above, render
+from lockstep.parity.page import CAUSE_WORDS, EXAMPLES_TOLD, Quality, QualityBar, render
 from lockstep.parity.report import (
     DifferenceFound,
     FeatureRate,
@@ -26,6 +26,8 @@ from lockstep.parity.report import (
     Stratum,
 )
 from lockstep.parity.verdict import Verdict, upper_bound
+from lockstep.report.charts import HEIGHT, Column
+from lockstep.report.numbers import percent, percent_above
 
 BEGIN = parse_time("2018-06-24T00:00:00Z")
 HOURS = 168
