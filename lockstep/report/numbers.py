@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 SPACE = "\N{NARROW NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
 
 
 def whole(number: int) -> str:
@@ -18,6 +19,14 @@ def decimal(number: float, places: int = 3) -> str:
     """Write a score, or how far two are apart: 0.021."""
     least = 10.0**-places
     return f"{number:.{places}f}" if number == 0 or number >= least / 2 else f"less than {least:.{places}f}"
+
+
+def signed(number: float, places: int = 3, *, plus: str = "+") -> str:
+    """Write how much more or less something is: +0.021; nothing has no sign. Of a loss, `plus` may be empty."""
+    shown = f"{abs(number):.{places}f}"
+    if float(shown) == 0:
+        return shown
+    return f"{plus if number > 0 else MINUS}{shown}"
 
 
 def plain(number: float) -> str:

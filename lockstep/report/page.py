@@ -2,7 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 
-from lockstep.report.numbers import breakable, decimal, moment, percent, percent_above, place, plain, whole
+from lockstep.report.numbers import breakable, decimal, moment, percent, percent_above, place, plain, signed, whole
 
 
 def environment(package: str) -> Environment:
@@ -14,5 +14,7 @@ def environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {f.__name__: f for f in (whole, plain, decimal, moment, percent, percent_above, place, breakable)}
+    made.filters |= {
+        f.__name__: f for f in (whole, plain, decimal, signed, moment, percent, percent_above, place, breakable)
+    }
     return made

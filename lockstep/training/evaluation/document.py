@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lockstep.hashing import digest
 
 EVALUATION_VERSION = 1
+CONFIDENCE = 0.95
 
 Curve = tuple[tuple[float, float], ...]
 """Points (x, y) of a line in the unit square."""
