@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from feature_repo.services import fraud_v2
+from feature_repo.services import fraud_v2, fraud_v2_fallback
 from lockstep.views import ModelRecipe, Protocol, Thresholds, days
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def make_estimator() -> "HistGradientBoostingClassifier":
 fraud_model = ModelRecipe(
     name="fraud",
     service=fraud_v2,
+    fallback=fraud_v2_fallback,
     spine=SPINE,
     spine_tables={
         "transactions": (

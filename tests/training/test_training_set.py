@@ -19,9 +19,11 @@ from lockstep.training.spine import table_digest
 from lockstep.training.training_set import TrainingSet, build_training_set, read_training_set
 from lockstep.views import ModelRecipe, UseCase
 
-COLUMNS = "customer_id, terminal_id, tx_datetime AS event_timestamp, amount_cents, tx_fraud"
+COLUMNS = (
+    "customer_id, terminal_id, tx_datetime AS event_timestamp, amount_cents, tx_fraud, tx_fraud_scenario, labelled_at"
+)
 SPINE = (
-    "SELECT {columns} FROM transactions JOIN (SELECT transaction_id, tx_fraud, labelled_at FROM labels) "
+    "SELECT {columns} FROM transactions JOIN (SELECT transaction_id, tx_fraud, tx_fraud_scenario, labelled_at FROM labels) "
     "USING (transaction_id) WHERE tx_datetime >= $start AND tx_datetime < $end AND labelled_at <= $known_at {extra}"
 )
 
@@ -80,6 +82,8 @@ def test_a_row_holds_the_entity_row_the_features_in_order_and_the_split(
         "event_timestamp",
         "amount_cents",
         "tx_fraud",
+        "tx_fraud_scenario",
+        "labelled_at",
         "request_time_us",
         *(ref.feature for ref in use_case.model.service.refs),
         "split",
@@ -216,8 +220,8 @@ def test_a_column_of_the_spine_that_nobody_needs_is_kept(filled: Filled, use_cas
             "there is no row to train on in [2018-05-13T00:00:00+00:00, 2018-05-16T00:00:00+00:00)",
         ),
         (
-            {"spine": spine("customer_id, tx_datetime AS event_timestamp, tx_fraud")},
-            "the spine lacks terminal_id, amount_cents",
+            {"spine": spine("customer_id, tx_datetime AS event_timestamp, tx_fraud, labelled_at")},
+            "the spine lacks terminal_id, amount_cents, tx_fraud_scenario",
         ),
         (
             {"spine": spine(COLUMNS.replace(" AS event_timestamp", ""))},
@@ -235,14 +239,26 @@ def test_a_column_of_the_spine_that_nobody_needs_is_kept(filled: Filled, use_cas
             "the spine's event_timestamp is timestamp[us], not timestamp[us, tz=UTC]",
         ),
         (
-            {"spine": spine(COLUMNS.replace("tx_fraud", "nullif(tx_fraud, 1) AS tx_fraud"))},
+            {"spine": spine(COLUMNS.replace("tx_fraud,", "nullif(tx_fraud, 1) AS tx_fraud,"))},
             "the spine has nulls in tx_fraud",
         ),
-        ({"spine": spine(COLUMNS.replace("tx_fraud", "3 * tx_fraud AS tx_fraud"))}, "the label tx_fraud holds 3"),
-        ({"spine": spine(COLUMNS.replace("tx_fraud", "'no' AS tx_fraud"))}, "the label tx_fraud is string"),
+        ({"spine": spine(COLUMNS.replace("tx_fraud,", "3 * tx_fraud AS tx_fraud,"))}, "the label tx_fraud holds 3"),
+        ({"spine": spine(COLUMNS.replace("tx_fraud,", "'no' AS tx_fraud,"))}, "the label tx_fraud is string"),
         (
             {"spine": spine().replace("tx_datetime >= $start", "$start IS NOT NULL")},
             "the spine has rows outside [2018-05-13T00:00:00+00:00, 2018-05-19T00:00:00+00:00)",
+        ),
+        (
+            {"spine": spine(COLUMNS.replace("labelled_at", "labelled_at + INTERVAL 5 DAY AS labelled_at"))},
+            "24 labels of the spine became known after 2018-05-20T15:00:00+00:00",
+        ),
+        (
+            {"spine": spine(COLUMNS.replace("labelled_at", "labelled_at - INTERVAL 2 DAY AS labelled_at"))},
+            "144 labels of the spine became known before their event",
+        ),
+        (
+            {"spine": spine(COLUMNS.replace("tx_fraud_scenario", "1 AS tx_fraud_scenario"))},
+            "97 rows of the spine have a tx_fraud_scenario that contradicts their tx_fraud",
         ),
         ({"spine": "SELECT nonsense"}, "the spine of model 'fraud' does not run: "),
         (

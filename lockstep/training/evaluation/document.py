@@ -49,8 +49,8 @@ class TrainingSetUsed(_Frozen):
         table: the training set's table in the lake.
         known_at: the set holds what was known then.
         train: what was fitted on.
-        test: what was held out, before rows were left out.
-        left_out: held-out rows that do not count, for their entity was known to be positive.
+        test: what was held out.
+        left_out: rows of these days that are in neither, by why.
         snapshots: of each table that the set was read from.
     """
 
@@ -58,7 +58,7 @@ class TrainingSetUsed(_Frozen):
     known_at: datetime
     train: Stretch
     test: Stretch
-    left_out: int
+    left_out: dict[str, int]
     snapshots: dict[str, int]
 
 
@@ -224,6 +224,7 @@ class Comparison(_Frozen):
         average_precision: the model's less the champion's; the interval is of the paired difference.
         auc: the same.
         entity_precision: the same.
+        incomparable: why there is a champion and it is not compared with; None where it is, or where there is none.
     """
 
     champion: ModelNamed | None
@@ -231,6 +232,7 @@ class Comparison(_Frozen):
     average_precision: Estimate
     auc: Estimate
     entity_precision: Estimate
+    incomparable: str | None = None
 
 
 class FeatureImportance(_Frozen):

@@ -90,6 +90,7 @@ def evaluate(
     training_set: TrainingSetUsed,
     created_at: datetime,
     champion: Champion | None = None,
+    incomparable: str | None = None,
     importance: Importance | None = None,
     clocks: Clocks | None = None,
     fallback: Fallback | None = None,
@@ -106,7 +107,9 @@ def evaluate(
         model=model,
         training_set=training_set,
         performance=_performance(scored, judging, replicated[_MODEL]),
-        comparison=_comparison(scored, judging, champion, replicated),
+        comparison=_comparison(scored, judging, champion, replicated).model_copy(
+            update={"incomparable": incomparable}
+        ),
         importance=importance,
         clocks=clocks,
         fallback=fallback,
