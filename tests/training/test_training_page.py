@@ -41,7 +41,7 @@ IMPORTANCE = Importance(
 WHOLE = an_evaluation(
     champion=champion_of(a_week()),
     clocks=Clocks(
-        metrics={"event": FRESH, "served": SERVED},
+        metrics={"served": SERVED, "exact": FRESH},
         prices=(
             ViewPrice(view="risk", late_s=21_600.0, average_precision=0.03),
             ViewPrice(view="pulse", late_s=45.0, average_precision=-0.001),
@@ -109,6 +109,15 @@ def test_of_one_entity_nothing_is_claimed() -> None:
     assert "(unknown)" in page_of(alone).part("Against a guess")
 
 
+def test_a_champion_that_could_not_be_compared_with_is_not_passed_over_in_silence() -> None:
+    compared = BARE.comparison.model_copy(update={"incomparable": "version 3 takes features that are gone"})
+    page = page_of(BARE.model_copy(update={"comparison": compared}))
+    assert page.texts(".//ul[@class='reasons']/li") == [
+        "not compared with the champion: version 3 takes features that are gone"
+    ]
+    assert not page_of(WHOLE).texts(".//ul[@class='reasons']/li")
+
+
 def test_alarms_come_before_everything_else_with_their_evidence() -> None:
     page = page_of(BARE.model_copy(update={"alarms": (ALARM, ALARM)}))
     assert page.texts(".//h2")[0].endswith("but 2 alarms say that it may be too good to be true")
@@ -164,7 +173,7 @@ def test_the_most_important_features_are_drawn_and_the_others_named() -> None:
 
 def test_being_late_is_priced_by_view() -> None:
     part = page_of(WHOLE).part("What being late costs")
-    assert "event 0.612 0.871 0.212 served 0.580 0.860 0.200" in part
+    assert "exact 0.612 0.871 0.212 served 0.580 0.860 0.200" in part
     assert "risk 6 h late 0.030 pulse 45 s late \N{MINUS SIGN}0.001" in part
 
 
@@ -178,7 +187,8 @@ def test_the_fallback_stands_beside_the_model() -> None:
 def test_what_it_was_trained_on_is_told_with_spans_and_snapshots() -> None:
     part = plain_spaces(page_of(WHOLE).part("What it learned from"))
     assert "12,000 payments from 21 May 2018 00:00 UTC to 18 Jun 2018 00:00 UTC, 400 of them frauds (3.3 %)" in part
-    assert "100 of the payments held out: of cards that were known to be positive" in part
+    assert "Left out100 payments: their entity was known 1,200 payments: their event lies between the two" in part
+    assert "nobody" not in part
     assert part.endswith(f"spend 7, transactions {2**62}")
 
 
