@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lockstep.hashing import digest
 
 EVALUATION_VERSION = 1
+CONFIDENCE = 0.95
 
 Curve = tuple[tuple[float, float], ...]
 """Points (x, y) of a line in the unit square."""
@@ -266,7 +267,7 @@ class ViewPrice(_Frozen):
 
 
 class Clocks(_Frozen):
-    """How good the model is if rows answer from the moment their events happened, and from when serving has them.
+    """How good the recipe is, fitted and judged with values as they are served, and with values of each row's own time.
 
     Attributes:
         metrics: by the clock's name.

@@ -107,9 +107,7 @@ def evaluate(
         model=model,
         training_set=training_set,
         performance=_performance(scored, judging, replicated[_MODEL]),
-        comparison=_comparison(scored, judging, champion, replicated).model_copy(
-            update={"incomparable": incomparable}
-        ),
+        comparison=_comparison(scored, judging, champion, replicated, incomparable),
         importance=importance,
         clocks=clocks,
         fallback=fallback,
@@ -149,7 +147,11 @@ def _performance(scored: Scored, judging: Judging, replicated: Replicated) -> Pe
 
 
 def _comparison(
-    scored: Scored, judging: Judging, champion: Champion | None, replicated: Mapping[str, Replicated]
+    scored: Scored,
+    judging: Judging,
+    champion: Champion | None,
+    replicated: Mapping[str, Replicated],
+    incomparable: str | None = None,
 ) -> Comparison:
     model, ours = metrics(scored, judging.top), replicated[_MODEL]
     if champion is None:
@@ -166,5 +168,8 @@ def _comparison(
     return Comparison(
         champion=champion.model if champion else None,
         metrics=other,
-        **{name: difference(name) for name in Metrics.model_fields},
+        average_precision=difference("average_precision"),
+        auc=difference("auc"),
+        entity_precision=difference("entity_precision"),
+        incomparable=incomparable,
     )
