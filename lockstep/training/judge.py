@@ -28,6 +28,7 @@ from lockstep.training.evaluation.importance import importance
 from lockstep.training.evaluations import keep_evaluation
 from lockstep.training.fit import Given, given, scored, scorer
 from lockstep.training.logged import Logged, open_logged
+from lockstep.training.page import render
 from lockstep.training.protocol import TEST, TRAIN, LeftOut
 from lockstep.training.registry import open_client, quiet
 from lockstep.training.span import Span
@@ -58,6 +59,8 @@ def judge(settings: Settings, use_case: UseCase, model: str) -> Evaluation:
     with quiet():
         client = open_client(settings)
         client.log_batch(logged.run, metrics=[Metric(k, v, 0, 0) for k, v in summary(evaluation).items()])
+        page = render(evaluation, title=f"{use_case.model.name}: evaluation", words=use_case.model.words)
+        client.log_text(logged.run, page, "evaluation.html")
         client.log_dict(logged.run, evaluation.model_dump(mode="json"), "evaluation.json")
     if evaluation.alarms:
         said = "; ".join(f"{alarm.name} ({alarm.subject}): {alarm.evidence}" for alarm in evaluation.alarms)

@@ -3,8 +3,7 @@
 What is said is decided here; `page.html.jinja` arranges it in the frame of every page (`lockstep.report`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lockstep.report.numbers import decimal, percent, signed, whole
 from lockstep.report.page import environment
@@ -17,29 +16,9 @@ from lockstep.training.evaluation.document import (
     FeatureImportance,
     Interval,
 )
+from lockstep.views.use_case import Words
 
 FEATURES_TOLD = 12
-
-
-@dataclass(frozen=True)
-class Words:
-    """What the use case calls things, in the plural.
-
-    Attributes:
-        rows: as in "requests".
-        positives: rows with label 1.
-        entities: what is looked at in a day.
-        groups: the kinds of positives; one without a word is called by its number.
-    """
-
-    rows: str = "rows"
-    positives: str = "positives"
-    entities: str = "entities"
-    groups: Mapping[int, str] = field(default_factory=dict[int, str])
-
-    def group(self, number: int) -> str:
-        """Return what a kind of positives is called."""
-        return self.groups.get(number, f"kind {number}")
 
 
 @dataclass(frozen=True)
