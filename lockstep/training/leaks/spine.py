@@ -8,7 +8,6 @@ an engine adds them in another order over other rows.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +33,7 @@ class SpineProbe:
 
     Attributes:
         tables: what the SQL reads.
+        rows: the training set's own, or what a first run gave.
         inputs: the columns of its result that a model gets to see: the request's inputs.
         gap_us: how long nobody knows an event's label, in microseconds.
         cut_us: the time around which rows are changed.
@@ -42,6 +42,7 @@ class SpineProbe:
     """
 
     tables: SpineTables
+    rows: pa.Table
     inputs: Sequence[str]
     gap_us: int
     cut_us: int
@@ -52,7 +53,7 @@ class SpineProbe:
     def alarms(self) -> list[Alarm]:
         """Return an alarm for each input that leaks, by the first of these names that fits it.
 
-        `not_repeatable`: run twice, the SQL gives something else. `whole_history_rate` or `future_window`: it changes without the
+        `not_repeatable`: run again, the SQL gives something else. `whole_history_rate` or `future_window`: it changes without the
         rows from the cut on; whole history, if the share of rows that change is at least half as great among the earliest tenth
         as among the latest before the cut, for the rows of a window change no further back than it is long. `future_window` too,
         if it changes with more rows a microsecond later. `label_without_delay`: it changes with labels of events since one label
@@ -73,8 +74,9 @@ class SpineProbe:
         return list(self._named.values())
 
     def _judge_repeated(self, real: pa.Table) -> None:
-        for column, lost in self._lost(real, self._kept(self.tables.run())):
-            self._name("not_repeatable", column, f"run twice, the SQL gives something else for {_told(lost, real)}")
+        rows = self._kept(self.rows)
+        for column, lost in self._lost(rows, real):
+            self._name("not_repeatable", column, f"run again, the SQL gives something else for {_told(lost, rows)}")
 
     def _judge_without_later(self, real: pa.Table) -> None:
         before = _rows(real, _times(real) < self.cut_us)
@@ -96,7 +98,8 @@ class SpineProbe:
         changed = dict(self._lost(before, self._kept(self.tables.with_flipped_labels(times))))
         if not changed:
             return
-        few = self._random().choice(times, max(_FEWEST_FLIPPED, len(times) // _FLIPPED_SHARE)) if times else times
+        number = max(_FEWEST_FLIPPED, len(times) // _FLIPPED_SHARE)
+        few = self._random().choice(times, min(number, len(times)), replace=False)
         sparse = self._kept(self.tables.with_flipped_labels([int(time) for time in few]))
         label = dict(self._lost(before, sparse, [self.tables.recipe.label]))
         own = np.union1d(few, _times(label[self.tables.recipe.label]) if self.tables.recipe.label in label else few)
@@ -128,8 +131,8 @@ class SpineProbe:
                     self._name("future_window" if later_us else "current_row", column, evidence)
 
     def _flipped(self, which: str) -> str:
-        gap = timedelta(microseconds=self.gap_us)
-        return f"with other labels for the {gap} before {_moment(self.cut_us)}, known by nobody then, it changes in {which}"
+        since, cut = _moment(self.cut_us - self.gap_us), _moment(self.cut_us)
+        return f"with other labels for events from {since} to {cut}, which nobody knew then, it changes in {which}"
 
     def _name(self, name: AlarmName, column: str, evidence: str) -> None:
         self._named.setdefault(column, Alarm(name, f"{column} (spine)", evidence))

@@ -257,5 +257,7 @@ def _rename(copied: dict[str, pa.Table], name: str, extremes: tuple[int, int]) -
             number = pc.index_in(values, value_set=known).fill_null(0).to_numpy()
             fits = high + 1 + _COPIES * len(known) <= 2 ** (kind.bit_width - 1) - 1
             first = high + 1 if fits else low - _COPIES * len(known)
-            new = pa.array(first + copy * len(known) + number, pa.int64(), mask=values.is_null().to_numpy(zero_copy_only=False)).cast(kind)
+            new = pa.array(
+                first + copy * len(known) + number, pa.int64(), mask=values.is_null().to_numpy(zero_copy_only=False)
+            ).cast(kind)
         copied[table] = rows.set_column(rows.column_names.index(name), name, new)
