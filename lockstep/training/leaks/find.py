@@ -120,7 +120,8 @@ def find_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspe
 
 
 def _positive(estimator: Any, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return estimator.predict_proba(vectors)[:, 1]
+    with one_thread():
+        return estimator.predict_proba(vectors)[:, 1]
 
 
 def _windowed(use_case: UseCase, suspect: Suspect) -> list[WindowedView]:

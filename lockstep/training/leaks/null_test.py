@@ -1,8 +1,9 @@
 """The null test: an estimator whose labels mean nothing may not rank.
 
-Fitted on labels in random order an estimator still ranks somehow, by a strong feature even well, or badly: by chance. But the same
-labels inverted make it rank the other way round. So the mean of both areas under the ROC curve is one half, unless it knows the
-labels of the held-out rows from elsewhere. (Judged by shuffled labels, it would not be found out by the true ones that it knows.)
+Fitted on labels in random order an estimator still ranks somehow, by chance even well or badly by a strong feature. (A logistic
+regression on ten features had areas under the ROC curve from 0.23 to 0.88.) But the same labels inverted make it rank the other
+way round. To rank well both times, or badly, it must know the labels of the held-out rows from elsewhere. Judged by shuffled
+labels it would not be found out, for it knows the true ones.
 
 After Ojala and Garriga, Permutation tests for studying classifier performance (https://jmlr.org/papers/v11/ojala10a.html).
 """
@@ -34,12 +35,12 @@ def shuffled_labels(
     """
     shuffled = np.random.default_rng(seed).permutation(labels)
     ranked = [auc_of(held_out, fit(given)) for given in (shuffled, 1 - shuffled)]
-    mean, error = sum(ranked) / 2, standard_error(int(held_out.sum()), int(len(held_out) - held_out.sum()))
-    if abs(mean - 0.5) <= _ERRORS * error:
+    error = standard_error(int(held_out.sum()), int(len(held_out) - held_out.sum()))
+    if min(ranked) <= 0.5 + _ERRORS * error and max(ranked) >= 0.5 - _ERRORS * error:
         return []
     evidence = (
         f"fitted on labels in random order it has an AUC of {ranked[0]:.4f} over {len(held_out)} held-out rows, with these "
-        f"inverted one of {ranked[1]:.4f}: their mean is not within {_ERRORS} standard errors of {error:.4f} from one half"
+        f"inverted one of {ranked[1]:.4f}: both are on one side of one half, beyond {_ERRORS} standard errors of {error:.4f}"
     )
     return [Alarm("shuffled_labels", "estimator", evidence)]
 
