@@ -65,6 +65,7 @@ class SpineProbe:
         Raises:
             UseCaseError: the SQL does not run, or its label has another name in the tables.
         """
+        self.tables.require_label()
         real = self._kept(self.tables.run())
         self._judge_repeated(real)
         self._judge_without_later(real)

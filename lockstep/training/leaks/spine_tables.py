@@ -52,18 +52,20 @@ class SpineTables:
 
     @property
     def labelled(self) -> list[str]:
-        """The tables with the label.
+        """The tables with the label."""
+        return [table for table, columns in self.recipe.spine_tables.items() if self.recipe.label in columns]
+
+    def require_label(self) -> None:
+        """Refuse a recipe whose label is found in no table under its name.
 
         Raises:
-            UseCaseError: there is none.
+            UseCaseError: it is not.
         """
-        found = [table for table, columns in self.recipe.spine_tables.items() if self.recipe.label in columns]
-        if not found:
+        if not self.labelled:
             raise UseCaseError(
                 f"none of the tables that the spine of model {self.recipe.name!r} reads has a column {self.recipe.label!r}",
-                hint="call the label in the spine what it is called in its table: leaks are looked for by flipping it there",
+                hint="call the label in the spine what its table calls it: leaks are looked for by flipping it there",
             )
-        return found
 
     def run(self, changed: Mapping[str, str] | None = None) -> pa.Table:
         """Run the SQL over the tables, some of them given by a query over `as_it_is` instead.
