@@ -21,7 +21,7 @@ from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
 
 ROWS = "rows"
 _SAMPLED = 200
-_ALONE = 5
+_ALONE = 3
 _FLIPPED_SHARE = 10
 _FEWEST_FLIPPED = 5
 _CLOSE = 1e-9
@@ -124,6 +124,8 @@ class SpineProbe:
         suspects = {column: lost for column, lost in changed if column not in {ROWS, *self._named}}
         alone = {int(time) for lost in suspects.values() for time in np.unique(_times(lost))[:_ALONE]}
         for time in sorted(alone):
+            if suspects.keys() <= self._named.keys():
+                break
             there = _rows(real, _times(real) == time)
             for column, lost in self._lost(there, self._kept(self.tables.with_copies([time], later_us))):
                 if column in suspects:
