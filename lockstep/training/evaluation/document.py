@@ -301,6 +301,18 @@ class Fallback(_Frozen):
     metrics: Metrics
 
 
+class Audit(_Frozen):
+    """What of the views' tables was held against their sources, in search of leaks.
+
+    Attributes:
+        rows: how many rows of each windowed view's table.
+        unexplained: by `view:feature`, how many of them are not what is declared, though no leak: parity says what they are.
+    """
+
+    rows: dict[str, int]
+    unexplained: dict[str, int]
+
+
 class Evaluation(_Frozen):
     """All that is known of how good a model is; `clocks`, `importance` and `fallback` are None where nobody looked."""
 
@@ -314,6 +326,7 @@ class Evaluation(_Frozen):
     clocks: Clocks | None
     fallback: Fallback | None
     alarms: tuple[Alarm, ...]
+    audit: Audit | None = None
 
     @property
     def hash(self) -> str:

@@ -11,6 +11,7 @@ from lockstep.training.evaluation.calibration import calibration
 from lockstep.training.evaluation.curves import precision_recall, roc
 from lockstep.training.evaluation.document import (
     Alarm,
+    Audit,
     Clocks,
     Comparison,
     Estimate,
@@ -95,6 +96,7 @@ def evaluate(
     clocks: Clocks | None = None,
     fallback: Fallback | None = None,
     alarms: Iterable[Alarm] = (),
+    audit: Audit | None = None,
 ) -> Evaluation:
     """Return the document; entities are drawn once for the model's intervals and for those of the comparison.
 
@@ -112,6 +114,7 @@ def evaluate(
         clocks=clocks,
         fallback=fallback,
         alarms=tuple(alarms),
+        audit=audit,
     )
 
 
