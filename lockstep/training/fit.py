@@ -127,11 +127,10 @@ def recipe_digest(recipe: ModelRecipe) -> str:
 
 def _refuse_empty(contract: FeatureContract, train: Given) -> None:
     """Refuse features that no row has: nothing is learned of them, and estimators fail at them in words of their own."""
-    empty = np.isnan(train.vectors).all(axis=0)
-    if empty.any():
-        names = [f"{f.view}:{f.name}" for f, nothing in zip(contract.features, empty, strict=True) if nothing]
+    features = enumerate(contract.features)
+    if empty := [f"{f.view}:{f.name}" for number, f in features if np.isnan(train.vectors[:, number]).all()]:
         raise BadInput(
-            f"none of the {len(train.labels)} rows to train on has a value of {', '.join(names)}",
+            f"none of the {len(train.labels)} rows to train on has a value of {', '.join(empty)}",
             hint="is the view computed for these days? leave the feature out of the service, or give it a default",
         )
 

@@ -109,7 +109,9 @@ def test_the_fallback_is_fitted_on_the_same_rows_and_lies_in_the_same_folder(
     assert told.metrics.average_precision == pytest.approx(expected)
 
 
-def test_the_same_cut_gives_the_same_digest_in_another_tracking_store(project: Project, trained: Trained) -> None:
+def test_the_same_cut_gives_the_same_digest_in_another_tracking_store(
+    project: Project, trained: Trained, capfd: pytest.CaptureFixture[str]
+) -> None:
     elsewhere = project.settings.model_copy(update={"tracking_url": f"sqlite:///{project.settings.home}/other.db"})
 
     again = train(elsewhere, project.use_case, project.training_set.table)
@@ -117,6 +119,7 @@ def test_the_same_cut_gives_the_same_digest_in_another_tracking_store(project: P
     assert again.model != trained.model
     assert again.digest == trained.digest
     assert again.model_dir != trained.model_dir
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_model_is_told_what_it_was_trained_on(project: Project, trained: Trained) -> None:
