@@ -129,7 +129,7 @@ def an_evaluation() -> document.Evaluation:
             average_precision=sure,
             auc=sure,
             entity_precision=unsure,
-            daily=document.EntityPrecision(top=4, precision=0.25, ceiling=0.5, days=(day,)),
+            daily=document.EntityPrecision(top=4, precision=0.25, ceiling=0.5, no_skill=0.125, days=(day,)),
             calibration=document.Calibration(
                 brier=0.125, brier_no_skill=0.25, expected_error=0.0, mean_score=0.125, share=0.125, bins=(filled,)
             ),
