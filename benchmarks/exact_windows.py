@@ -1,9 +1,9 @@
 """The exact clock at every payment of the published size: 1.75 million, of 5,000 cards at 10,000 terminals in 183 days.
 
 The peer is pandas' rolling windows, group by group over all payments, as the Fraud Detection Handbook computes the same twelve
-features (BaselineFeatureTransformation, https://fraud-detection-handbook.github.io). Both read the same payments in the same order
-and must give the same bits. Ours also adds up the squares that the view declares, and the peer does not. The limit is 15 CPU
-seconds for both views. Each run is a process of its own: seconds are without imports and the simulation, peak memory is the
+features (BaselineFeatureTransformation, https://fraud-detection-handbook.github.io). Both read the same payments in the same
+order and must give the same bits. Ours also adds up the squares that the view declares, and the peer does not. The limit is 15
+CPU seconds for both views. Each run is a process of its own: seconds are without imports and the simulation, peak memory is the
 whole process's.
 """
 

@@ -3,7 +3,7 @@
 from feature_repo import PROJECT
 from feature_repo.entities import customer, terminal
 from feature_repo.model import fraud_model
-from feature_repo.services import fraud_v1, fraud_v2, payment_only
+from feature_repo.services import fraud_v1, fraud_v2, fraud_v2_fallback, payment_only
 from feature_repo.sources import customers, labels, terminals, transactions
 from feature_repo.views.amount_deviation import amount_deviation
 from feature_repo.views.customer_profile import customer_profile
@@ -22,6 +22,6 @@ use_case = UseCase(
     sources=(customers, terminals, transactions, labels),
     views=(customer_profile, customer_spend, terminal_static, terminal_activity, terminal_risk),
     on_demand=(transaction_context, amount_deviation, payment, terminal_distance),
-    services=(fraud_v1, fraud_v2, payment_only),
+    services=(fraud_v1, fraud_v2, fraud_v2_fallback, payment_only),
     model=fraud_model,
 )

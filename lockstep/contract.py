@@ -5,17 +5,18 @@ One immutable value, made when a training set is built and never edited after. I
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Literal
+from math import isfinite
+from typing import Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput
 from lockstep.hashing import digest
-from lockstep.views.declare import DataType, StoredView
+from lockstep.views.declare import DataType, StoredView, WhenNull
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 ENTITY_KEY_VERSION = 3
 
 
@@ -38,16 +39,23 @@ class Feature(_Frozen):
         view: the view it comes from.
         dtype: its type before it becomes the model's float64.
         tolerance: the greatest absolute difference that still counts as equal; None means equal to the last bit.
-        when_missing: what the model gets when no row answers.
-        when_stale: what it gets when the row is older than its ttl.
+        when_null: what becomes of a row in which it has no value, whatever the reason: the model gets a *null*, the *default*,
+            or the row is *rejected*, in training and in serving alike (`lockstep/serving/policy.py`).
+        default: that value.
     """
 
     name: str
     view: str
     dtype: DataType
     tolerance: float | None = None
-    when_missing: Literal["null"] = "null"
-    when_stale: Literal["null"] = "null"
+    when_null: WhenNull = "null"
+    default: float | None = None
+
+    @model_validator(mode="after")
+    def _default_where_it_is_used(self) -> Self:
+        if (self.when_null == "default") != (self.default is not None and isfinite(self.default)):
+            raise ValueError(f"feature {self.name}: when_null is {self.when_null!r} and default is {self.default}")
+        return self
 
 
 class View(_Frozen):
@@ -117,9 +125,14 @@ class TrainingCut(_Frozen):
 
 
 class FeatureContract(_Frozen):
-    """Everything that must hold for a served vector to be the one a training set would contain."""
+    """Everything that must hold for a served vector to be the one a training set would contain.
 
-    version: Literal[1] = CONTRACT_VERSION
+    Attributes:
+        fallback: the contract of the model in the same folder that answers while a view whose objective is hard is late; it is
+            of the same cut, and lists some of the same features.
+    """
+
+    version: Literal[2] = CONTRACT_VERSION
     project: str
     feature_service: str
     entity_key_version: Literal[3] = ENTITY_KEY_VERSION
@@ -129,7 +142,7 @@ class FeatureContract(_Frozen):
     views: tuple[View, ...]
     on_demand: tuple[OnDemand, ...]
     cut: TrainingCut
-    fallback: None = None
+    fallback: "FeatureContract | None" = None
 
     @property
     def hash(self) -> str:

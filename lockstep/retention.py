@@ -35,6 +35,7 @@ from lockstep.materialize.ledger_rows import ComputeRow, Mode, State
 from lockstep.parity.report import PARITY_REPORTS
 from lockstep.serving.log import SERVED_LOG
 from lockstep.settings import Settings
+from lockstep.training.evaluations import EVALUATIONS
 from lockstep.views import StoredView, UseCase
 
 _MILLISECOND = 1_000
@@ -76,7 +77,9 @@ def maintain(
             hint="raise snapshots_keep, or lower parity_max_age",
         )
     views = {view.table: view for view in use_case.views}
-    names = dict.fromkeys([*(source.table for source in use_case.sources), *views, SERVED_LOG, PARITY_REPORTS])
+    names = dict.fromkeys(
+        [*(source.table for source in use_case.sources), *views, SERVED_LOG, PARITY_REPORTS, EVALUATIONS]
+    )
     # Before any table is loaded: what is planned from now on reads what is the newest now, or newer.
     read = _sources_read(settings, ledger)
     done = [

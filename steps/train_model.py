@@ -1,4 +1,4 @@
-"""Fit, evaluate and register the model as challenger."""
+"""Fit the model and its fallback, and log both with their contract."""
 
 from hera.workflows.io import Output
 
@@ -14,12 +14,10 @@ class TrainModelInput(StepInput):
 
 
 class TrainModelOutput(Output):
-    """The registered version, its digest, and how well it ranks the held-out rows."""
+    """MLflow's id of the model, and its digest."""
 
-    version: int
+    model: str
     digest: str
-    average_precision: float
-    auc: float
 
 
 @step(service_account="trainer", memory="4Gi")
@@ -29,12 +27,7 @@ def train_model(given: TrainModelInput) -> TrainModelOutput:
 
     wiring = Wiring()
     done = train(wiring.settings, wiring.use_case, given.training_set)
-    return TrainModelOutput(
-        version=done.version,
-        digest=done.digest,
-        average_precision=done.metrics["average_precision"],
-        auc=done.metrics["auc"],
-    )
+    return TrainModelOutput(model=done.model, digest=done.digest)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ def apply_fraud(parameters: SimulatorParameters, payments: Payments) -> tuple[ND
     scenario = np.where(amount_cents > LARGE_AMOUNT_CENTS, 1, 0).astype(np.int64)
     for day in range(parameters.days - 1):
         window = payments.days(day, TERMINAL_DAYS)
-        scenario[_rows_of(compromised_terminals(parameters, day), payments.terminal_id, window)] = 2
+        scenario[rows_of(compromised_terminals(parameters, day), payments.terminal_id, window)] = 2
     # A second loop: scenario 3 overwrites scenario 2 of every day, not only of the days before.
     for day in range(parameters.days - 1):
         window = payments.days(day, CUSTOMER_DAYS)
-        pool = _rows_of(compromised_customers(parameters, day), payments.customer_id, window)
+        pool = rows_of(compromised_customers(parameters, day), payments.customer_id, window)
         rng = generator(parameters.seed, Stream.MISUSED_PAYMENTS, day)
         misused = rng.choice(pool, len(pool) // CUSTOMER_SHARE, replace=False)
         amount_cents[misused] *= CUSTOMER_FACTOR
@@ -58,7 +58,7 @@ def _draw_distinct(rng: np.random.Generator, population: int, mean: float) -> ND
     return rng.choice(population, int(whole) + int(rng.random() < fraction), replace=False)
 
 
-def _rows_of(chosen: NDArray[np.int64], ids: NDArray[np.int32], window: slice) -> NDArray[np.int64]:
+def rows_of(chosen: NDArray[np.int64], ids: NDArray[np.int32], window: slice) -> NDArray[np.int64]:
     """The rows in `window` whose id is among the few `chosen`, ascending."""
     if not len(chosen):
         return np.empty(0, dtype=np.int64)

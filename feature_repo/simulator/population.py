@@ -57,11 +57,12 @@ def draw_population(parameters: SimulatorParameters) -> Population:
         terminal_places=terminals,
         mean_amount=drawn[:, 2].copy(),
         payments_per_day=drawn[:, 3].copy(),
-        reach=_find_reach(customers, terminals, parameters.radius),
+        reach=find_reach(customers, terminals, parameters.radius),
     )
 
 
-def _find_reach(customers: NDArray[np.float64], terminals: NDArray[np.float64], radius: float) -> Reach:
+def find_reach(customers: NDArray[np.float64], terminals: NDArray[np.float64], radius: float) -> Reach:
+    """Which of `terminals` each of `customers` (rows of x, y) reaches: those strictly nearer than `radius`."""
     tree = KDTree(terminals)
     runs, sizes = [], []
     for block in range(0, len(customers), _BLOCK):

@@ -13,7 +13,7 @@ from feature_repo.simulator.fraud import apply_fraud
 from feature_repo.simulator.moments import DAY_SECONDS, SECOND, duration, to_microseconds
 from feature_repo.simulator.on_file import OnFile, draw_customer_file, draw_terminal_file
 from feature_repo.simulator.parameters import SimulatorParameters
-from feature_repo.simulator.population import draw_population
+from feature_repo.simulator.population import Population, draw_population
 from feature_repo.simulator.streams import Stream, generator
 from feature_repo.simulator.transactions import Payments, draw_payments
 
@@ -113,6 +113,19 @@ def simulate(parameters: SimulatorParameters) -> World:
     population = draw_population(parameters)
     payments = draw_payments(parameters, population)
     amount_cents, scenario = apply_fraud(parameters, payments)
+    arrival_delay = _draw_arrival_delay(parameters, payments)
+    return assemble(parameters, population, payments, amount_cents, scenario, arrival_delay)
+
+
+def assemble(
+    parameters: SimulatorParameters,
+    population: Population,
+    payments: Payments,
+    amount_cents: NDArray[np.int64],
+    scenario: NDArray[np.int64],
+    arrival_delay: NDArray[np.int64],
+) -> World:
+    """The tables of `payments` with the frauds' amounts and scenarios, each row known `arrival_delay` microseconds after it."""
     start = to_microseconds(parameters.start, "start")
     common = {
         "transaction_id": np.arange(len(payments.second)),
@@ -120,7 +133,7 @@ def simulate(parameters: SimulatorParameters) -> World:
         "customer_id": payments.customer_id,
         "terminal_id": payments.terminal_id,
     }
-    ingested_at = common["tx_datetime"] + _draw_arrival_delay(parameters, payments)
+    ingested_at = common["tx_datetime"] + arrival_delay
     labelled_at = common["tx_datetime"] + _draw_label_delay(parameters, payments)
     labels = {"tx_fraud": scenario > 0, "tx_fraud_scenario": scenario, "labelled_at": labelled_at}
     return World(

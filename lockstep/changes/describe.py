@@ -16,9 +16,9 @@ from lockstep.contract import Column, FeatureContract, TrainingCut
 from lockstep.errors import UseCaseError
 from lockstep.hashing import digest, source_hash
 from lockstep.training.contract import compile_contract
-from lockstep.views.declare import DAY, Entity, FeatureService, OnDemandView, Source, StoredView
+from lockstep.views.declare import DAY, Entity, FeatureService, NullPolicy, OnDemandView, Source, StoredView
 from lockstep.views.latest import LatestView
-from lockstep.views.use_case import ModelRecipe, UseCase
+from lockstep.views.use_case import ModelRecipe, Protocol, UseCase
 
 NO_CUT = TrainingCut(tables=(), spine_hash="", known_at=EPOCH)
 """The cut of a contract that nothing was trained on."""
@@ -93,12 +93,13 @@ class OnDemandFacts(_Facts):
 
 
 class ServiceFacts(_Facts):
-    """A feature service; `features` as (view, feature), in the model's order."""
+    """A feature service; `features` as (view, feature), in the model's order; `policy` by feature, in words."""
 
     name: str
     owner: str
     description: str
     features: tuple[tuple[str, str], ...]
+    policy: dict[str, str] = {}
 
 
 class ModelFacts(_Facts):
@@ -224,23 +225,37 @@ def _service(service: FeatureService) -> ServiceFacts:
         owner=service.owner,
         description=service.description,
         features=tuple((view.name, feature) for view, feature in service.features),
+        policy={name: _policy(given) for name, given in sorted(service.policy.items())},
     )
+
+
+def _policy(given: NullPolicy) -> str:
+    return given.when_null if given.default is None else f"{given.when_null} {given.default:g}"
 
 
 def _model(recipe: ModelRecipe) -> ModelFacts:
     followed = {
         "spine": _short(digest([recipe.spine, {t: list(c) for t, c in recipe.spine_tables.items()}])),
         "requests": _short(digest([recipe.requests, {t: list(c) for t, c in recipe.requests_tables.items()}])),
-        "label": recipe.label,
+        "label": f"{recipe.label}, known at {recipe.label_known_at}",
         "estimator": _short(digest([code_hash(recipe.estimator), list(recipe.trusted_types)])),
         "days": ", ".join(
             f"{what} {words.duration(length // MICROSECOND)}"
             for what, length in (("train", recipe.train), ("gap", recipe.gap), ("test", recipe.test))
         ),
+        "protocol": _protocol(recipe.protocol),
+        "ceilings": ", ".join(f"{name} {most:g}" for name, most in vars(recipe.ceilings).items()),
+        "fallback": recipe.fallback.name if recipe.fallback else "",
     }
     return ModelFacts(
         name=recipe.name, service=recipe.service.name, recipe=followed, thresholds=dict(vars(recipe.thresholds))
     )
+
+
+def _protocol(protocol: Protocol) -> str:
+    known = "known ones left out" if protocol.leave_known_out else "known ones kept"
+    kinds = f", kinds by {protocol.group}" if protocol.group else ""
+    return f"the first {protocol.top} {protocol.entity} a day, {known}{kinds}"
 
 
 def _hash_of(reference: str) -> str | None:

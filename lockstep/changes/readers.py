@@ -119,6 +119,12 @@ def service_changes(old: ServiceFacts, new: ServiceFacts, models: Models, *, tra
         else:
             consequence, why = Consequence.REGISTER, _APPLY
         yield Change("features", *words.only(before, after), consequence, why)
+    if old.policy != new.policy:
+        told = words.only(*([f"{name}: {what}" for name, what in service.policy.items()] for service in (old, new)))
+        if models or trained:
+            yield Change("policy", *told, Consequence.RETRAIN, "models in use go on with the policy of their contract")
+        else:
+            yield Change("policy", *told, Consequence.NONE, "no model was trained on it")
     yield from metadata(old, new)
 
 

@@ -12,7 +12,8 @@ from lockstep.contract import Column, FeatureContract, View
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.parity.sample import ServedRow, ServedView
-from lockstep.serving.features import complete_inputs
+from lockstep.serving.features import complete_inputs, feature_matrix
+from lockstep.serving.policy import apply_policy
 from lockstep.settings import Settings
 from lockstep.views import UseCase
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP
@@ -148,8 +149,8 @@ def training_vectors(
     from lockstep.offline.history import training_features  # noqa: PLC0415
 
     found = training_features(settings, use_case, contract.feature_service, spine(contract, sample)).rows
-    columns = [found[feature.name].cast(pa.float64()).to_pylist() for feature in contract.features]
-    return [tuple(None if v is None or v != v else v for v in row) for row in zip(*columns, strict=True)]  # noqa: PLR0124
+    settled = apply_policy(contract, feature_matrix(contract, found))
+    return [tuple(None if v != v else v for v in row) for row in settled.vectors.tolist()]  # noqa: PLR0124 - NaN is unequal to itself
 
 
 def spine(contract: FeatureContract, sample: Sequence[ServedRow]) -> pa.Table:

@@ -9,7 +9,10 @@ from lockstep.lake import Lake
 from lockstep.parity.report import ParityReport, load
 from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
 from lockstep.settings import Settings
-from lockstep.training.registry import Registered, require_model
+from lockstep.training.evaluation.document import Evaluation
+from lockstep.training.evaluations import load_evaluation
+from lockstep.training.registry import EVALUATION_TAG, Registered, require_model
+from lockstep.training.thresholds import missed
 from lockstep.views import Thresholds, UseCase
 
 
@@ -41,22 +44,32 @@ def require_passed(settings: Settings, use_case: UseCase, lake: Lake, which: str
     """
     recipe = use_case.model
     model = require_model(settings, recipe.name, which)
-    decision = decide(settings, recipe.thresholds, model, load(settings, lake, report), settings.clock.now())
+    named = model.tags.get(EVALUATION_TAG, "")
+    evaluation = load_evaluation(settings, lake, named) if named else None
+    decision = decide(
+        settings, recipe.thresholds, model, load(settings, lake, report), evaluation, settings.clock.now()
+    )
     if not decision.passed:
         raise Refused(f"version {model.version} is not promoted: {'; '.join(decision.reasons)}")
     return model
 
 
 def decide(
-    settings: Settings, thresholds: Thresholds, model: Registered, report: ParityReport, now: datetime
+    settings: Settings,
+    thresholds: Thresholds,
+    model: Registered,
+    report: ParityReport,
+    evaluation: Evaluation | None,
+    now: datetime,
 ) -> Decision:
-    """Bind a report to a model: everything the report claims is checked again, against the gate's own limits.
+    """Bind a report and an evaluation to a model: everything the report claims is checked again, against the gate's own limits.
 
     Args:
         settings: the gate's limits; those written in the report are not trusted.
         thresholds: what the use case asks of a model on the held-out days.
         model: what is to be promoted, its digest just computed from its files.
-        report: what speaks for it.
+        report: what speaks for its parity.
+        evaluation: what speaks for its worth; None if the version names none.
         now: when.
     """
     views = {view.name for view in model.contract.views}
@@ -97,15 +110,15 @@ def decide(
         limit=settings.parity_limit,
         confidence=settings.parity_confidence,
     )
-    return Decision((*(reason for reason, broken in rules.items() if broken), *lacking, *_weak(thresholds, model)))
+    broken = [reason for reason, holds in rules.items() if holds]
+    return Decision((*broken, *lacking, *_worth(thresholds, model, evaluation)))
 
 
-def _weak(thresholds: Thresholds, model: Registered) -> list[str]:
-    """Return where the model is not good enough; a metric that was not measured is not."""
-    asked = {"average_precision": thresholds.average_precision, "auc": thresholds.auc}
-    reached = {name: model.metrics.get(name, math.nan) for name in asked}
-    return [
-        f"{name} on the held-out days is {reached[name]:.3f}, {least:.3f} is asked for"
-        for name, least in asked.items()
-        if not reached[name] >= least
-    ]
+def _worth(thresholds: Thresholds, model: Registered, evaluation: Evaluation | None) -> list[str]:
+    """Return what speaks against the model by its evaluation on the days held out."""
+    if evaluation is None:
+        return ["the version names no evaluation"]
+    if (of := evaluation.model).digest != model.digest or of.contract != model.contract.hash:
+        return [f"the evaluation is of model {of.digest[:12]}, not {model.digest[:12]}"]
+    alarms = [f"its training raised the alarm {alarm.name}: {alarm.subject}" for alarm in evaluation.alarms]
+    return [*alarms, *missed(thresholds, evaluation)]

@@ -167,9 +167,7 @@ def _differences(
 
 def _source_rows(lake: Lake, view: StoredView, wanted: set[Any], snapshot: int) -> Mapping[Any, list[SourceRow]]:
     source, key = view.source, view.entity.join_key
-    columns = list(view.columns) if isinstance(view, LatestView) else []
-    if isinstance(view, WindowedView):
-        columns = [measure.column for measure in view.measures if measure.column]
+    columns = view.value_columns
     raw = _scanned(lake, source.table, [key, source.event_time, source.known_at, *columns], snapshot)
     values = {name: raw[name] for name in columns}
     if isinstance(view, LatestView):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from lockstep.errors import BadInput
 from lockstep.hashing import digest
 from lockstep.lake import Lake
-from lockstep.lake.engine import connect
+from lockstep.lake.documents import find_document
 from lockstep.parity.compare import EXCUSED
 from lockstep.parity.verdict import Verdict
 from lockstep.settings import Settings
@@ -252,15 +252,11 @@ def load(settings: Settings, lake: Lake, name: str) -> ParityReport:
     Raises:
         BadInput: there is none of that name, or it was changed since.
     """
-    found: list[tuple[str]] = []
-    if lake.exists(PARITY_REPORTS):
-        with connect(settings) as connection:
-            lake.register(connection, "reports", PARITY_REPORTS, columns=["report", "json"])
-            found = connection.execute("SELECT json FROM reports WHERE report = ?", [name]).fetchall()
-    if not found:
+    found = find_document(settings, lake, PARITY_REPORTS, "report", name)
+    if found is None:
         raise BadInput(f"there is no parity report {name!r}", hint="lockstep run verify-parity makes one")
     try:
-        report = ParityReport.model_validate_json(found[0][0])
+        report = ParityReport.model_validate_json(found)
     except ValueError as invalid:
         raise BadInput(f"parity report {name} cannot be read: {invalid}") from invalid
     if report.hash != name:

@@ -29,6 +29,7 @@ from lockstep.parity.report import (
 from lockstep.parity.sample import ServedRow, read_served, stratified, uniform
 from lockstep.parity.verdict import judge, required_rows
 from lockstep.serving.features import build_vectors, complete_inputs, load_functions
+from lockstep.serving.policy import apply_policy
 from lockstep.settings import Settings
 from lockstep.training.registry import Registered
 from lockstep.views import UseCase
@@ -160,7 +161,7 @@ def compare_rows(
             for column, value in read.values.items()
         }
         inputs = complete_inputs(contract, [row.inputs], [row.request_us])
-        vector = build_vectors(contract, functions, usable, inputs)[0].tolist()
+        vector = apply_policy(contract, build_vectors(contract, functions, usable, inputs)).vectors[0].tolist()
         return [None if value != value else value for value in vector]  # noqa: PLR0124
 
     histories = {view.name: history(settings, lake, view, rows) for view in contract.views}

@@ -1,7 +1,8 @@
 """A model directory: MLflow's LoggedModel folder, opened without MLflow.
 
-`MLmodel` (YAML) carries the feature contract in its metadata, and `model.skops` the fitted estimator. The artifact's own
-list of trusted types is a note for people, never a boundary: whoever can write the artifact can write the list.
+`MLmodel` (YAML) carries the feature contract in its metadata, `model.skops` holds the fitted estimator, and
+`extra_files/fallback.skops` that of the fallback model, if the contract has one. The artifact's own list of trusted types is a
+note for people, never a boundary: whoever can write the artifact can write the list.
 """
 
 import hashlib
@@ -23,7 +24,9 @@ METADATA_KEY = "lockstep"
 CONTRACT_KEY = "contract"
 TRUSTED_TYPES_KEY = "trusted_types"
 DESCRIPTION_FILE = "MLmodel"
+_TREE = "schema.json"  # of a skops file
 ESTIMATOR_FILE = "model.skops"
+FALLBACK_FILE = "extra_files/fallback.skops"  # where MLflow puts what is logged with a model
 
 # What scikit-learn's tree and linear classifiers need besides skops' own defaults. Each of them holds arrays and runs no code
 # when it is loaded. (Node numbers of a forged tree may still point outside its arrays: an artifact store needs access control.)
@@ -46,11 +49,13 @@ class ModelArtifact:
         contract: what it was trained on.
         estimator: the fitted scikit-learn classifier.
         digest: see `model_digest`.
+        fallback: that of the fallback model, whose contract is the contract's own `fallback`.
     """
 
     contract: FeatureContract
     estimator: Any
     digest: str
+    fallback: Any = None
 
 
 def contract_metadata(contract: FeatureContract, trusted_types: Iterable[str] = ()) -> dict[str, Any]:
@@ -64,16 +69,21 @@ def load_artifact(model_dir: Path) -> ModelArtifact:
 
     Raises:
         BadInput: a file or the contract is missing or unreadable.
-        Refused: the estimator holds types outside `TRUSTED_TYPES`.
+        Refused: an estimator holds types outside `TRUSTED_TYPES`.
         SchemaDrift: it was fitted with another release of scikit-learn, or is no two-class classifier of the contract's features.
     """
-    # The transformer reads contracts and digests only: scikit-learn would cost it 2.6 s of CPU and 90 MiB (measured).
-    import skops.io  # noqa: PLC0415
-
     description = _describe(model_dir)
     contract = _contract(model_dir, description)
     _require_release(model_dir, description)
-    path = _file(model_dir, ESTIMATOR_FILE)
+    estimator = _load(_file(model_dir, ESTIMATOR_FILE), contract)
+    fallback = _load(_file(model_dir, FALLBACK_FILE), contract.fallback) if contract.fallback else None
+    return ModelArtifact(contract, estimator, model_digest(model_dir), fallback)
+
+
+def _load(path: Path, contract: FeatureContract) -> Any:
+    # The transformer reads contracts and digests only: scikit-learn would cost it 2.6 s of CPU and 90 MiB (measured).
+    import skops.io  # noqa: PLC0415
+
     try:
         unknown = set(skops.io.get_untrusted_types(file=path))
     except (zipfile.BadZipFile, KeyError, ValueError) as broken:
@@ -84,8 +94,8 @@ def load_artifact(model_dir: Path) -> ModelArtifact:
             hint="after a review, add them to TRUSTED_TYPES in lockstep/serving/artifact.py",
         )
     estimator = skops.io.load(path, trusted=sorted(unknown))
-    _require_classifier(model_dir, estimator, contract)
-    return ModelArtifact(contract, estimator, model_digest(model_dir))
+    _require_classifier(path, estimator, contract)
+    return estimator
 
 
 def load_contract(model_dir: Path) -> FeatureContract:
@@ -98,20 +108,57 @@ def load_contract(model_dir: Path) -> FeatureContract:
 
 
 def model_digest(model_dir: Path) -> str:
-    """Return the SHA-256 over the contract's hash and the name and SHA-256 of each member of the estimator's file.
+    """Return the SHA-256 over the contract's hash and the content of the estimators' files.
 
-    Members are taken in order of name, so the archive's own order, times and compression do not matter.
+    Two fits that are equal have equal digests, in whichever process and whenever they were saved: see `estimator_digest`.
 
     Raises:
         BadInput: a file or the contract is missing or unreadable.
     """
-    path = _file(model_dir, ESTIMATOR_FILE)
+    contract = load_contract(model_dir)
+    estimators = [estimator_digest(_file(model_dir, ESTIMATOR_FILE))]
+    if contract.fallback:
+        estimators.append(estimator_digest(_file(model_dir, FALLBACK_FILE)))
+    return digest([contract.hash, *estimators])
+
+
+def estimator_digest(path: Path) -> str:
+    """Return the SHA-256 of what a skops file says, whatever it calls things.
+
+    skops names each node of its tree, and each file beside it, by an address in the memory of the process that saved it. Here a
+    node's name is its place in the tree, and a file's the hash of what it holds. The archive's own order, times and compression
+    do not matter either; a file that the tree does not mention does.
+
+    Raises:
+        BadInput: it is no skops file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [[name, hashlib.sha256(archive.read(name)).hexdigest()] for name in sorted(archive.namelist())]
-    except zipfile.BadZipFile as broken:
+            held = {name: hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()}
+            tree = orjson.loads(archive.read(_TREE))
+    except (zipfile.BadZipFile, KeyError, orjson.JSONDecodeError) as broken:
         raise BadInput(f"{path} is no skops file: {broken}") from broken
-    return digest([load_contract(model_dir).hash, members])
+    places: dict[int, int] = {}
+    mentioned = {_TREE}
+
+    def named_anew(node: Any) -> Any:
+        if isinstance(node, list):
+            return [named_anew(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        told: dict[str, Any] = {}
+        for key, value in node.items():
+            if key == "__id__":
+                told[key] = places.setdefault(value, len(places))
+            elif key == "file" and value in held:
+                mentioned.add(value)
+                told[key] = held[value]
+            else:
+                told[key] = named_anew(value)
+        return told
+
+    said = named_anew(tree)
+    return digest([said, sorted([name, held[name]] for name in held.keys() - mentioned)])
 
 
 def _file(model_dir: Path, name: str) -> Path:
@@ -163,10 +210,10 @@ def _minor(release: str) -> list[str]:
     return release.split(".")[:2]
 
 
-def _require_classifier(model_dir: Path, estimator: Any, contract: FeatureContract) -> None:
+def _require_classifier(path: Path, estimator: Any, contract: FeatureContract) -> None:
     width = getattr(estimator, "n_features_in_", None)
     if width != len(contract.features):
-        raise SchemaDrift(f"{model_dir}: fitted on {width} features, the contract lists {len(contract.features)}")
+        raise SchemaDrift(f"{path}: fitted on {width} features, the contract lists {len(contract.features)}")
     classes = getattr(estimator, "classes_", None)
     if classes is None or list(classes) != [0, 1]:
-        raise SchemaDrift(f"{model_dir}: the estimator is no classifier of 0 and 1: its classes are {classes}")
+        raise SchemaDrift(f"{path}: the estimator is no classifier of 0 and 1: its classes are {classes}")

@@ -6,6 +6,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from lockstep.errors import BadInput, Terminal, Transient
+from lockstep.serving.policy import RowRejected
 
 
 class _Answer(BaseModel):
@@ -27,6 +28,7 @@ def score(client: httpx.Client, url: str, instances: Sequence[Mapping[str, objec
     Raises:
         Transient: the service is not there or out of order.
         BadInput: another model is served there.
+        RowRejected: a row has no score, by the model's own contract.
         Terminal: it does not understand us, or we do not understand it.
     """
     try:
@@ -35,6 +37,8 @@ def score(client: httpx.Client, url: str, instances: Sequence[Mapping[str, objec
         raise Transient(f"the service at {url} does not answer: {failure}") from failure
     if answer.status_code >= 500:
         raise Transient(f"the service at {url} answered {answer.status_code}: {answer.text[:300]}")
+    if answer.status_code == 422:
+        raise RowRejected(f"the service at {url} rejected a row: {answer.text[:300]}")
     if answer.status_code != 200:
         raise Terminal(f"the service at {url} refused our request with {answer.status_code}: {answer.text[:300]}")
     try:

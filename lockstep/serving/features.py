@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lockstep.contract import Column, FeatureContract, OnDemand
@@ -15,6 +16,8 @@ from lockstep.errors import NotYetSupported, SchemaDrift, Terminal, UseCaseError
 from lockstep.hashing import source_hash
 from lockstep.views.declare import DataType
 
+Values = Sequence[Any] | NDArray[Any]
+"""One value a row."""
 Function = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
 # A request input of this name is not sent: it is the request time, in whole microseconds.
@@ -85,8 +88,8 @@ def complete_inputs(
 def on_demand_values(
     contract: FeatureContract,
     functions: Mapping[str, Function],
-    usable: Mapping[tuple[str, str], Sequence[Any]],
-    inputs: Mapping[str, Sequence[Any]],
+    usable: Mapping[tuple[str, str], Values],
+    inputs: Mapping[str, Values],
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
     """Compute every on-demand feature that is a number.
 
@@ -119,10 +122,12 @@ def on_demand_values(
 def build_vectors(
     contract: FeatureContract,
     functions: Mapping[str, Function],
-    usable: Mapping[tuple[str, str], Sequence[Any]],
-    inputs: Mapping[str, Sequence[Any]],
+    usable: Mapping[tuple[str, str], Values],
+    inputs: Mapping[str, Values],
 ) -> NDArray[np.float64]:
-    """Make the model's vectors: rows by features in the contract's order, NaN for what is null, missing or stale.
+    """Make the vectors: rows by features in the contract's order, NaN for what is null, missing or stale.
+
+    What the model gets instead of a NaN is the policy's to say (`serving/policy.py`).
 
     The arguments and errors are those of `on_demand_values`.
 
@@ -147,11 +152,21 @@ def build_vectors(
     return vectors
 
 
-def _stored(values: Sequence[Any]) -> NDArray[np.float64]:
+def feature_matrix(contract: FeatureContract, rows: pa.Table) -> NDArray[np.float64]:
+    """Return retrieved features as rows by features in the contract's order, null as NaN.
+
+    Raises:
+        pa.ArrowInvalid: an integer is past 2**53, which float64 cannot hold: it is an error and not a nearby number.
+    """
+    columns = [rows[f.name].cast(pa.float64()).fill_null(float("nan")).to_numpy() for f in contract.features]
+    return np.column_stack(columns) if columns else np.empty((rows.num_rows, 0))
+
+
+def _stored(values: Values) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)  # None becomes NaN
 
 
-def _input(column: Column, values: Sequence[Any]) -> NDArray[Any]:
+def _input(column: Column, values: Values) -> NDArray[Any]:
     kind = _INPUT_TYPES.get(column.dtype)
     if kind is None:
         raise NotYetSupported(f"request input {column.name} is a {column.dtype}; known: {', '.join(_INPUT_TYPES)}")

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from kserve import Model, ModelServer, logging, model_server
 
 from lockstep.errors import BadInput, LockstepError, Transient
+from lockstep.serving.policy import RowRejected
 
 
 class DeadlinePassed(Transient):
@@ -52,7 +53,14 @@ def serve(model: Model, host: str, port: int) -> None:
     """Serve one model until the process is told to end."""
     use_uvloop()
     logging.configure_logging(_quiet(logging.KSERVE_LOG_CONFIG))
-    for error, status in ((BadInput, 400), (DeadlinePassed, 504), (Transient, 503), (LockstepError, 500)):
+    # The most special class counts, not the first.
+    for error, status in (
+        (RowRejected, 422),
+        (BadInput, 400),
+        (DeadlinePassed, 504),
+        (Transient, 503),
+        (LockstepError, 500),
+    ):
         model_server.app.add_exception_handler(error, _answer(status))
     server = _Server(http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False)
     server.host = host

@@ -4,6 +4,7 @@ Nothing is moved in time: the service reads what the store holds now, and parity
 contain for now. Rows served this way are marked in the served log and stay out of monitoring.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import httpx
@@ -15,6 +16,7 @@ from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
 from lockstep.serving.client import score
 from lockstep.serving.features import REQUEST_TIME_US
+from lockstep.serving.policy import RowRejected
 from lockstep.serving.request import REQUEST_TIME
 from lockstep.settings import Settings
 from lockstep.views import UseCase
@@ -37,7 +39,8 @@ def replay(
         batch: how many of them one request carries.
 
     Raises:
-        BadInput: no dark service is named, it serves another model, there are no recent events, or a number is not positive.
+        BadInput: no dark service is named, it serves another model, there are no recent events, it rejects them all, or a number
+            is not positive.
         Transient: the service is not there or out of order.
         Terminal: the service does not understand us.
     """
@@ -48,12 +51,29 @@ def replay(
     events = recent_events(settings, use_case, lake, contract, rows).to_pylist()
     if not events:
         raise BadInput(f"the lake holds no event of the last {RECENT.days} days to replay")
+    scored = 0
     with httpx.Client(timeout=settings.predictor_deadline.total_seconds() * 2) as client:
         for start in range(0, len(events), batch):
             time = settings.clock.now().isoformat()
             instances = [{**event, REQUEST_TIME: time} for event in events[start : start + batch]]
-            score(client, settings.shadow_url, instances, digest)
-    return len(events)
+            scored += _scored(client, settings.shadow_url, instances, digest)
+    if not scored:
+        raise BadInput(
+            f"the service rejected each of the {len(events)} rows",
+            hint="are the views that its contract needs online?",
+        )
+    return scored
+
+
+def _scored(client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]], digest: str) -> int:
+    """Have rows scored, without those that the model's contract rejects; return how many were."""
+    try:
+        return len(score(client, url, instances, digest))
+    except RowRejected:
+        if len(instances) == 1:
+            return 0
+    half = len(instances) // 2
+    return sum(_scored(client, url, part, digest) for part in (instances[:half], instances[half:]))
 
 
 def recent_events(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, rows: int) -> pa.Table:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from lockstep.contract import FeatureContract
 from lockstep.online.reader import Reading, ViewRows
 from lockstep.serving.features import Function, build_vectors, complete_inputs
+from lockstep.serving.policy import apply_policy, require_answerable
 from lockstep.serving.request import Request
 
 PRESENT = "present"
@@ -16,14 +17,20 @@ PRESENT = "present"
 def vectors_of(
     contract: FeatureContract, functions: Mapping[str, Function], request: Request, reading: Reading
 ) -> NDArray[np.float64]:
-    """Return the vectors of a request's rows; the errors are those of `build_vectors`."""
+    """Return the vectors of a request's rows as the model gets them.
+
+    The errors are those of `build_vectors`.
+
+    Raises:
+        RowRejected: a row lacks a value that the contract asks for.
+    """
     inputs = complete_inputs(contract, request.inputs, request.times_us)
     usable = {
         (view.name, column.name): reading.views[view.name].usable(column.name)
         for view in contract.views
         for column in view.columns
     }
-    return build_vectors(contract, functions, usable, inputs)
+    return require_answerable(contract, apply_policy(contract, build_vectors(contract, functions, usable, inputs)))
 
 
 def flags_of(views: Mapping[str, ViewRows], rows: int) -> list[list[str]]:

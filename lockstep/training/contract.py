@@ -4,12 +4,14 @@ from collections.abc import Iterable
 
 from lockstep.contract import Column, Feature, FeatureContract, OnDemand, TrainingCut, stored_view
 from lockstep.errors import UseCaseError, nearest
-from lockstep.views.declare import DataType, FeatureService, OnDemandView, StoredView
+from lockstep.views.declare import DataType, FeatureService, NullPolicy, OnDemandView, StoredView
 from lockstep.views.use_case import UseCase
 
 
 def compile_contract(use_case: UseCase, service_name: str, cut: TrainingCut) -> FeatureContract:
-    """Return all that serving `service_name` exactly as it was trained takes.
+    """Return all that serving `service_name` exactly as it was trained takes, and what its fallback model takes.
+
+    A model of the recipe's own service has the recipe's fallback; one of another service, a baseline say, has none.
 
     Views and on-demand views are in the order in which the service first needs them; a view lists just the columns that are
     read, in the view's own order.
@@ -21,9 +23,21 @@ def compile_contract(use_case: UseCase, service_name: str, cut: TrainingCut) -> 
 
     Raises:
         BadInput: there is no such service.
-        UseCaseError: the service or one of its on-demand views names a feature that is not there, or one name twice.
+        UseCaseError: the service or one of its on-demand views names a feature that is not there, or one name twice; or the
+            fallback's are not some of the service's, or need a view whose objective is hard.
     """
+    recipe = use_case.model
     service = use_case.service(service_name)
+    if recipe.fallback is None or service.name != recipe.service.name:
+        return _compile(use_case, service, cut)
+    fallback = use_case.service(recipe.fallback.name)
+    _refuse_fallback(service, fallback)
+    return _compile(use_case, service, cut, _compile(use_case, fallback, cut))
+
+
+def _compile(
+    use_case: UseCase, service: FeatureService, cut: TrainingCut, fallback: FeatureContract | None = None
+) -> FeatureContract:
     _refuse_contradictions(service)
     on_demand = {view.name: view for view, _ in service.features if isinstance(view, OnDemandView)}
     stored, columns = _stored(service)
@@ -33,12 +47,18 @@ def compile_contract(use_case: UseCase, service_name: str, cut: TrainingCut) -> 
         feature_service=service.name,
         join_keys=tuple(sorted(_union(key for v in views for key in v.join_keys), key=lambda key: key.name)),
         request_inputs=_union(column for view in on_demand.values() for column in _columns(view.inputs.items())),
-        features=tuple(
-            Feature(name=feature, view=view.name, dtype=view.features[feature]) for view, feature in service.features
-        ),
+        features=tuple(_feature(view, feature, service.policy.get(feature)) for view, feature in service.features),
         views=views,
         on_demand=tuple(_on_demand(view) for view in on_demand.values()),
         cut=cut,
+        fallback=fallback,
+    )
+
+
+def _feature(view: StoredView | OnDemandView, name: str, policy: NullPolicy | None) -> Feature:
+    policy = policy or NullPolicy("null")
+    return Feature(
+        name=name, view=view.name, dtype=view.features[name], when_null=policy.when_null, default=policy.default
     )
 
 
@@ -88,6 +108,11 @@ def _refuse_contradictions(service: FeatureService) -> None:
         raise UseCaseError(
             f"service {service.name} lists {', '.join(twice)} twice", hint="a model's inputs need names"
         )
+    if unknown := sorted(set(service.policy) - set(names)):
+        raise UseCaseError(
+            f"the policy of service {service.name} is about {unknown[0]!r}, which it does not list",
+            hint=nearest(unknown[0], names),
+        )
     for view, feature in service.features:
         _require_feature(f"service {service.name}", view, feature)
         if isinstance(view, OnDemandView):
@@ -96,6 +121,20 @@ def _refuse_contradictions(service: FeatureService) -> None:
             taken = [*view.inputs, *(column for _, column in view.reads)]
             if twice := sorted({name for name in taken if taken.count(name) > 1}):
                 raise UseCaseError(f"on-demand view {view.name} takes {', '.join(twice)} from two places")
+
+
+def _refuse_fallback(service: FeatureService, fallback: FeatureService) -> None:
+    if foreign := sorted({str(ref.feature) for ref in set(fallback.refs) - set(service.refs)}):
+        raise UseCaseError(
+            f"the fallback {fallback.name} takes {', '.join(foreign)}, which {service.name} does not",
+            hint="both models are trained on one set of rows: list features of the service",
+        )
+    views, _ = _stored(fallback)
+    if late := sorted(view.name for view in views.values() if view.freshness.hard):
+        raise UseCaseError(
+            f"the fallback {fallback.name} needs {', '.join(late)}, whose objective is hard",
+            hint="it answers while such a view is late: leave out what is made of it",
+        )
 
 
 def _require_feature(who: str, view: StoredView | OnDemandView, feature: str) -> None:

@@ -24,8 +24,11 @@ from lockstep.settings import Settings
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 PREVIOUS = "previous"
+# Feast's own UI and `resolve_features` look for this one.
+SERVICE_TAG = "feast.feature_service"
 CONTRACT_TAG = "lockstep.contract"
 DIGEST_TAG = "lockstep.digest"
+EVALUATION_TAG = "lockstep.evaluation"
 PARITY_TAG = "lockstep.parity"
 REPORT_TAG = "lockstep.parity-report"
 

@@ -1,8 +1,7 @@
 """The spine of a training set: which entity rows there are, what must hold for them, and the hash that names them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import duckdb
@@ -10,38 +9,17 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from lockstep.clock import EPOCH, to_micros
+from lockstep.clock import to_micros
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, UseCaseError
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect
 from lockstep.serving.features import REQUEST_TIME_US
 from lockstep.settings import Settings
-from lockstep.views.declare import ARROW_TYPES, DAY, EVENT_TIMESTAMP, DataType
+from lockstep.training.protocol import SPLIT, TEST, TRAIN, LeftOut, divide, require_labels
+from lockstep.training.span import Span
+from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP, DataType
 from lockstep.views.use_case import ModelRecipe
-
-SPLIT = "split"
-TRAIN = "train"
-TEST = "test"
-
-
-@dataclass(frozen=True)
-class Span:
-    """Event times: train `[start, train_end)`, a gap of one label delay, test `[test_start, end)`."""
-
-    start: datetime
-    train_end: datetime
-    test_start: datetime
-    end: datetime
-
-    @classmethod
-    def of(cls, recipe: ModelRecipe, known_at: datetime) -> "Span":
-        """Return the last whole days whose labels are known, and the days before them."""
-        end = known_at - recipe.gap
-        end -= (end - EPOCH) % DAY
-        test_start = end - recipe.test
-        train_end = test_start - recipe.gap
-        return cls(start=train_end - recipe.train, train_end=train_end, test_start=test_start, end=end)
 
 
 def entity_rows(
@@ -52,8 +30,11 @@ def entity_rows(
     span: Span,
     snapshots: Mapping[str, int],
     known_at: datetime,
-) -> pa.Table:
-    """Return the entity rows of train and test with their split, in an order that does not depend on the engine."""
+) -> tuple[pa.Table, LeftOut]:
+    """Return the entity rows of train and test with their split, in an order that does not depend on the engine.
+
+    Also returned is how many rows of the spine are in neither split. The errors are those of `build_training_set`.
+    """
     spine = _query(settings, lake, recipe, span, snapshots, known_at)
     inputs: dict[str, DataType] = {column.name: column.dtype for column in draft.request_inputs}
     if (
@@ -64,7 +45,9 @@ def entity_rows(
         spine = spine.append_column(REQUEST_TIME_US, spine[EVENT_TIMESTAMP].cast(pa.int64()))
     keys: dict[str, DataType] = {key.name: key.dtype for key in draft.join_keys}
     needed: dict[str, DataType] = {EVENT_TIMESTAMP: "timestamp", **keys, **inputs}
-    _refuse_columns(spine, needed, recipe.label, [f.name for f in draft.features])
+    needed |= {recipe.label_known_at: "timestamp"}
+    plain = [recipe.label, recipe.protocol.entity, *filter(None, [recipe.protocol.group])]
+    _refuse_columns(spine, needed, plain, [f.name for f in draft.features])
     spine = spine.set_column(spine.column_names.index(recipe.label), recipe.label, _label(spine, recipe.label))
     time = spine[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     if not np.all((time >= to_micros(span.start)) & (time < to_micros(span.end))):
@@ -72,11 +55,10 @@ def entity_rows(
             f"the spine has rows outside {_range(span.start, span.end)}",
             hint="filter by $start and $end in the spine's SQL",
         )
-    train, test = time < to_micros(span.train_end), time >= to_micros(span.test_start)
-    spine = spine.append_column(SPLIT, pa.array(np.where(train, TRAIN, TEST), pa.string()))
-    spine = spine.filter(pa.array(train | test))
-    _refuse_one_sided(spine, recipe.label, span)
-    return sort_rows(spine, spine.column_names)
+    require_labels(recipe, spine, known_at)
+    rows, left_out = divide(recipe, span, spine)
+    _refuse_one_sided(rows, recipe.label, span)
+    return sort_rows(rows, rows.column_names), left_out
 
 
 def _query(
@@ -97,9 +79,12 @@ def _query(
             raise UseCaseError(f"the spine of model {recipe.name!r} does not run: {wrong}") from wrong
 
 
-def _refuse_columns(spine: pa.Table, needed: Mapping[str, DataType], label: str, features: Iterable[str]) -> None:
+def _refuse_columns(
+    spine: pa.Table, needed: Mapping[str, DataType], plain: Sequence[str], features: Iterable[str]
+) -> None:
+    """Refuse a spine without the columns `needed`, of a type each, or the `plain` ones, of any."""
     names = spine.column_names
-    if lacking := [name for name in [*needed, label] if name not in names]:
+    if lacking := [name for name in dict.fromkeys([*needed, *plain]) if name not in names]:
         raise BadInput(f"the spine lacks {', '.join(lacking)}", hint=f"its SQL gives {', '.join(names)}")
     if clash := sorted({SPLIT, *features}.intersection(names)):
         raise BadInput(f"the spine's {', '.join(clash)} collides with a feature", hint="rename it in the spine's SQL")
@@ -109,7 +94,7 @@ def _refuse_columns(spine: pa.Table, needed: Mapping[str, DataType], label: str,
                 f"the spine's {name} is {spine[name].type}, not {ARROW_TYPES[dtype]}",
                 hint="cast it in the spine's SQL",
             )
-    if nulls := [name for name in [*needed, label] if spine[name].null_count]:
+    if nulls := [name for name in dict.fromkeys([*needed, *plain]) if spine[name].null_count]:
         raise BadInput(
             f"the spine has nulls in {', '.join(nulls)}", hint="an entity row needs its keys, time and label"
         )

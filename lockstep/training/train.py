@@ -1,10 +1,8 @@
-"""Fit the use case's model on a training set, judge it on the held-out days, and register it as the challenger."""
+"""Fit the use case's model and its fallback on a training set, and log both with their contract; nothing is registered yet."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import mlflow
 import numpy as np
@@ -17,69 +15,27 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Experiment, LoggedModel
 from mlflow.models import infer_signature
 from mlflow.sklearn import log_model
-from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lockstep.contract import FeatureContract, TableCut
-from lockstep.errors import BadInput, Terminal, UseCaseError
-from lockstep.hashing import digest
+from lockstep.errors import BadInput, Terminal
 from lockstep.lake import Lake
-from lockstep.serving.artifact import contract_metadata, load_artifact
+from lockstep.serving.artifact import FALLBACK_FILE, contract_metadata, load_artifact
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training.contract import compile_contract
-from lockstep.training.registry import (
-    CHALLENGER,
-    CONTRACT_TAG,
-    DIGEST_TAG,
-    PARITY_TAG,
-    aliased,
-    local_folder,
-    open_client,
-    quiet,
-)
-from lockstep.training.spine import TEST, TRAIN, rows_of
+from lockstep.training.fit import Fitted, fit, given, recipe_digest
+from lockstep.training.logged import RECIPE_TAG, TRAINING_SET_TAG, Logged, experiment_of, find_logged, opened
+from lockstep.training.protocol import TEST
+from lockstep.training.registry import CONTRACT_TAG, DIGEST_TAG, SERVICE_TAG, local_folder, open_client, quiet
 from lockstep.training.training_set import read_training_set
 from lockstep.views.use_case import ModelRecipe, UseCase
 
-# Feast's own UI and `resolve_features` look for this one.
-SERVICE_TAG = "feast.feature_service"
-TRAINING_SET_TAG = "lockstep.training_set"
-RECIPE_TAG = "lockstep.recipe"
 
+def train(settings: Settings, use_case: UseCase, training_set: str) -> Logged:
+    """Fit and log the model; on the same training set with the same recipe, return the one there is.
 
-@dataclass(frozen=True)
-class Trained:
-    """A registered version of the model.
-
-    Attributes:
-        model_uri: where a predictor loads it from.
-        model_dir: the same as a local folder.
-        digest: of the folder; see `lockstep.serving.artifact.model_digest`.
-        metrics: average_precision, auc and no_skill (the share of positives: the average precision of a guess) on the test
-            rows; train_rows, test_rows, test_positives.
-    """
-
-    model_name: str
-    version: int
-    model_uri: str
-    model_dir: Path
-    digest: str
-    contract_hash: str
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    estimator: Any
-    metrics: Mapping[str, float]
-    probabilities: NDArray[np.float64]
-
-
-def train(settings: Settings, use_case: UseCase, training_set: str) -> Trained:
-    """Fit, judge and register the model; on the same training set with the same recipe, return the version there is.
-
-    Nothing is registered before the artifact was opened the way a predictor opens it and gave the estimator's own answers.
+    The fallback model, if the contract has one, is fitted on the same rows and lies in the same folder. The folder is opened the
+    way a predictor opens it, and must give both estimators' own answers, before it can be found by any later step.
 
     Args:
         settings: name the lake and the tracking store.
@@ -94,37 +50,33 @@ def train(settings: Settings, use_case: UseCase, training_set: str) -> Trained:
     recipe = use_case.model
     lake = Lake.open(settings, use_case.project)
     rows, contract = read_training_set(lake, training_set)
-    _refuse_other_definitions(use_case, training_set, contract)
-    made_by = {TRAINING_SET_TAG: training_set, RECIPE_TAG: _recipe_digest(recipe)}
+    require_definitions(use_case, training_set, contract)
+    made_by = {TRAINING_SET_TAG: training_set, RECIPE_TAG: recipe_digest(recipe)}
     with quiet():
         mlflow.set_tracking_uri(settings.tracking_url)
         mlflow.set_registry_uri(settings.tracking_url)
         client = open_client(settings)
-        version = _registered(client, recipe.name, made_by)
-    if version is None:
-        with one_thread():
-            fitted = _fit(recipe, contract, rows)  # not quietly: its warnings are the model owner's
-        with quiet(), one_thread():
-            model = _log(settings, lake, client, use_case, training_set, contract, fitted)
-            made = _opened_digest(local_folder(model.artifact_location), contract, rows, fitted)
-            version = _register(client, recipe.name, model, _tags(contract, made) | made_by)
-    with quiet():
-        _challenge(client, recipe.name, version)
-        return _trained(client, recipe.name, version)
+        experiment = experiment_of(settings, client, use_case.project)
+        found = find_logged(client, experiment, made_by)
+    if found is not None:
+        return opened(found)
+    with one_thread():  # not quietly: an estimator's warnings are the model owner's
+        fitted = fit(recipe, contract, rows)
+        fallback = fit(recipe, contract.fallback, rows) if contract.fallback else None
+    with quiet(), one_thread():
+        model = _log(lake, client, experiment, recipe, training_set, contract, fitted, fallback)
+        digest = _opened_digest(local_folder(model.artifact_location), recipe, contract, rows, fitted, fallback)
+        tags = {SERVICE_TAG: contract.feature_service, CONTRACT_TAG: contract.hash, DIGEST_TAG: digest}
+        client.set_logged_model_tags(model.model_id, tags | made_by)
+        return opened(client.get_logged_model(model.model_id))
 
 
-def matrix(contract: FeatureContract, rows: pa.Table) -> NDArray[np.float64]:
-    """Return the features in the contract's order as float64, null as NaN: what the estimator sees."""
-    columns = [_float64(rows[feature.name]) for feature in contract.features]
-    return np.column_stack(columns) if columns else np.empty((rows.num_rows, 0))
+def require_definitions(use_case: UseCase, training_set: str, contract: FeatureContract) -> None:
+    """Refuse a training set of another project, or of definitions that are not these.
 
-
-def _float64(values: pa.ChunkedArray) -> NDArray[np.float64]:
-    # The cast is checked: an integer past 2**53, which float64 cannot hold, is an error and not a nearby number.
-    return values.cast(pa.float64()).fill_null(float("nan")).to_numpy()
-
-
-def _refuse_other_definitions(use_case: UseCase, training_set: str, contract: FeatureContract) -> None:
+    Raises:
+        BadInput: it is of such; what changed is named.
+    """
     if contract.project != use_case.project:
         raise BadInput(f"{training_set} belongs to the project {contract.project!r}, not {use_case.project!r}")
     now = compile_contract(use_case, contract.feature_service, contract.cut)
@@ -137,65 +89,25 @@ def _refuse_other_definitions(use_case: UseCase, training_set: str, contract: Fe
         )
 
 
-def _fit(recipe: ModelRecipe, contract: FeatureContract, rows: pa.Table) -> _Fitted:
-    train_rows, test_rows = (rows_of(rows, split) for split in (TRAIN, TEST))
-    labels = test_rows[recipe.label].to_numpy()
-    estimator = recipe.estimator()
-    estimator.fit(matrix(contract, train_rows), train_rows[recipe.label].to_numpy())
-    _refuse_unfit(recipe, estimator, len(contract.features))
-    probabilities = estimator.predict_proba(matrix(contract, test_rows))
-    scores = probabilities[:, 1]
-    metrics = {
-        "average_precision": float(average_precision_score(labels, scores)),
-        "auc": float(roc_auc_score(labels, scores)),
-        "no_skill": float(labels.mean()),
-        "train_rows": float(train_rows.num_rows),
-        "test_rows": float(test_rows.num_rows),
-        "test_positives": float(labels.sum()),
-    }
-    return _Fitted(estimator, metrics, probabilities)
-
-
-def _refuse_unfit(recipe: ModelRecipe, estimator: Any, features: int) -> None:
-    if not hasattr(estimator, "predict_proba"):
-        raise UseCaseError(f"the estimator of model {recipe.name!r} has no predict_proba")
-    width = getattr(estimator, "n_features_in_", None)
-    if width != features:
-        raise UseCaseError(
-            f"the estimator of model {recipe.name!r} takes {width} features of {features}",
-            hint="choose features in the service, not in the estimator",
-        )
-    if hasattr(estimator, "feature_names_in_"):
-        raise UseCaseError(
-            f"the estimator of model {recipe.name!r} names its features itself",
-            hint="it is given a matrix in the service's order, and must keep to that",
-        )
-    unknown = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator))) - set(recipe.trusted_types)
-    if unknown:
-        raise UseCaseError(
-            f"the estimator of model {recipe.name!r} holds types that are not trusted: {', '.join(sorted(unknown))}",
-            hint="after a review, add them to the recipe's trusted_types",
-        )
-
-
 def _log(
-    settings: Settings,
     lake: Lake,
     client: MlflowClient,
-    use_case: UseCase,
+    experiment: Experiment,
+    recipe: ModelRecipe,
     training_set: str,
     contract: FeatureContract,
-    fitted: _Fitted,
+    fitted: Fitted,
+    fallback: Fitted | None,
 ) -> LoggedModel:
-    """Log the run, its inputs and the model; return what MLflow knows of the model."""
-    recipe = use_case.model
-    experiment = _experiment(settings, client, use_case.project)
+    """Log the run, its inputs and both models in one folder; return what MLflow knows of it."""
     # All zeros, so that the signature says the same whether or not some value was missing in training.
     example = pd.DataFrame(np.zeros((1, len(contract.features))), columns=[f.name for f in contract.features])
-    with mlflow.start_run(experiment_id=experiment.experiment_id, run_name=training_set):
+    with (
+        TemporaryDirectory() as scratch,
+        mlflow.start_run(experiment_id=experiment.experiment_id, run_name=training_set),
+    ):
         _log_inputs(lake, training_set, contract)
         mlflow.log_params({name: repr(value) for name, value in fitted.estimator.get_params().items()})
-        mlflow.log_metrics(dict(fitted.metrics))
         logged = log_model(
             fitted.estimator,
             name=recipe.name,
@@ -206,18 +118,16 @@ def _log(
             signature=infer_signature(example, fitted.probabilities[:1]),
             pyfunc_predict_fn="predict_proba",
             metadata=contract_metadata(contract, recipe.trusted_types),
+            extra_files=[_saved(fallback, Path(scratch))] if fallback else None,
         )
     # Bound: a run's `__exit__` is typed as if it could swallow an exception, and never does.
     return client.get_logged_model(logged.model_id)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def _experiment(settings: Settings, client: MlflowClient, name: str) -> Experiment:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        embedded = settings.tracking_url.startswith("sqlite:")
-        location = (settings.home.resolve() / "mlartifacts").as_uri() if embedded else None
-        found = client.get_experiment(client.create_experiment(name, artifact_location=location))
-    return found
+def _saved(fallback: Fitted, folder: Path) -> str:
+    path = folder / Path(FALLBACK_FILE).name
+    skops.io.dump(fallback.estimator, path)
+    return str(path)
 
 
 def _log_inputs(lake: Lake, training_set: str, contract: FeatureContract) -> None:
@@ -232,73 +142,23 @@ def _log_inputs(lake: Lake, training_set: str, contract: FeatureContract) -> Non
         )
 
 
-def _opened_digest(folder: Path, contract: FeatureContract, rows: pa.Table, fitted: _Fitted) -> str:
-    """Open the artifact as a predictor does; return its digest."""
+def _opened_digest(
+    folder: Path,
+    recipe: ModelRecipe,
+    contract: FeatureContract,
+    rows: pa.Table,
+    fitted: Fitted,
+    fallback: Fitted | None,
+) -> str:
+    """Open the folder as a predictor does, and have both models answer once more; return its digest."""
     artifact = load_artifact(folder)
-    answers = artifact.estimator.predict_proba(matrix(contract, rows_of(rows, TEST)))
-    if artifact.contract != contract or not np.array_equal(answers, fitted.probabilities):
+    pairs = [(artifact.estimator, contract, fitted)]
+    if contract.fallback and fallback:
+        pairs.append((artifact.fallback, contract.fallback, fallback))
+    same = artifact.contract == contract and all(
+        np.array_equal(estimator.predict_proba(given(recipe, its, rows, TEST).vectors), made.probabilities)
+        for estimator, its, made in pairs
+    )
+    if not same:
         raise Terminal(f"{folder} does not give back what was logged", hint="the estimator does not survive skops")
     return artifact.digest
-
-
-def _tags(contract: FeatureContract, model_digest: str) -> dict[str, str]:
-    return {
-        SERVICE_TAG: contract.feature_service,
-        CONTRACT_TAG: contract.hash,
-        DIGEST_TAG: model_digest,
-        PARITY_TAG: "pending",
-    }
-
-
-def _recipe_digest(recipe: ModelRecipe) -> str:
-    """Return the digest of what is fitted: the estimator's class and parameters, and the release that fits it."""
-    estimator = recipe.estimator()
-    kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
-    return digest(
-        [
-            kind,
-            installed("scikit-learn"),
-            sorted((name, repr(value)) for name, value in estimator.get_params().items()),
-        ]
-    )
-
-
-def _registered(client: MlflowClient, name: str, made_by: Mapping[str, str]) -> int | None:
-    """Return the newest version with these tags."""
-    versions = client.search_model_versions(f"name = '{name}'")
-    return max((int(v.version) for v in versions if made_by.items() <= v.tags.items()), default=None)
-
-
-def _register(client: MlflowClient, name: str, model: LoggedModel, tags: Mapping[str, str]) -> int:
-    """Register a version with its tags in one call, so that none is ever seen without them."""
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    version = client.create_model_version(
-        name, model.model_uri, run_id=model.source_run_id, tags=dict(tags), model_id=model.model_id
-    )
-    return int(version.version)
-
-
-def _challenge(client: MlflowClient, name: str, version: int) -> None:
-    """Make the version the challenger, unless a later one is or it has been promoted: a rerun never moves an alias back."""
-    if client.get_model_version(name, str(version)).aliases:
-        return
-    current = aliased(client, name, CHALLENGER)
-    if current is None or int(current.version) < version:
-        client.set_registered_model_alias(name, CHALLENGER, str(version))
-
-
-def _trained(client: MlflowClient, name: str, version: int) -> Trained:
-    found = client.get_model_version(name, str(version))
-    uri = client.get_model_version_download_uri(name, str(version))
-    if found.run_id is None:
-        raise Terminal(f"{name} version {version} was registered without a run")
-    return Trained(
-        model_name=name,
-        version=version,
-        model_uri=uri,
-        model_dir=local_folder(uri),
-        digest=found.tags[DIGEST_TAG],
-        contract_hash=found.tags[CONTRACT_TAG],
-        metrics=client.get_run(found.run_id).data.metrics,
-    )

@@ -1,10 +1,11 @@
 """Build the table a model is fitted on: entity rows, their features as of then, and the contract that both follow from."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from lockstep.clock import require_zone
@@ -15,11 +16,14 @@ from lockstep.offline.cut import Cut
 from lockstep.offline.semantics import plain
 from lockstep.settings import Settings
 from lockstep.training.contract import compile_contract
-from lockstep.training.spine import SPLIT, Span, entity_rows, sort_rows, table_digest
+from lockstep.training.protocol import SPLIT, LeftOut
+from lockstep.training.span import Span
+from lockstep.training.spine import entity_rows, sort_rows, table_digest
 from lockstep.views.declare import ARROW_TYPES
 from lockstep.views.use_case import UseCase
 
 CONTRACT_PROPERTY = "lockstep.contract"
+LEFT_OUT_PROPERTY = "lockstep.left-out"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class TrainingSet:
         contract: what it was made from and how; also in the table's snapshot.
         rows: train and test together.
         positives: those labelled 1.
+        left_out: rows of the spine that are in neither split.
         start: the first event time fitted on.
         end: the event time before which the test ends.
     """
@@ -39,6 +44,7 @@ class TrainingSet:
     contract: FeatureContract
     rows: int
     positives: int
+    left_out: LeftOut
     start: datetime
     end: datetime
 
@@ -49,7 +55,9 @@ def build_training_set(
     """Build the training set of the use case's model as it could be built at `known_at`; the same again is found, not rebuilt.
 
     The test ends on the last UTC midnight whose labels are known, one label delay before `known_at`; the gap of one label
-    delay between train and test keeps what the model is fitted on known before the test begins. Rows in the gap are left out.
+    delay between train and test keeps what the model is fitted on known before the test begins. Left out are rows in the gap,
+    rows to train on whose label was later than that, and rows to test on of entities that were already known to be positive, if
+    the recipe's protocol says so.
     Features are those of `service`, or else of the recipe's own.
 
     The table's name is that of the tag which keeps every snapshot the set was read from: `training_<digest>` and
@@ -57,7 +65,8 @@ def build_training_set(
 
     Raises:
         BadInput: `known_at` lies in the future; the entity rows lack a column, collide with a feature, hold a null or a
-            label that is not 0 or 1, lie outside the time asked for; or a split has no row, no positive or no negative label.
+            label that is not 0 or 1, lie outside the time asked for; a label became known after `known_at` or before its
+            event; or a split has no row, no positive or no negative label.
         UseCaseError: the spine's SQL does not run.
         SchemaDrift: a feature is not of the type its view declares.
         Transient: another writer was faster.
@@ -72,7 +81,7 @@ def build_training_set(
     draft = compile_contract(use_case, service, TrainingCut(tables=(), spine_hash="", known_at=known_at))
     snapshots = _newest(lake, {*recipe.spine_tables, *(view.table for view in draft.views)})
     span = Span.of(recipe, known_at)
-    spine = entity_rows(settings, lake, draft, recipe, span, snapshots, known_at)
+    spine, left_out = entity_rows(settings, lake, draft, recipe, span, snapshots, known_at)
     name, contract = _contract(use_case, service, spine, snapshots, known_at)
     for cut in contract.cut.tables:
         lake.tag(cut.table, cut.snapshot_id, cut.tag)
@@ -80,12 +89,17 @@ def build_training_set(
         cut = Cut({view.table: snapshots[view.table] for view in contract.views}, known_at)
         rows = _with_features(settings, use_case, contract, spine, cut)
         lake.ensure_table(name, rows.schema)
-        lake.append(name, rows, {CONTRACT_PROPERTY: contract.to_json().decode()})
+        properties = {
+            CONTRACT_PROPERTY: contract.to_json().decode(),
+            LEFT_OUT_PROPERTY: orjson.dumps(asdict(left_out)).decode(),
+        }
+        lake.append(name, rows, properties)
     return TrainingSet(
         table=name,
         contract=contract,
         rows=spine.num_rows,
         positives=int(spine[recipe.label].to_numpy().sum()),
+        left_out=left_out,
         start=span.start,
         end=span.end,
     )
@@ -109,6 +123,21 @@ def read_training_set(lake: Lake, table: str) -> tuple[pa.Table, FeatureContract
     schema = pa.schema([pa.field(f.name, plain(f.type)) for f in found.schema])
     features = {f.name for f in contract.features}
     return sort_rows(found.cast(schema), [c for c in schema.names if c not in features]), contract
+
+
+def read_left_out(lake: Lake, table: str) -> LeftOut:
+    """Return how many rows of a training set's spine are in neither split.
+
+    Raises:
+        BadInput: the table is no training set.
+    """
+    snapshots = lake.snapshots(table)
+    text = snapshots[0].properties.get(LEFT_OUT_PROPERTY) if snapshots else None
+    if text is None:
+        raise BadInput(
+            f"the table {table!r} does not say which rows were left out", hint="build the training set again"
+        )
+    return LeftOut(**orjson.loads(text))
 
 
 def _newest(lake: Lake, tables: Iterable[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import isfinite
 from typing import Any, ClassVar, Literal, get_args
 
 import pyarrow as pa
@@ -30,6 +31,7 @@ ARROW_TYPES: Mapping[DataType, pa.DataType] = {
     "bytes": pa.binary(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
+WhenNull = Literal["null", "default", "reject"]
 _KEY_TYPES: tuple[DataType, ...] = ("int32", "int64", "string")
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
@@ -141,6 +143,11 @@ class StoredView(ABC):
     @abstractmethod
     def rules(self) -> dict[str, Any]:
         """What decides a stored value, besides entity, source and ticks."""
+
+    @property
+    @abstractmethod
+    def value_columns(self) -> tuple[str, ...]:
+        """The source's columns that values are made of, besides the key and the times."""
 
     @property
     def table(self) -> str:
@@ -275,13 +282,43 @@ class FeatureRef:
 
 
 @dataclass(frozen=True)
+class NullPolicy:
+    """What becomes of a row in which a feature has no value: no row answered, it was older than its ttl, or it holds a null.
+
+    The value half of a model's policy: the same in training and in serving, and part of the contract.
+    """
+
+    when_null: WhenNull
+    default: float | None = None
+
+
+def default(value: float) -> NullPolicy:
+    """The model gets this value."""
+    if not isfinite(value):
+        raise UseCaseError(
+            f"the default {value} is no number", hint="leave the feature out of the policy: null is NaN"
+        )
+    return NullPolicy("default", float(value))
+
+
+def reject() -> NullPolicy:
+    """The row is not scored: training leaves it out, serving answers 422."""
+    return NullPolicy("reject")
+
+
+@dataclass(frozen=True)
 class FeatureService:
-    """The features of one model, in the model's order."""
+    """The features of one model, in the model's order.
+
+    Attributes:
+        policy: by feature, what becomes of a row in which it has no value; of a feature that is not named the model gets a null.
+    """
 
     name: str
     features: tuple[tuple[StoredView | OnDemandView, str], ...]
     owner: str
     description: str = ""
+    policy: Mapping[str, NullPolicy] = field(default_factory=dict[str, NullPolicy])
 
     @property
     def refs(self) -> tuple[FeatureRef, ...]:

@@ -41,6 +41,11 @@ class LatestView(StoredView):
         return dict(self.columns)
 
     @property
+    def value_columns(self) -> tuple[str, ...]:
+        """The columns themselves."""
+        return tuple(self.columns)
+
+    @property
     def rules(self) -> dict[str, Any]:
         """The kind, and which columns."""
         return {"kind": self.kind, "columns": [[name, dtype] for name, dtype in self.columns.items()]}

@@ -117,6 +117,11 @@ class WindowedView(StoredView):
         return integers | floats
 
     @property
+    def value_columns(self) -> tuple[str, ...]:
+        """The columns that measures add up."""
+        return tuple(dict.fromkeys(m.column for m in self.measures if m.column is not None))
+
+    @property
     def rules(self) -> dict[str, Any]:
         """What is summed, divided, over which windows, and how long ago."""
         return {

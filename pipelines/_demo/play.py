@@ -23,7 +23,7 @@ from lockstep.parity import report as parity_report
 from lockstep.parity.report import ParityReport
 from lockstep.settings import Settings
 from lockstep.training.registry import CHAMPION, find_model, require_model
-from lockstep.training.spine import Span
+from lockstep.training.span import Span
 from lockstep.views import load_use_case
 from pipelines._commands.progress import Reporter, Stage
 from pipelines._demo.candidate import SECONDS, Candidate

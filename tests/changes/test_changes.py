@@ -114,7 +114,7 @@ BY_TEXT = replace(SPEND.entity, dtype="string")
             [("visible lag", "5 min", "9 min", REGISTER), (f"model {CHAMPION}", "", "", RETRAIN)],
         ),
         ("customer_spend", {"compute_lag": minutes(9)}, [("compute lag", "5 min", "9 min", REGISTER)]),
-        ("customer_spend", {"freshness": hard(hours(4))}, [("freshness", "3 h soft", "4 h hard", REGISTER)]),
+        ("terminal_activity", {"freshness": hard(hours(4))}, [("freshness", "6 h soft", "4 h hard", REGISTER)]),
         ("customer_profile", {"owner": "crm"}, [("owner", PROFILE.owner, "crm", REGISTER)]),
         ("customer_profile", {"tags": {"pii": "yes"}}, [("tags", _TAGS, "pii=yes", REGISTER)]),
         (
@@ -179,7 +179,7 @@ def test_whom_a_view_touches_is_read_through_on_demand_views_services_and_contra
     touched = the_only(the_plan(with_view("customer_spend", ttl=days(4)))).touched
     assert touched.tables == ("customer_spend",)
     assert touched.on_demand == ("transaction_context", "amount_deviation")
-    assert touched.services == ("fraud_v1", "fraud_v2")
+    assert touched.services == ("fraud_v1", "fraud_v2", "fraud_v2_fallback")
     assert touched.models == (CHAMPION,)
     unread = the_only(the_plan(with_view("terminal_activity", ttl=days(4)))).touched
     assert (unread.services, unread.models) == ((), ())

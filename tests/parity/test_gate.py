@@ -1,20 +1,35 @@
 """Every way past the gate that is none."""
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lockstep.clock import parse_time
 from lockstep.contract import FeatureContract, TrainingCut
 from lockstep.errors import BadInput
 from lockstep.lake import Lake
-from lockstep.parity.gate import decide
+from lockstep.parity.gate import Decision, decide
 from lockstep.parity.report import ModelNamed, ParityReport, Sampled, load, store
 from lockstep.parity.verdict import Verdict, upper_bound
+from lockstep.settings import Settings
+from lockstep.training.evaluation.document import (
+    Alarm,
+    Comparison,
+    Estimate,
+    Evaluation,
+    Performance,
+    Stretch,
+    TrainingSetUsed,
+)
+from lockstep.training.evaluation.document import ModelNamed as Evaluated
+from lockstep.training.evaluation.evaluate import Judging, measure
+from lockstep.training.evaluation.scored import Scored
+from lockstep.training.evaluations import keep_evaluation, load_evaluation
 from lockstep.training.registry import Registered
+from lockstep.training.thresholds import unreached
 from lockstep.views import Thresholds
 
 NOW = parse_time("2018-06-30T00:00:00Z")
@@ -28,8 +43,7 @@ CONTRACT = FeatureContract(
     on_demand=(),
     cut=TrainingCut(tables=(), spine_hash="h", known_at=NOW),
 )
-GOOD = {"average_precision": 0.6, "auc": 0.9}
-MODEL = Registered(version=3, model_dir=Path(), digest="d" * 64, contract=CONTRACT, tags={}, metrics=GOOD)
+MODEL = Registered(version=3, model_dir=Path(), digest="d" * 64, contract=CONTRACT, tags={}, metrics={})
 ASKED = Thresholds(average_precision=0.5, auc=0.8)
 
 
@@ -61,24 +75,105 @@ def report(**changes: Any) -> ParityReport:
     return ParityReport(**(fields | changes))
 
 
+def measured(average_precision: float = 0.6, auc: float = 0.9) -> Performance:
+    """What was measured of some model, but for these two numbers."""
+    rows = np.arange(40)
+    held_out = Scored(times_us=rows, labels=rows % 2, scores=rows / 40, entity=rows)
+    found = measure(held_out, Judging(top=5, threshold=0.5, replicates=2))
+    numbers = {"average_precision": average_precision, "auc": auc}
+    return found.model_copy(update={name: Estimate(value=v, interval=None) for name, v in numbers.items()})
+
+
+def evaluation(**changes: Any) -> Evaluation:
+    stretch = Stretch(start=NOW, end=NOW, rows=40, positives=20)
+    performance = changes.get("performance", measured())
+    fields: dict[str, Any] = {
+        "created_at": NOW,
+        "model": Evaluated(name="m", digest=MODEL.digest, contract=CONTRACT.hash),
+        "training_set": TrainingSetUsed(
+            table="t", known_at=NOW, train=stretch, test=stretch, left_out={}, snapshots={}
+        ),
+        "performance": performance,
+        "comparison": Comparison(
+            champion=None,
+            metrics=performance.metrics,
+            average_precision=performance.average_precision,
+            auc=performance.auc,
+            entity_precision=performance.entity_precision,
+        ),
+        "importance": None,
+        "clocks": None,
+        "fallback": None,
+        "alarms": (),
+    }
+    return Evaluation(**(fields | changes))
+
+
+SOUND = evaluation()
+
+
+def decided(settings: Settings, its_report: ParityReport, its_evaluation: Evaluation | None = SOUND) -> Decision:
+    return decide(settings, ASKED, MODEL, its_report, its_evaluation, NOW)
+
+
 @pytest.mark.parametrize(
-    ("metrics", "reason"),
+    ("changes", "reason"),
     [
         (
-            {"average_precision": 0.49, "auc": 0.9},
+            {"performance": measured(average_precision=0.49)},
             "average_precision on the held-out days is 0.490, 0.500 is asked for",
         ),
-        ({"average_precision": 0.6, "auc": 0.799}, "auc on the held-out days is 0.799, 0.800 is asked for"),
-        ({"average_precision": 0.6, "auc": float("nan")}, "auc on the held-out days is nan, 0.800 is asked for"),
-        ({"auc": 0.9}, "average_precision on the held-out days is nan, 0.500 is asked for"),
+        ({"performance": measured(auc=0.799)}, "auc on the held-out days is 0.799, 0.800 is asked for"),
+        (
+            {"model": Evaluated(name="m", digest="e" * 64, contract=CONTRACT.hash)},
+            "the evaluation is of model eeeeeeeeeeee, not dddddddddddd",
+        ),
+        (
+            {"model": Evaluated(name="m", digest=MODEL.digest, contract="f" * 64)},
+            "the evaluation is of model dddddddddddd, not dddddddddddd",
+        ),
+        (
+            {"alarms": (Alarm(name="future_window", subject="next_amount (spine)", evidence="..."),)},
+            "its training raised the alarm future_window: next_amount (spine)",
+        ),
     ],
 )
-def test_a_model_that_is_not_good_enough_is_refused(settings, metrics: dict[str, float], reason: str) -> None:
-    assert decide(settings, ASKED, replace(MODEL, metrics=metrics), report(), NOW).reasons == (reason,)
+def test_a_model_whose_evaluation_does_not_speak_for_it_is_refused(
+    settings: Settings, changes: dict[str, Any], reason: str
+) -> None:
+    assert decided(settings, report(), evaluation(**changes)).reasons == (reason,)
+
+
+def test_a_version_that_names_no_evaluation_is_refused(settings: Settings) -> None:
+    assert decided(settings, report(), None).reasons == ("the version names no evaluation",)
+
+
+def test_a_metric_that_is_no_number_or_was_not_measured_is_not_reached() -> None:
+    asked = {"auc": 0.8}
+    assert unreached(asked, {"auc": 0.8}) == []
+    assert unreached(asked, {"auc": float("nan")}) == ["auc on the held-out days is nan, 0.800 is asked for"]
+    assert unreached(asked, {}) == ["auc on the held-out days was not measured, 0.800 is asked for"]
+
+
+def test_an_evaluation_is_found_by_its_name_and_a_changed_one_is_not_believed(settings: Settings) -> None:
+    lake = Lake.open(settings, "test")
+    weak = evaluation(performance=measured(auc=0.5))
+    name = keep_evaluation(lake, weak)
+    assert load_evaluation(settings, lake, name) == weak
+    with pytest.raises(BadInput, match="there is no evaluation 'nope'"):
+        load_evaluation(settings, lake, "nope")
+
+    table = lake.table("evaluations").scan().to_arrow()
+    table = table.set_column(table.column_names.index("json"), "json", [[evaluation().to_json()]])
+    lake.drop("evaluations")
+    lake.ensure_table("evaluations", table.schema)
+    lake.append("evaluations", table)
+    with pytest.raises(BadInput, match="was changed after it was made"):
+        load_evaluation(settings, lake, name)
 
 
 def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:
-    assert decide(settings, ASKED, MODEL, report(), NOW).reasons == ()
+    assert decided(settings, report()).reasons == ()
 
 
 @pytest.mark.parametrize(
@@ -108,19 +203,19 @@ def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:
     ],
 )
 def test_a_forged_stale_foreign_or_empty_report_is_refused(settings, changes: dict[str, Any], reason: str) -> None:
-    decision = decide(settings, ASKED, MODEL, report(**changes), NOW)
+    decision = decided(settings, report(**changes))
     assert not decision.passed
     assert any(reason in given for given in decision.reasons), decision.reasons
 
 
 def test_an_upper_bound_that_is_no_number_is_refused(settings) -> None:
-    assert not decide(settings, ASKED, MODEL, report(upper_bound=float("nan")), NOW).passed
+    assert not decided(settings, report(upper_bound=float("nan"))).passed
 
 
 def test_a_limit_loosened_in_the_report_does_not_loosen_the_gate(settings) -> None:
     few = Sampled(served=60, uniform=59, required=59, stratified=10, compared_values=100)
     loose = report(sample=few, limit=0.05, upper_bound=upper_bound(0, 59, 0.95))
-    assert not decide(settings, ASKED, MODEL, loose, NOW).passed
+    assert not decided(settings, loose).passed
 
 
 def test_a_report_is_found_by_its_name_and_a_changed_one_is_not_believed(settings) -> None:

@@ -35,7 +35,7 @@ def test_one_view_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
         0,
         None,
     )
-    assert view["services"] == ["fraud_v1", "fraud_v2"]
+    assert view["services"] == ["fraud_v1", "fraud_v2", "fraud_v2_fallback"]
     assert view["features"]["amount_cents_squared_30d"] == "int64"
     assert main(["views", "customer_spend"]) == 0
     assert "3 h soft" in capsys.readouterr().out

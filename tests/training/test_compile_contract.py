@@ -56,7 +56,7 @@ def test_the_contract_lists_the_service_in_its_order(contract: FeatureContract) 
     assert (contract.project, contract.feature_service, contract.version, contract.entity_key_version) == (
         "fraud",
         "fraud_v1",
-        1,
+        2,
         3,
     )
     assert tuple((f.view, f.name) for f in contract.features) == tuple(
@@ -200,6 +200,16 @@ def test_an_input_of_two_types_is_refused() -> None:
 
 def fixed_contract() -> FeatureContract:
     """A contract that uses every field, of values that no declaration changes."""
+    fallback = FeatureContract(
+        project="fraud",
+        feature_service="fraud_fallback",
+        join_keys=(),
+        request_inputs=(),
+        features=(),
+        views=(),
+        on_demand=(),
+        cut=CUT,
+    )
     return FeatureContract(
         project="fraud",
         feature_service="fraud_v1",
@@ -207,14 +217,15 @@ def fixed_contract() -> FeatureContract:
         request_inputs=ints("amount_cents", "request_time_us"),
         features=(
             Feature(name="tx_amount", view="transaction_context", dtype="float64", tolerance=1e-9),
-            Feature(name="nb_tx_1d", view="customer_spend", dtype="int64"),
+            Feature(name="nb_tx_1d", view="customer_spend", dtype="int64", when_null="default", default=0.0),
+            Feature(name="nb_tx_7d", view="customer_spend", dtype="int64", when_null="reject"),
         ),
         views=(
             View(
                 name="customer_spend",
                 table="customer_spend",
                 join_keys=ints("customer_id"),
-                columns=ints("nb_tx_1d"),
+                columns=ints("nb_tx_1d", "nb_tx_7d"),
                 ttl_us=3 * DAY_US,
                 every_us=HOUR_US,
                 compute_lag_us=300_000_000,
@@ -237,6 +248,7 @@ def fixed_contract() -> FeatureContract:
             ),
         ),
         cut=CUT,
+        fallback=fallback,
     )
 
 

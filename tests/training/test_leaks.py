@@ -16,11 +16,11 @@ from lockstep.errors import UseCaseError
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.offline.registry import apply_definitions
+from lockstep.serving.features import feature_matrix
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training.leaks.find import Suspect, find_leaks
-from lockstep.training.spine import SPLIT, TRAIN
-from lockstep.training.train import matrix
+from lockstep.training.protocol import SPLIT, TRAIN
 from lockstep.training.training_set import build_training_set, read_training_set
 from lockstep.views import OnDemandView, UseCase, WindowedView, days
 from lockstep.views.compute import bootstrap
@@ -62,7 +62,7 @@ def suspect(settings: Settings, lake: Lake, use_case: UseCase, known_at: datetim
     """Make the training set, and fit the model on it."""
     made = build_training_set(settings, use_case, known_at=known_at)
     rows, contract = read_training_set(lake, made.table)
-    vectors, train = matrix(contract, rows), rows[SPLIT].to_numpy() == TRAIN
+    vectors, train = feature_matrix(contract, rows), rows[SPLIT].to_numpy() == TRAIN
     with one_thread():
         fitted = use_case.model.estimator().fit(vectors[train], rows[use_case.model.label].to_numpy()[train])
     return Suspect(contract, rows, vectors, fitted)
@@ -122,7 +122,7 @@ def test_leaks_of_the_spine_and_of_a_table_and_what_they_do_are_all_named(
     service = use_case.model.service
     service = replace(service, features=(*service.features, (RATE, "rate_now")))
     services = tuple(service if s.name == service.name else s for s in use_case.services)
-    model = replace(use_case.model, service=service, spine=LEAKING_SPINE)
+    model = replace(use_case.model, service=service, spine=LEAKING_SPINE, ceilings=Ceilings())
     leaking = replace(use_case, on_demand=(*use_case.on_demand, RATE), services=services, model=model)
     settings = new_settings()
     lake = tiny(settings, leaking, leaking_risk())

@@ -17,7 +17,7 @@ from lockstep.errors import UseCaseError
 from lockstep.training.leaks.alarm import Alarm
 from lockstep.training.leaks.spine import SpineProbe
 from lockstep.training.leaks.spine_tables import SpineTables, as_it_is
-from lockstep.training.spine import Span
+from lockstep.training.span import Span
 from lockstep.views import ModelRecipe, days, load_use_case
 
 RECIPE = replace(fraud.model, train=days(3), gap=days(1), test=days(2))

@@ -166,7 +166,7 @@ def case(view: WindowedView) -> UseCase:
         fraud.service("payment_only"), features=tuple((view, n) for n in ("nb_tx_1d", "risk_1d", "risk_3d"))
     )
     views = tuple(view if v.name == view.name else v for v in fraud.views)
-    model = replace(fraud.model, service=service, gap=days(4))
+    model = replace(fraud.model, service=service, fallback=None, gap=days(4))
     return replace(fraud, views=views, services=(service,), model=model)
 
 

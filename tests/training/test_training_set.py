@@ -16,12 +16,14 @@ from lockstep.lake import Lake
 from lockstep.offline.registry import apply_definitions
 from lockstep.settings import Settings
 from lockstep.training.spine import table_digest
-from lockstep.training.training_set import TrainingSet, build_training_set, read_training_set
+from lockstep.training.training_set import TrainingSet, build_training_set, read_left_out, read_training_set
 from lockstep.views import ModelRecipe, UseCase
 
-COLUMNS = "customer_id, terminal_id, tx_datetime AS event_timestamp, amount_cents, tx_fraud"
+COLUMNS = (
+    "customer_id, terminal_id, tx_datetime AS event_timestamp, amount_cents, tx_fraud, tx_fraud_scenario, labelled_at"
+)
 SPINE = (
-    "SELECT {columns} FROM transactions JOIN (SELECT transaction_id, tx_fraud, labelled_at FROM labels) "
+    "SELECT {columns} FROM transactions JOIN (SELECT transaction_id, tx_fraud, tx_fraud_scenario, labelled_at FROM labels) "
     "USING (transaction_id) WHERE tx_datetime >= $start AND tx_datetime < $end AND labelled_at <= $known_at {extra}"
 )
 
@@ -80,6 +82,8 @@ def test_a_row_holds_the_entity_row_the_features_in_order_and_the_split(
         "event_timestamp",
         "amount_cents",
         "tx_fraud",
+        "tx_fraud_scenario",
+        "labelled_at",
         "request_time_us",
         *(ref.feature for ref in use_case.model.service.refs),
         "split",
@@ -216,8 +220,8 @@ def test_a_column_of_the_spine_that_nobody_needs_is_kept(filled: Filled, use_cas
             "there is no row to train on in [2018-05-13T00:00:00+00:00, 2018-05-16T00:00:00+00:00)",
         ),
         (
-            {"spine": spine("customer_id, tx_datetime AS event_timestamp, tx_fraud")},
-            "the spine lacks terminal_id, amount_cents",
+            {"spine": spine("customer_id, tx_datetime AS event_timestamp, tx_fraud, labelled_at")},
+            "the spine lacks terminal_id, amount_cents, tx_fraud_scenario",
         ),
         (
             {"spine": spine(COLUMNS.replace(" AS event_timestamp", ""))},
@@ -235,14 +239,26 @@ def test_a_column_of_the_spine_that_nobody_needs_is_kept(filled: Filled, use_cas
             "the spine's event_timestamp is timestamp[us], not timestamp[us, tz=UTC]",
         ),
         (
-            {"spine": spine(COLUMNS.replace("tx_fraud", "nullif(tx_fraud, 1) AS tx_fraud"))},
+            {"spine": spine(COLUMNS.replace("tx_fraud,", "nullif(tx_fraud, 1) AS tx_fraud,"))},
             "the spine has nulls in tx_fraud",
         ),
-        ({"spine": spine(COLUMNS.replace("tx_fraud", "3 * tx_fraud AS tx_fraud"))}, "the label tx_fraud holds 3"),
-        ({"spine": spine(COLUMNS.replace("tx_fraud", "'no' AS tx_fraud"))}, "the label tx_fraud is string"),
+        ({"spine": spine(COLUMNS.replace("tx_fraud,", "3 * tx_fraud AS tx_fraud,"))}, "the label tx_fraud holds 3"),
+        ({"spine": spine(COLUMNS.replace("tx_fraud,", "'no' AS tx_fraud,"))}, "the label tx_fraud is string"),
         (
             {"spine": spine().replace("tx_datetime >= $start", "$start IS NOT NULL")},
             "the spine has rows outside [2018-05-13T00:00:00+00:00, 2018-05-19T00:00:00+00:00)",
+        ),
+        (
+            {"spine": spine(COLUMNS.replace("labelled_at", "labelled_at + INTERVAL 5 DAY AS labelled_at"))},
+            "104 labels of the spine became known after 2018-05-20T15:00:00+00:00",
+        ),
+        (
+            {"spine": spine(COLUMNS.replace("labelled_at", "labelled_at - INTERVAL 2 DAY AS labelled_at"))},
+            "144 labels of the spine became known before their event",
+        ),
+        (
+            {"spine": spine(COLUMNS.replace("tx_fraud_scenario", "1 AS tx_fraud_scenario"))},
+            "106 rows of the spine have a tx_fraud_scenario that contradicts their tx_fraud",
         ),
         ({"spine": "SELECT nonsense"}, "the spine of model 'fraud' does not run: "),
         (
@@ -320,3 +336,48 @@ def test_the_recipe_of_the_reference_use_case_gives_what_the_spine_needs(filled:
 
     assert ours == theirs, "the spine's text does not matter, its rows do"
     assert recipe.label == "tx_fraud"
+
+
+def left_out(filled: Filled, use_case: UseCase, **changes: Any) -> tuple[TrainingSet, pa.Table]:
+    settings, lake = filled
+    done = build_training_set(settings, with_recipe(use_case, **changes), known_at=KNOWN_AT)
+    assert read_left_out(lake, done.table) == done.left_out
+    return done, read_training_set(lake, done.table)[0]
+
+
+def test_rows_of_an_entity_that_is_known_to_be_positive_are_left_out_of_the_days_that_begin_after(
+    filled: Filled, use_case: UseCase
+) -> None:
+    """A label takes a day: what happened on day D is known by the time D + 2 begins, gap or not."""
+    everyone, rows = left_out(filled, use_case)
+    protocol = replace(use_case.model.protocol, leave_known_out=True)
+    done, kept = left_out(filled, use_case, protocol=protocol)
+
+    _, span = left_out(filled, use_case, train=timedelta(days=6), gap=timedelta(0), test=timedelta(days=1))
+    frauds = [(r["customer_id"], r["labelled_at"]) for r in span.to_pylist() if r["tx_fraud"]]
+    expected = [
+        row
+        for row in rows.to_pylist()
+        if row["split"] == "train"
+        or not any(
+            card == row["customer_id"] and known < row["event_timestamp"].replace(hour=0) for card, known in frauds
+        )
+    ]
+    assert 0 < len(expected) < rows.num_rows
+    assert kept.to_pylist() == expected
+    assert (everyone.left_out.known, done.left_out.known) == (0, rows.num_rows - len(expected))
+    assert everyone.left_out.gap == done.left_out.gap == 24
+
+
+def test_a_label_that_is_not_known_when_the_test_begins_is_not_trained_on(filled: Filled, use_case: UseCase) -> None:
+    """Labels of the last day to train on that take twelve hours more than the gap allows."""
+    late = COLUMNS.replace(
+        "labelled_at",
+        "CASE WHEN amount_cents % 2 = 0 THEN labelled_at + INTERVAL 36 HOUR ELSE labelled_at END AS labelled_at",
+    )
+    done, rows = left_out(filled, use_case, spine=spine(late, "AND labelled_at <= $known_at - INTERVAL 36 HOUR"))
+
+    fitted = [r for r in rows.to_pylist() if r["split"] == "train"]
+    assert max(r["labelled_at"] for r in fitted) <= utc(17), "when the test begins"
+    assert done.left_out.label_unknown > 0
+    assert done.left_out.label_unknown + len(fitted) == 72

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lockstep.clock import MICROSECOND, from_micros, to_micros
+from lockstep.clock import EPOCH, MICROSECOND, from_micros, to_micros
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, UseCaseError
 from lockstep.views import (
     Entity,
@@ -42,7 +42,7 @@ SPEND = WindowedView(
     entity=Entity("card", "card", "int64", "o"),
     source=Source("payments", "at", "known_at", "o"),
     measures=[count("nb"), total("cents"), total_of_squares("cents")],
-    ratios=[ratio("mean", "cents", "nb", empty=-1.0)],
+    ratios=[ratio("mean", "cents", "nb", empty=-1.0), ratio("rate", "nb", "cents", empty=7.0)],
     windows=[hours(1), hours(3), hours(8)],
     every=hours(1),
     ttl=days(3),
@@ -112,6 +112,7 @@ def oracle(view: WindowedView, source: pa.Table, key: Any, t: int, before: int, 
         cents = [row["cents"] or 0 for n, row in rows if counts_for(view, reach, window, row, n, t, before)]
         sums = {"nb": len(cents), "cents": sum(cents), "cents_squared": sum(c * c for c in cents)}
         sums["mean"] = sums["cents"] / sums["nb"] if cents else -1.0
+        sums["rate"] = sums["nb"] / sums["cents"] if sums["cents"] else 7.0
         found |= {view.column(name, window): value for name, value in sums.items()}
     return {name: found[name] for name in view.features}
 
@@ -237,7 +238,7 @@ def test_of_rows_at_the_same_time_those_count_that_stand_before_the_one_that_ask
 
 
 def test_leaks_show_what_an_honest_window_does_not_hold() -> None:
-    source = payments((1, 0, 9, 5), (1, 2, 9, 5), (1, 4, 9, 5), (1, 6, 9, 5))
+    source = payments((1, 0, 9, 5), (1, 2, 9, 5), (1, 4, 9, 5), (1, 6, 9, 5), (1, 8, 9, 5), (2, 4, 4, 5))
     times, places = (2, 4), np.array([1, 2])
 
     def found(reach: Reach) -> list[int]:
@@ -247,8 +248,25 @@ def test_leaks_show_what_an_honest_window_does_not_hold() -> None:
     assert found(Reach(heed_known=False)) == [0, 1]
     assert found(AT_ONCE) == [1, 2]
     assert found(WITH_ITSELF) == [2, 3]
-    assert found(FUTURE) == [3, 2]
-    assert found(WHOLE_HISTORY) == [4, 4]
+    assert found(FUTURE) == [3, 3]
+    assert found(WHOLE_HISTORY) == [5, 5]
+    whole = value_at_times(DELAYED, source, [2, 1, 3], asked(0, 0, 0), reach=WHOLE_HISTORY)
+    assert whole["nb_3h"].tolist() == [1, 5, 0]
+
+
+@pytest.mark.parametrize("reach", [DECLARED, WITH_ITSELF, FUTURE, WHOLE_HISTORY])
+def test_a_row_without_a_key_or_a_time_or_known_before_it_happened_never_counts(reach: Reach) -> None:
+    source = payments((None, 0, 0, 5), (1, None, 0, 5), (1, 0, None, 5), (1, None, None, 5), (1, 1, 0, 5))
+    assert counts(source, 0, 1, view=SPEND, reach=reach) == [0, 0]
+    assert counts(source, (to_micros(EPOCH) - to_micros(START)) / HALF_HOUR, reach=reach) == [0]
+
+
+def test_windows_and_delays_may_be_longer_than_all_of_time() -> None:
+    source = payments((1, 0, 0, 5), (1, 1, 1, 7))
+    ever = replace(SPEND, windows=[days(999_999_999)])
+    assert value_at_times(ever, source, [1, 1], asked(1, 99))["nb_999999999d"].tolist() == [1, 2]
+    never = Reach(delay=timedelta.max)
+    assert value_at_times(ever, source, [1, 1], asked(1, 99), reach=never)["nb_999999999d"].tolist() == [0, 0]
 
 
 def handbook(rows: pd.DataFrame, by: str, delay: int) -> pd.DataFrame:
@@ -316,6 +334,16 @@ def test_the_newest_attributes_are_those_of_the_definition(rows: Any, questions:
         ]
         right = value_at(PROFILE, kept, time, known_by_us=time) or nothing_of(PROFILE)
         assert {name: none_if_nan(values[n]) for name, values in found.items()} == right
+
+
+def test_of_attributes_of_the_same_time_the_greater_win_and_nan_is_as_little_as_null() -> None:
+    source = payments((1, 0, 0, 0), (1, 0, 0, 0), (2, 0, 0, 0), (2, 0, 0, 0))
+    source = source.append_column("x", pa.array([-2.0, float("nan"), None, float("nan")]))
+    source = source.append_column("size", pa.array([0, 9, 2, 1]))
+    view = replace(PROFILE, columns={"x": "float64", "size": "int64"})
+    found = value_at_times(view, source, [1, 2], asked(1, 1))
+    assert [none_if_nan(x) for x in found["x"].tolist()] == [-2.0, None]
+    assert found["size"].tolist() == [0, 2]
 
 
 def none_if_nan(value: Any) -> Any:

@@ -24,7 +24,8 @@ from lockstep.training.leaks.sources import sampled_rows, source_rows
 from lockstep.training.leaks.spine import SpineProbe
 from lockstep.training.leaks.spine_tables import open_tables
 from lockstep.training.leaks.stored import Audit, audit
-from lockstep.training.spine import SPLIT, TEST, TRAIN, Span
+from lockstep.training.protocol import SPLIT, TEST, TRAIN
+from lockstep.training.span import Span
 from lockstep.views.declare import EVENT_TIMESTAMP
 from lockstep.views.use_case import UseCase
 from lockstep.views.windowed import WindowedView

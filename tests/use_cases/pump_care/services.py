@@ -1,6 +1,6 @@
 """The features of the model, in the model's order."""
 
-from lockstep.views import FeatureService
+from lockstep.views import FeatureService, default
 from pump_care.views.pump_file import pump_file
 from pump_care.views.pump_vibration import pump_vibration
 from pump_care.views.reading import reading
@@ -20,6 +20,8 @@ pump_failure_v1 = FeatureService(
         (site_breakdowns, "breakdown_share_21d"),
         (pump_file, "repairs"),
     ),
+    # A pump that is on no file was repaired by nobody we know of.
+    policy={"repairs": default(0.0)},
     owner="reliability-engineering",
     description="A reading, its pump's last week and repairs, and its site's last month.",
 )

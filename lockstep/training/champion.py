@@ -1,0 +1,91 @@
+"""What the champion says to the very rows that a new model is judged on."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lockstep.contract import FeatureContract
+from lockstep.errors import BadInput
+from lockstep.lake import Lake
+from lockstep.offline.cut import Cut
+from lockstep.serving.artifact import load_artifact
+from lockstep.serving.features import feature_matrix
+from lockstep.serving.policy import apply_policy
+from lockstep.settings import Settings
+from lockstep.training.contract import compile_contract
+from lockstep.training.evaluation.document import ModelNamed
+from lockstep.training.evaluation.evaluate import Champion
+from lockstep.training.fit import scorer
+from lockstep.training.protocol import SPLIT
+from lockstep.training.registry import CHAMPION, find_model
+from lockstep.views.use_case import UseCase
+
+
+def find_champion(
+    settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, held_out: pa.Table
+) -> Champion | None:
+    """Return the champion with its scores of the rows held out; None if there is none.
+
+    Where it takes features that are not in the set, they are retrieved at the set's cut. A row that its own policy rejects gets
+    the score 0: asked in production, it would not have found it.
+
+    Args:
+        settings: name the lake and the tracking store.
+        use_case: declares the champion's service.
+        lake: has the tables.
+        contract: what the rows were retrieved for.
+        held_out: rows of the training set.
+
+    Raises:
+        BadInput: the champion cannot be asked any more: its service or a definition of it is not what it was.
+    """
+    champion = find_model(settings, use_case.model.name, CHAMPION)
+    if champion is None:
+        return None
+    theirs = champion.contract
+    if compile_contract(use_case, theirs.feature_service, theirs.cut) != theirs:
+        raise BadInput(
+            f"champion {champion.version} was trained on other definitions than today's of {theirs.feature_service}",
+            hint="what it would say to these rows cannot be told; promote a model of today's definitions first",
+        )
+    rows = held_out
+    if not {(f.view, f.name) for f in theirs.features} <= {(f.view, f.name) for f in contract.features}:
+        rows = _retrieved(settings, use_case, lake, contract, theirs, held_out)
+    settled = apply_policy(theirs, feature_matrix(theirs, rows))
+    scores: NDArray[np.float64] = np.zeros(rows.num_rows)
+    answered = ~settled.rejected
+    scores[answered] = scorer(load_artifact(champion.model_dir).estimator)(settled.vectors[answered])
+    named = ModelNamed(
+        name=use_case.model.name, digest=champion.digest, contract=theirs.hash, version=champion.version
+    )
+    return Champion(named, scores)
+
+
+def _retrieved(
+    settings: Settings,
+    use_case: UseCase,
+    lake: Lake,
+    contract: FeatureContract,
+    theirs: FeatureContract,
+    held_out: pa.Table,
+) -> pa.Table:
+    """Retrieve the champion's features at the set's cut; a table that is not in the cut is read as it is now."""
+    from lockstep.offline.history import training_features  # noqa: PLC0415 - imports Feast, 4 s; rarely needed
+
+    bare = held_out.drop_columns([SPLIT, *(f.name for f in contract.features)])
+    cut = {table.table: table.snapshot_id for table in contract.cut.tables}
+    snapshots: Mapping[str, int] = {
+        view.table: cut.get(view.table) or _newest(lake, view.table) for view in theirs.views
+    }
+    return training_features(
+        settings, use_case, theirs.feature_service, bare, Cut(snapshots, contract.cut.known_at)
+    ).rows
+
+
+def _newest(lake: Lake, table: str) -> int:
+    snapshot = lake.current(table)
+    if snapshot is None:
+        raise BadInput(f"the table {table!r}, which the champion reads, is empty")
+    return snapshot.id

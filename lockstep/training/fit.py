@@ -1,0 +1,157 @@
+"""Fit the use case's estimator on a training set, and refuse what could not be served; nothing is logged here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import skops.io
+from numpy.typing import NDArray
+
+from lockstep.contract import FeatureContract
+from lockstep.errors import BadInput, UseCaseError
+from lockstep.hashing import digest
+from lockstep.serving.features import feature_matrix
+from lockstep.serving.policy import apply_policy
+from lockstep.training.evaluation.scored import Scored
+from lockstep.training.protocol import SPLIT, TEST, TRAIN
+from lockstep.views.declare import EVENT_TIMESTAMP
+from lockstep.views.use_case import ModelRecipe
+
+
+@dataclass(frozen=True)
+class Given:
+    """Rows as an estimator sees them.
+
+    Attributes:
+        rows: the entity rows, without those that the contract rejects.
+        vectors: rows by features in the contract's order, after the policy.
+        labels: 0 or 1 a row.
+        rejected: how many rows the contract rejects.
+    """
+
+    rows: pa.Table
+    vectors: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    rejected: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted estimator and what it says to the rows held out: one row of class probabilities each."""
+
+    estimator: Any
+    probabilities: NDArray[np.float64]
+
+
+def given(
+    recipe: ModelRecipe,
+    contract: FeatureContract,
+    rows: pa.Table,
+    split: str,
+    values: NDArray[np.float64] | None = None,
+) -> Given:
+    """Return one split of a training set as an estimator of this contract sees it.
+
+    Args:
+        recipe: names the label.
+        contract: its features are columns of the set, and its policy is applied.
+        rows: the training set.
+        split: `train` or `test`.
+        values: the features of all rows, before the policy, where they are to be others than the set's own.
+
+    Raises:
+        BadInput: its policy leaves no positive or no negative label.
+    """
+    of_split = rows[SPLIT].to_numpy() == split
+    chosen = rows.filter(pa.array(of_split))
+    vectors = feature_matrix(contract, chosen) if values is None else values[of_split]
+    settled = apply_policy(contract, vectors)
+    kept = ~settled.rejected
+    labels = chosen[recipe.label].to_numpy()[kept]
+    if not kept.all() and len(set(labels.tolist())) < 2:
+        raise BadInput(
+            f"of the {len(kept)} rows to {split} on, the policy of {contract.feature_service} rejects {int((~kept).sum())}; "
+            "what is left has labels of one kind alone",
+            hint="are the views of that service computed for these days?",
+        )
+    return Given(chosen.filter(pa.array(kept)), settled.vectors[kept], labels, int((~kept).sum()))
+
+
+def fit(recipe: ModelRecipe, contract: FeatureContract, rows: pa.Table) -> Fitted:
+    """Fit the recipe's estimator on the rows to train on, and have it judge those held out.
+
+    Raises:
+        BadInput: the policy leaves labels of one kind alone, or a feature has no value in any row to train on.
+        UseCaseError: the estimator does not take the features as they are, or does not serialize under its allow-list.
+    """
+    train = given(recipe, contract, rows, TRAIN)
+    _refuse_empty(contract, train)
+    estimator = recipe.estimator()
+    estimator.fit(train.vectors, train.labels)
+    _refuse_unfit(recipe, estimator, len(contract.features))
+    return Fitted(estimator, estimator.predict_proba(given(recipe, contract, rows, TEST).vectors))
+
+
+def scored(recipe: ModelRecipe, held_out: Given, scores: NDArray[np.float64]) -> Scored:
+    """Return the rows held out with a model's scores, ready to be measured by the recipe's protocol."""
+    rows, protocol = held_out.rows, recipe.protocol
+    return Scored(
+        times_us=rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(),
+        labels=held_out.labels,
+        scores=scores,
+        entity=rows[protocol.entity].to_numpy(zero_copy_only=False),
+        group=rows[protocol.group].cast(pa.int64()).to_numpy() if protocol.group else None,
+    )
+
+
+def scorer(estimator: Any) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Return what gives the score of each vector: the probability of class 1, as the predictor answers it."""
+    return lambda vectors: estimator.predict_proba(vectors)[:, 1]
+
+
+def recipe_digest(recipe: ModelRecipe) -> str:
+    """Return the digest of what is fitted: the estimator's class and parameters, and the release that fits it."""
+    estimator = recipe.estimator()
+    kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+    return digest(
+        [
+            kind,
+            installed("scikit-learn"),
+            sorted((name, repr(value)) for name, value in estimator.get_params().items()),
+        ]
+    )
+
+
+def _refuse_empty(contract: FeatureContract, train: Given) -> None:
+    """Refuse features that no row has: nothing is learned of them, and estimators fail at them in words of their own."""
+    features = enumerate(contract.features)
+    if empty := [f"{f.view}:{f.name}" for number, f in features if np.isnan(train.vectors[:, number]).all()]:
+        raise BadInput(
+            f"none of the {len(train.labels)} rows to train on has a value of {', '.join(empty)}",
+            hint="is the view computed for these days? leave the feature out of the service, or give it a default",
+        )
+
+
+def _refuse_unfit(recipe: ModelRecipe, estimator: Any, features: int) -> None:
+    if not hasattr(estimator, "predict_proba"):
+        raise UseCaseError(f"the estimator of model {recipe.name!r} has no predict_proba")
+    width = getattr(estimator, "n_features_in_", None)
+    if width != features:
+        raise UseCaseError(
+            f"the estimator of model {recipe.name!r} takes {width} features of {features}",
+            hint="choose features in the service, not in the estimator",
+        )
+    if hasattr(estimator, "feature_names_in_"):
+        raise UseCaseError(
+            f"the estimator of model {recipe.name!r} names its features itself",
+            hint="it is given a matrix in the service's order, and must keep to that",
+        )
+    unknown = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator))) - set(recipe.trusted_types)
+    if unknown:
+        raise UseCaseError(
+            f"the estimator of model {recipe.name!r} holds types that are not trusted: {', '.join(sorted(unknown))}",
+            hint="after a review, add them to the recipe's trusted_types",
+        )
