@@ -22,7 +22,7 @@ from lockstep.threads import one_thread
 from lockstep.training.leaks.find import Suspect, find_leaks
 from lockstep.training.protocol import SPLIT, TRAIN
 from lockstep.training.training_set import build_training_set, read_training_set
-from lockstep.views import OnDemandView, UseCase, WindowedView, days
+from lockstep.views import Ceilings, OnDemandView, UseCase, WindowedView, days
 from lockstep.views.compute import bootstrap
 
 WORLD = SimulatorParameters(
