@@ -50,7 +50,6 @@ RATE = OnDemandView(
     outputs={"rate_now": "float64"},
     owner="fraud-ml",
 )
-# In the tiny lake large payments are fraud, so that an honest model has no ceiling.
 
 
 def windowed(name: str) -> WindowedView:
@@ -117,17 +116,6 @@ def leaking_risk() -> pa.Table:
     return rows.set_column(rows.column_names.index("risk_7d"), rows.schema.field("risk_7d"), shares)
 
 
-def test_values_written_by_hand_are_counted_and_are_no_leak(
-    new_settings: Callable[[], Settings], use_case: UseCase
-) -> None:
-    settings = new_settings()
-    lake = tiny(settings, use_case, view_rows(windowed("terminal_risk"), TERMINALS - 1))
-    found = find_leaks(settings, use_case, lake, suspect(settings, lake, use_case, KNOWN_AT))
-    assert found.alarms == ()
-    assert found.stored["terminal_risk"] == 6 * (TERMINALS - 1)
-    assert found.unexplained["terminal_risk:risk_7d"] == 6 * (TERMINALS - 1)
-
-
 def test_leaks_of_the_spine_and_of_a_table_and_what_they_do_are_all_named(
     new_settings: Callable[[], Settings], use_case: UseCase
 ) -> None:
@@ -147,6 +135,10 @@ def test_leaks_of_the_spine_and_of_a_table_and_what_they_do_are_all_named(
         ("too_good", "average_precision"),
         ("too_good", "auc"),
     ]
+    by_hand = {
+        f"{name}:{feature}" for name in ("customer_spend", "terminal_risk") for feature in fraud.view(name).features
+    }
+    assert set(found.unexplained) == by_hand - {"terminal_risk:risk_7d"}, "what is wrong otherwise is no leak"
 
 
 def test_a_spine_of_tables_that_nobody_declares_is_refused(

@@ -136,11 +136,10 @@ def _spine_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Sus
     parameters = {"start": span.start, "end": span.end, "known_at": contract.cut.known_at}
     keys = [key.name for key in contract.join_keys]
     with open_tables(settings, lake, use_case, keys, suspect.snapshots, parameters) as tables:
-        given = tables.run().column_names
         probe = SpineProbe(
             tables=tables,
             rows=suspect.rows,
-            inputs=[column.name for column in contract.request_inputs if column.name in given],
+            inputs=[column.name for column in contract.request_inputs],
             gap_us=recipe.gap // MICROSECOND,
             cut_us=_middle(span),
             sampled_us=(to_micros(span.test_start), to_micros(span.end)),

@@ -6,7 +6,8 @@ their time and keys alone, as the SQL may give any; an input of theirs is compar
 an engine adds them in another order over other rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +21,9 @@ from lockstep.training.leaks.spine_tables import SpineTables
 from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
 
 ROWS = "rows"
+_LOOKED_AT = 5_000
 _SAMPLED = 200
+_FEWEST_SAMPLED = 50
 _ALONE = 3
 _FLIPPED_SHARE = 10
 _FEWEST_FLIPPED = 5
@@ -34,7 +37,7 @@ class SpineProbe:
     Attributes:
         tables: what the SQL reads.
         rows: the training set's own, or what a first run gave.
-        inputs: the columns of its result that a model gets to see: the request's inputs.
+        inputs: the columns of its result that a model gets to see: the request's inputs, but for those that it leaves to others.
         gap_us: how long nobody knows an event's label, in microseconds.
         cut_us: the time around which rows are changed.
         sampled_us: the event times from which on rows are sampled, and before which: half-open.
@@ -117,13 +120,15 @@ class SpineProbe:
                 self._name("label_without_delay", column, self._flipped(_told(lost, before)))
 
     def _judge_copies(self, real: pa.Table, later_us: int) -> None:
-        """Look for rows that change with more rows at all sampled times; a time with more rows at it alone proves it."""
+        """Look for rows that change with more rows at all sampled times; a time with more rows at it alone proves it.
+
+        For what happened earlier a row may change.
+        """
         times = self._sampled(real)
         there = _rows(real, np.isin(_times(real), times))
         changed = self._lost(there, self._kept(self.tables.with_copies(times, later_us)))
         suspects = {column: lost for column, lost in changed if column not in {ROWS, *self._named}}
-        alone = {int(time) for lost in suspects.values() for time in np.unique(_times(lost))[:_ALONE]}
-        for time in sorted(alone):
+        for time in _each_often({column: np.unique(_times(lost)) for column, lost in suspects.items()}, _ALONE):
             if suspects.keys() <= self._named.keys():
                 break
             there = _rows(real, _times(real) == time)
@@ -144,16 +149,31 @@ class SpineProbe:
         return np.random.default_rng(self.seed)
 
     def _sampled(self, real: pa.Table) -> list[int]:
+        """Return event times of some rows, first of rows without a key in common: they do not change with each other's copies."""
         start, end = self.sampled_us
-        times = np.unique(_times(real))
-        times = times[(times >= start) & (times < end)]
-        return np.sort(self._random().choice(times, min(_SAMPLED, len(times)), replace=False)).tolist()
+        inside = np.flatnonzero((_times(real) >= start) & (_times(real) < end))
+        rows = real.take(pa.array(self._random().permutation(inside)[:_LOOKED_AT]))
+        times = _times(rows).tolist()
+        seen: set[tuple[int, object]] = set()
+        chosen: dict[int, None] = {}
+        for time, *keys in zip(times, *(rows[key].to_pylist() for key in self.tables.keys), strict=True):
+            named = set(enumerate(keys))
+            if not seen & named and len(chosen) < _SAMPLED:
+                seen |= named
+                chosen[time] = None
+        for time in times:
+            if len(chosen) < _FEWEST_SAMPLED:
+                chosen[time] = None
+        return sorted(chosen)
 
     def _kept(self, rows: pa.Table) -> pa.Table:
         """Return the columns that are compared, the time in microseconds."""
         time = rows[EVENT_TIMESTAMP].cast(ARROW_TYPES["timestamp"]).cast(pa.int64())
-        columns = [*self.tables.keys, *self.inputs, self.tables.recipe.label]
+        columns = [*self.tables.keys, *self._given(rows), self.tables.recipe.label]
         return rows.select(columns).append_column(EVENT_TIMESTAMP, time)
+
+    def _given(self, *tables: pa.Table) -> list[str]:
+        return [column for column in self.inputs if all(column in rows.column_names for rows in tables)]
 
     def _lost(
         self, before: pa.Table, after: pa.Table, columns: Sequence[str] | None = None
@@ -168,7 +188,7 @@ class SpineProbe:
                 yield ROWS, gone
             engine.register("gone", gone)
             same = " AND ".join(f"x.{quote(c)} IS NOT DISTINCT FROM y.{quote(c)}" for c in place)
-            for column in self.inputs if columns is None else columns:
+            for column in self._given(before, after) if columns is None else columns:
                 sql = f"FROM ({_except([*place, column])}) AS x WHERE NOT EXISTS (FROM gone AS y WHERE {same})"
                 if pa.types.is_floating(before.schema.field(column).type):
                     x, y = f"x.{quote(column)}", f"y.{quote(column)}"
@@ -177,6 +197,17 @@ class SpineProbe:
                 lost = engine.sql(sql).to_arrow_table()
                 if lost.num_rows:
                     yield column, lost
+
+
+def _each_often(times: Mapping[str, NDArray[np.int64]], often: int) -> list[int]:
+    """Return so few times that each column has that many of its own among them, or all it has: every one costs a run."""
+    columns = Counter(int(time) for of in times.values() for time in of)
+    chosen: set[int] = set()
+    for of in times.values():
+        wanted = min(often, len(of)) - len(chosen.intersection(of.tolist()))
+        shared = sorted(set(of.tolist()) - chosen, key=lambda time: (-columns[time], time))
+        chosen.update(shared[: max(0, wanted)])
+    return sorted(chosen)
 
 
 def _except(columns: Sequence[str]) -> str:
