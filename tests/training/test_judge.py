@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import leaky
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -20,7 +21,7 @@ from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training import registry
 from lockstep.training.clocks import columns_of, exact_features
-from lockstep.training.evaluations import keep_evaluation
+from lockstep.training.evaluations import keep_evaluation, load_evaluation
 from lockstep.training.fit import fit
 from lockstep.training.judge import judge
 from lockstep.training.logged import open_logged
@@ -246,6 +247,28 @@ def test_a_model_that_raises_an_alarm_is_refused_by_name_kept_and_never_register
     with pytest.raises(Refused, match="is not registered: one_feature"):
         register(settings, strict, logged.model, kept)
     assert project.versions() == before
+
+
+def test_each_kind_of_leak_that_a_spine_hands_in_is_refused_by_its_name(
+    new_settings: Callable[[], Settings], use_case: UseCase
+) -> None:
+    settings = new_settings().model_copy(update={"use_case": "leaky"})
+    recipe = replace(use_case.model, service=leaky.SERVICE, spine=leaky.SPINE)
+    columns = ("customer_id", "terminal_id", *recipe.spine_tables["labels"])
+    recipe = replace(recipe, spine_tables={**recipe.spine_tables, "labels": columns})
+    leaking = replace(use_case, on_demand=(leaky.GIVEN,), services=(leaky.SERVICE,), model=recipe)
+    lake = fill(settings, leaking)
+    done = build_training_set(settings, leaking, known_at=KNOWN_AT)
+    logged = train(settings, leaking, done.table)
+
+    with pytest.raises(Refused) as refused:
+        judge(settings, leaking, logged.model)
+
+    for leak in leaky.LEAKS:
+        assert f"{leak} ({leak}_in (spine))" in str(refused.value)
+    kept = load_evaluation(settings, lake, refused.value.hint.rpartition(" ")[2])
+    assert {a.name: a.subject for a in kept.alarms} == {leak: f"{leak}_in (spine)" for leak in leaky.LEAKS}
+    assert registry.find_model(settings, "fraud", "challenger") is None
 
 
 def test_an_evaluation_of_another_model_registers_none(project: Project, trained: Trained) -> None:
