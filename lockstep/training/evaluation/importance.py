@@ -10,7 +10,7 @@ from sklearn.inspection import permutation_importance
 from lockstep.errors import BadInput
 from lockstep.training.evaluation.document import FeatureImportance, Importance
 
-ROWS, REPEATS = 10_000, 3
+ROWS, REPEATS = 5_000, 3
 
 
 def importance(
