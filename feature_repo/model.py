@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from feature_repo.services import fraud_v2, fraud_v2_fallback
-from lockstep.views import ModelRecipe, Protocol, Thresholds, days
+from lockstep.views import ModelRecipe, Protocol, Thresholds, Words, days
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -73,6 +73,12 @@ fraud_model = ModelRecipe(
     gap=days(7),
     test=days(7),
     protocol=Protocol(entity="customer_id", top=100, group="tx_fraud_scenario"),
+    words=Words(
+        rows="payments",
+        positives="frauds",
+        entities="cards",
+        groups={1: "large amounts", 2: "compromised terminals", 3: "compromised cards"},
+    ),
     # Between what a model without feature views reaches and what this one does; `lockstep demo` prints both.
     # The figures are not by the handbook's protocol: cards already known to be compromised stay in the days held out. Without
     # them the figures are lower.

@@ -1,7 +1,4 @@
-"""Where the columns, lines and labels of the parity page's charts stand.
-
-Horizontal places are percentages and vertical ones pixels, so that a chart fills any width and its words keep their size.
-"""
+"""Where the columns, lines and labels of the parity page's charts stand."""
 
 import math
 from collections import defaultdict
@@ -12,66 +9,13 @@ from itertools import pairwise
 
 from lockstep.clock import EPOCH
 from lockstep.parity.report import SCORE_BINS, HourCompared, ScoreShift
+from lockstep.report.charts import HEIGHT, Chart, Column, Layer, Line, Mark, count_marks
 
-HEIGHT, LEAST_SEEN = 150, 2.0
+LEAST_SEEN = 2.0
 # A column may stand for several hours: narrow screens get fewer columns.
 WIDE_COLUMNS, NARROW_COLUMNS = 180, 36
 WIDE_LABELS, NARROW_LABELS = 8, 4
 _STEPS = tuple(timedelta(hours=n) for n in (1, 2, 3, 6, 12, 24, 48, 72, 168, 336, 672, 1344, 2688, 5376, 10_752))
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A label and where on its axis it stands."""
-
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A part of a column, by its kind (equal, excused, mismatch, expected)."""
-
-    kind: str
-    top: float
-    height: float
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a chart.
-
-    Attributes:
-        x: of its left edge.
-        width: of its share of the axis, the gap to the next one included.
-        layers: from the bottom.
-        says: what it stands for, in words.
-    """
-
-    x: float
-    width: float
-    layers: tuple[Layer, ...]
-    says: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A straight piece of an outline."""
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Columns, the outline drawn over them, and the axes."""
-
-    columns: tuple[Column, ...]
-    outline: tuple[Line, ...]
-    x_marks: tuple[Mark, ...]
-    y_marks: tuple[Mark, ...]
 
 
 @dataclass(frozen=True)
@@ -104,7 +48,7 @@ def hour_chart(hours: Sequence[HourCompared], *, columns: int, labels: int) -> H
         )
         for at, parts in sorted(counts.items())
     )
-    return HourChart(drawn, (), _time_marks(begin, end, labels), _count_marks(top), _span(step))
+    return HourChart(drawn, (), _time_marks(begin, end, labels), count_marks(top), _span(step))
 
 
 def score_chart(scores: ScoreShift) -> Chart:
@@ -182,10 +126,3 @@ def _time_marks(begin: datetime, end: datetime, most: int) -> tuple[Mark, ...]:
         marks.append(Mark(100 * ((at - begin) / (end - begin)), f"{day:%-d %b}" if not day.hour else f"{day:%H:%M}"))
         at += step
     return tuple(marks)
-
-
-def _count_marks(top: int) -> tuple[Mark, ...]:
-    """Return 0 and up to four round numbers above it."""
-    power = 10 ** (len(str(top)) - 1)
-    step = max(1, next(s for s in (power // 5, power // 2, power, 2 * power, 5 * power) if s and top // s <= 4))
-    return tuple(Mark(HEIGHT * (1 - rows / top), f"{rows:,}") for rows in range(0, top + 1, step))

@@ -1,24 +1,21 @@
 """One self-contained page for people: the verdict first, then what differs, in which features, since when, to what effect.
 
-What is said, and how a number is written, is decided here; `page.html.jinja` arranges it, `page.css` draws it.
+What is said is decided here; `page.html.jinja` arranges it in the frame of every page (`lockstep.report`).
 """
 
-import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from lockstep.clock import from_micros
 from lockstep.parity import charts
 from lockstep.parity.compare import EXCUSED
 from lockstep.parity.report import DifferenceFound, FeatureRate, ParityReport, Stratum
 from lockstep.parity.verdict import Verdict
+from lockstep.report.numbers import moment, percent, percent_above, whole
+from lockstep.report.page import environment
 
 FINDINGS_TOLD, EXAMPLES_TOLD, HOURS_TOLD = 4, 3, 6
 CAUSE_WORDS = {
@@ -31,7 +28,6 @@ CAUSE_WORDS = {
     "wrong_row": "the served values are another column's of the same view",
     "unexplained": "no known cause explains it",
 }
-SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -108,25 +104,19 @@ def render(reports: Sequence[ParityReport], *, title: str, quality: Quality | No
         title: what the page is about.
         quality: what the features are worth, if that is to be shown too.
     """
-    environment = Environment(
-        loader=PackageLoader("lockstep.parity", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        f.__name__: f for f in (whole, plain, decimal, moment, percent, percent_above, place, breakable)
-    }
     said = (headline, other_reasons, findings, agreements, strata_with_mismatches)
-    return environment.get_template("page.html.jinja").render(
-        {f.__name__: f for f in said},
-        reports=reports,
-        title=title,
-        quality=quality,
-        charts=charts,
-        cause_words=CAUSE_WORDS,
-        findings_told=FINDINGS_TOLD,
+    return (
+        environment("lockstep.parity")
+        .get_template("page/page.html.jinja")
+        .render(
+            {f.__name__: f for f in said},
+            reports=reports,
+            title=title,
+            quality=quality,
+            charts=charts,
+            cause_words=CAUSE_WORDS,
+            findings_told=FINDINGS_TOLD,
+        )
     )
 
 
@@ -240,48 +230,3 @@ def strata_with_mismatches(report: ParityReport) -> list[Stratum]:
     every = sum(stratum.name.startswith("hour ") for stratum in report.strata)
     name = f"{len(hours):,} of {every:,} hours"
     return [*others, Stratum(name=name, rows=sum(h.rows for h in hours), mismatches=sum(h.mismatches for h in hours))]
-
-
-def whole(number: int) -> str:
-    """Write a whole number: 12,000."""
-    return f"{number:,}"
-
-
-def decimal(number: float, places: int = 3) -> str:
-    """Write a score, or how far two are apart: 0.021."""
-    least = 10.0**-places
-    return f"{number:.{places}f}" if number == 0 or number >= least / 2 else f"less than {least:.{places}f}"
-
-
-def plain(number: float) -> str:
-    """Write a number that a person chose: 0.5."""
-    return f"{number:g}"
-
-
-def percent(share: float) -> str:
-    """Write a share; all and nothing are written only where they are meant."""
-    if 0 < share < 0.0001:
-        return f"under 0.01{SPACE}%"
-    shown = min(100 * share, 99.9) if share < 1 else 100 * share
-    text = f"{shown:.2f}" if shown < 1 else f"{shown:.1f}"
-    return f"{text.rstrip('0').rstrip('.')}{SPACE}%"
-
-
-def percent_above(bound: float) -> str:
-    """Write an upper bound, rounded up: the sentence it stands in stays true."""
-    return f"{math.ceil(round(bound * 10_000, 6)) / 100:.2f}{SPACE}%"
-
-
-def moment(time: datetime) -> str:
-    """Write a time: 24 Jun 2018 05:00 UTC."""
-    return f"{time.astimezone(UTC):%-d %b %Y %H:%M} UTC"
-
-
-def place(coordinate: float) -> str:
-    """Write where something stands, in percent or pixels."""
-    return f"{coordinate:.2f}".rstrip("0").rstrip(".")
-
-
-def breakable(name: str) -> Markup:
-    """Write a name so that a narrow screen breaks it after `_`, `:`, `-` or `/`, and not inside a word."""
-    return Markup("<wbr/>").join(re.findall(r"[^_:/-]*[_:/-]+|[^_:/-]+", name))

@@ -84,10 +84,11 @@ def fit(recipe: ModelRecipe, contract: FeatureContract, rows: pa.Table) -> Fitte
     """Fit the recipe's estimator on the rows to train on, and have it judge those held out.
 
     Raises:
-        BadInput: the policy leaves labels of one kind alone.
+        BadInput: the policy leaves labels of one kind alone, or a feature has no value in any row to train on.
         UseCaseError: the estimator does not take the features as they are, or does not serialize under its allow-list.
     """
     train = given(recipe, contract, rows, TRAIN)
+    _refuse_empty(contract, train)
     estimator = recipe.estimator()
     estimator.fit(train.vectors, train.labels)
     _refuse_unfit(recipe, estimator, len(contract.features))
@@ -122,6 +123,16 @@ def recipe_digest(recipe: ModelRecipe) -> str:
             sorted((name, repr(value)) for name, value in estimator.get_params().items()),
         ]
     )
+
+
+def _refuse_empty(contract: FeatureContract, train: Given) -> None:
+    """Refuse features that no row has: nothing is learned of them, and estimators fail at them in words of their own."""
+    features = enumerate(contract.features)
+    if empty := [f"{f.view}:{f.name}" for number, f in features if np.isnan(train.vectors[:, number]).all()]:
+        raise BadInput(
+            f"none of the {len(train.labels)} rows to train on has a value of {', '.join(empty)}",
+            hint="is the view computed for these days? leave the feature out of the service, or give it a default",
+        )
 
 
 def _refuse_unfit(recipe: ModelRecipe, estimator: Any, features: int) -> None:

@@ -1,6 +1,7 @@
 """Judge a logged model on the days held out: every number, both clocks, the champion beside it, and the alarms."""
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -10,11 +11,15 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, Refused
 from lockstep.lake import Lake
 from lockstep.serving.artifact import ModelArtifact, load_artifact
+from lockstep.serving.features import feature_matrix
+from lockstep.serving.policy import apply_policy
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training.champion import find_champion
 from lockstep.training.clocks import exact_features, price
 from lockstep.training.evaluation.document import (
+    Alarm,
+    Audit,
     Clocks,
     Evaluation,
     Fallback,
@@ -27,7 +32,9 @@ from lockstep.training.evaluation.evaluate import Champion, Judging, evaluate, m
 from lockstep.training.evaluation.importance import importance
 from lockstep.training.evaluations import keep_evaluation
 from lockstep.training.fit import Given, given, scored, scorer
+from lockstep.training.leaks.find import Search, Suspect, find_leaks
 from lockstep.training.logged import Logged, open_logged
+from lockstep.training.page import render
 from lockstep.training.protocol import TEST, TRAIN, LeftOut
 from lockstep.training.registry import open_client, quiet
 from lockstep.training.span import Span
@@ -58,6 +65,8 @@ def judge(settings: Settings, use_case: UseCase, model: str) -> Evaluation:
     with quiet():
         client = open_client(settings)
         client.log_batch(logged.run, metrics=[Metric(k, v, 0, 0) for k, v in summary(evaluation).items()])
+        page = render(evaluation, title=f"{use_case.model.name}: evaluation", words=use_case.model.words)
+        client.log_text(logged.run, page, "evaluation.html")
         client.log_dict(logged.run, evaluation.model_dump(mode="json"), "evaluation.json")
     if evaluation.alarms:
         said = "; ".join(f"{alarm.name} ({alarm.subject}): {alarm.evidence}" for alarm in evaluation.alarms)
@@ -90,6 +99,7 @@ def _evaluate(settings: Settings, use_case: UseCase, lake: Lake, logged: Logged,
     model = scorer(artifact.estimator)
     measured = scored(recipe, test, model(test.vectors))
     judging = Judging(top=recipe.protocol.top, threshold=recipe.thresholds.decision)
+    found = _search(settings, use_case, lake, contract, artifact, [train, test])
     champion, why_not = _champion(settings, use_case, lake, contract, test)
     return evaluate(
         measured,
@@ -106,8 +116,34 @@ def _evaluate(settings: Settings, use_case: UseCase, lake: Lake, logged: Logged,
         ),
         clocks=_clocks(settings, use_case, lake, contract, rows, metrics(measured, judging.top)),
         fallback=_fallback(recipe, contract, artifact, logged, rows),
-        alarms=(),
+        alarms=[Alarm(name=a.name, subject=a.subject, evidence=a.evidence) for a in found.alarms],
+        audit=Audit(rows=dict(found.stored), unexplained=dict(found.unexplained)),
     )
+
+
+def _search(
+    settings: Settings,
+    use_case: UseCase,
+    lake: Lake,
+    contract: FeatureContract,
+    artifact: ModelArtifact,
+    splits: Sequence[Given],
+) -> Search:
+    """Look for leaks in the rows that the model was fitted and judged on."""
+    rows = pa.concat_tables([split.rows for split in splits])
+    suspect = Suspect(
+        contract=contract,
+        rows=rows,
+        vectors=feature_matrix(contract, rows),
+        estimator=artifact.estimator,
+        prepare=lambda vectors: apply_policy(contract, vectors).vectors,
+    )
+    found = find_leaks(settings, use_case, lake, suspect)
+    for feature, number in found.unexplained.items():
+        logging.getLogger(__name__).warning(
+            "%s: %d of the rows looked at are not what the view declares, though no leak", feature, number
+        )
+    return found
 
 
 def _champion(

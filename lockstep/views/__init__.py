@@ -18,7 +18,7 @@ from lockstep.views.declare import (
     soft,
 )
 from lockstep.views.latest import LatestView, latest_view
-from lockstep.views.use_case import Ceilings, ModelRecipe, Protocol, Thresholds, UseCase, load_use_case
+from lockstep.views.use_case import Ceilings, ModelRecipe, Protocol, Thresholds, UseCase, Words, load_use_case
 from lockstep.views.windowed import (
     Measure,
     Ratio,
@@ -48,6 +48,7 @@ __all__ = [
     "Thresholds",
     "UseCase",
     "WindowedView",
+    "Words",
     "count",
     "days",
     "default",

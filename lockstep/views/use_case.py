@@ -66,6 +66,27 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What reports call things, in the plural.
+
+    Attributes:
+        rows: as in "requests".
+        positives: rows with label 1.
+        entities: what is looked at in a day.
+        groups: the kinds of positives; one without a word is called by its number.
+    """
+
+    rows: str = "rows"
+    positives: str = "positives"
+    entities: str = "entities"
+    groups: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    def group(self, number: int) -> str:
+        """Return what a kind of positives is called."""
+        return self.groups.get(number, f"kind {number}")
+
+
+@dataclass(frozen=True)
 class ModelRecipe:
     """How a use case's model is made.
 
@@ -88,6 +109,7 @@ class ModelRecipe:
         protocol: how it is judged.
         thresholds: what the model must reach.
         ceilings: what it cannot reach honestly.
+        words: what the report of an evaluation calls things.
         fallback: the features of the model that answers while a view whose objective is hard is late: some of the service's,
             none of such a view; None trains no such model.
     """
@@ -108,6 +130,7 @@ class ModelRecipe:
     protocol: Protocol
     thresholds: Thresholds
     ceilings: Ceilings = Ceilings()
+    words: Words = Words()
     fallback: FeatureService | None = None
 
 

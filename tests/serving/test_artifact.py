@@ -1,9 +1,12 @@
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import fraud_case
 import numpy as np
 import pytest
+import skops.io
 import yaml
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -12,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lockstep.errors import BadInput, Refused, SchemaDrift
-from lockstep.serving.artifact import load_artifact, load_contract, model_digest
+from lockstep.serving.artifact import estimator_digest, load_artifact, load_contract, model_digest
 
 ROWS = np.random.default_rng(fraud_case.SEED).normal(size=(60, 5))
 LABELS = (ROWS[:, 0] > 0).astype(int)
@@ -36,6 +39,79 @@ def test_tree_and_linear_classifiers_load_and_score_as_they_were_fitted(tmp_path
 
     assert artifact.contract == fraud_case.contract()
     np.testing.assert_array_equal(artifact.estimator.predict_proba(ROWS), estimator.predict_proba(ROWS))
+    assert artifact.fallback is None
+
+
+def with_fallback(folder: Path) -> Path:
+    whole = fraud_case.contract()
+    smaller = fraud_case.contract(features=whole.features[1:])
+    written = fraud_case.write_model(folder, fraud_case.contract(fallback=smaller), fraud_case.fitted())
+    (folder / "extra_files").mkdir()
+    skops.io.dump(fraud_case.fitted(4), folder / "extra_files" / "fallback.skops")
+    return written
+
+
+def test_a_fallback_model_lies_beside_the_model_and_is_held_against_its_own_contract(tmp_path: Path) -> None:
+    artifact = load_artifact(with_fallback(tmp_path))
+
+    assert artifact.contract.fallback == fraud_case.contract(features=fraud_case.contract().features[1:])
+    np.testing.assert_array_equal(
+        artifact.fallback.predict_proba(ROWS[:, 1:]), fraud_case.fitted(4).predict_proba(ROWS[:, 1:])
+    )
+    skops.io.dump(fraud_case.fitted(5), tmp_path / "extra_files" / "fallback.skops")
+    with pytest.raises(SchemaDrift, match=r"fallback\.skops: fitted on 5 features, the contract lists 4"):
+        load_artifact(tmp_path)
+    (tmp_path / "extra_files" / "fallback.skops").unlink()
+    with pytest.raises(BadInput, match=r"it has no extra_files/fallback\.skops"):
+        load_artifact(tmp_path)
+
+
+def test_the_digest_names_the_fallback_model_too(tmp_path: Path) -> None:
+    before = model_digest(with_fallback(tmp_path))
+    skops.io.dump(fraud_case.fitted(3), tmp_path / "extra_files" / "fallback.skops")
+
+    assert model_digest(tmp_path) != before
+
+
+SAVE = """
+import sys, skops.io
+sys.path.insert(0, sys.argv[1])
+import fraud_case
+scattered = [object() for _ in range(int(sys.argv[3]))]
+skops.io.dump(fraud_case.fitted(), sys.argv[2])
+"""
+
+
+def test_equal_fits_have_equal_digests_whichever_process_saved_them(tmp_path: Path) -> None:
+    """skops calls things by their address in memory: the files differ, what they say does not."""
+    paths = [tmp_path / f"{n}.skops" for n in range(2)]
+    for number, path in enumerate(paths):
+        where = str(Path(fraud_case.__file__).parent)
+        subprocess.run([sys.executable, "-c", SAVE, where, str(path), str(1_000 * number)], check=True)
+
+    trees = [zipfile.ZipFile(path).read("schema.json") for path in paths]
+    assert trees[0] != trees[1]
+    assert estimator_digest(paths[0]) == estimator_digest(paths[1])
+
+
+def test_the_digest_sees_every_number_and_every_file_in_the_archive(tmp_path: Path) -> None:
+    path = tmp_path / "model.skops"
+    skops.io.dump(fraud_case.fitted(), path)
+    held = estimator_digest(path)
+    members = {name: zipfile.ZipFile(path).read(name) for name in zipfile.ZipFile(path).namelist()}
+    array = next(name for name in members if name.endswith(".npy"))
+    other = members[array][:-1] + bytes([members[array][-1] ^ 1])
+    tree = members["schema.json"].replace(b'"log_loss', b'"lag_loss')
+
+    for changed in (
+        {array: other},
+        {"schema.json": tree},
+        {"unmentioned.npy": b"x"},
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in (members | changed).items():
+                archive.writestr(name, content)
+        assert estimator_digest(path) != held, changed.keys()
 
 
 def test_a_type_outside_the_allow_list_is_refused_even_if_the_artifact_trusts_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 from tiny_lake import fill
 
 from feature_repo.definitions import use_case as fraud
@@ -25,6 +26,7 @@ def use_case() -> UseCase:
             fraud.model,
             service=fraud.service("fraud_v1"),
             fallback=None,
+            estimator=lambda: HistGradientBoostingClassifier(max_iter=20, random_state=0),
             train=days(3),
             gap=days(1),
             test=days(2),

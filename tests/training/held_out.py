@@ -65,7 +65,7 @@ def used() -> TrainingSetUsed:
         known_at=from_micros((MONDAY + 14) * DAY_US),
         train=Stretch(start=from_micros((MONDAY - 28) * DAY_US), end=begin, rows=12_000, positives=400),
         test=test,
-        left_out=100,
+        left_out={"their event lies between the two": 1_200, "their entity was known": 100, "nobody": 0},
         snapshots={"transactions": 2**62, "spend": 7},
     )
 

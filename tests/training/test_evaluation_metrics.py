@@ -169,6 +169,11 @@ def test_the_bins_are_those_of_scikit_learns_curve_in_log_odds_and_hold_every_ro
     assert sum(one.positives for one in found.bins) == week.positives
 
 
+def test_a_score_on_an_edge_belongs_to_the_bin_above_it() -> None:
+    found = calibration(scored_rows([(0, 1, 0, 0.4999), (0, 2, 1, 0.5)]))
+    assert [(one.low, one.high) for one in found.bins] == [(0.25, 0.5), (0.5, 0.75)]
+
+
 def test_scores_of_0_and_1_have_bins() -> None:
     found = calibration(scored_rows([(0, 1, 0, 0.0), (0, 2, 1, 1.0)]))
     assert [(one.low, one.high, one.rows, one.share) for one in found.bins] == [
@@ -250,7 +255,7 @@ def test_a_straight_line_keeps_its_ends_only() -> None:
 def test_the_feature_that_tells_is_the_important_one_and_the_kept_negatives_stand_for_all() -> None:
     chance = np.random.default_rng(0)
     labels = (chance.random(6_000) < 0.05).astype(np.int64)
-    matrix = np.column_stack([chance.random(6_000), labels + chance.normal(0, 0.3, 6_000), chance.random(6_000)])
+    matrix = np.column_stack([chance.random(6_000), labels + 0.1 * chance.random(6_000), chance.random(6_000)])
     matrix[::7, 0] = np.nan
     with one_thread():
         model = HistGradientBoostingClassifier(max_iter=10, random_state=0).fit(matrix[3_000:], labels[3_000:])
@@ -267,7 +272,7 @@ def test_the_feature_that_tells_is_the_important_one_and_the_kept_negatives_stan
         average_precision_score(labels, model.predict_proba(matrix)[:, 1]) - labels.mean(), abs=0.1
     )
     # Without their weights, three times fewer negatives would triple what a shuffled column leaves: 0.15 and not 0.05.
-    assert some.features[0].loss == pytest.approx(every.features[0].loss, abs=0.05)
+    assert some.features[0].loss == pytest.approx(every.features[0].loss, abs=0.03)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def thin(x: NDArray[np.float64], y: NDArray[np.float64], most: int) -> NDArray[n
 
 
 def _farthest(points: NDArray[np.float64], first: int, last: int) -> tuple[float, int]:
-    """Return the greatest distance of a point between the two from the segment that joins them, and its place."""
+    """Return the greatest distance of a point between the two from the line that joins them, and its place."""
     inside = points[first + 1 : last]
     if not len(inside):
         return 0.0, first

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lockstep.hashing import digest
 
 EVALUATION_VERSION = 1
+CONFIDENCE = 0.95
 
 Curve = tuple[tuple[float, float], ...]
 """Points (x, y) of a line in the unit square."""
@@ -266,7 +267,7 @@ class ViewPrice(_Frozen):
 
 
 class Clocks(_Frozen):
-    """How good the model is if rows answer from the moment their events happened, and from when serving has them.
+    """How good the recipe is, fitted and judged with values as they are served, and with values of each row's own time.
 
     Attributes:
         metrics: by the clock's name.
@@ -300,6 +301,18 @@ class Fallback(_Frozen):
     metrics: Metrics
 
 
+class Audit(_Frozen):
+    """What of the views' tables was held against their sources, in search of leaks.
+
+    Attributes:
+        rows: how many rows of each windowed view's table.
+        unexplained: by `view:feature`, how many of them are not what is declared, though no leak: parity says what they are.
+    """
+
+    rows: dict[str, int]
+    unexplained: dict[str, int]
+
+
 class Evaluation(_Frozen):
     """All that is known of how good a model is; `clocks`, `importance` and `fallback` are None where nobody looked."""
 
@@ -313,6 +326,7 @@ class Evaluation(_Frozen):
     clocks: Clocks | None
     fallback: Fallback | None
     alarms: tuple[Alarm, ...]
+    audit: Audit | None = None
 
     @property
     def hash(self) -> str:

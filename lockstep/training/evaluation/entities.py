@@ -1,6 +1,6 @@
 """Which entities a person who can look at the top k of a day finds.
 
-Card precision of the Fraud Detection Handbook (Le Borgne et al., `card_precision_top_k` in its shared functions), for any entity.
+The formula is that of `card_precision_top_k` in the shared functions of the Fraud Detection Handbook (Le Borgne et al.).
 """
 
 from collections.abc import Iterator, Sequence

@@ -11,6 +11,7 @@ from lockstep.training.evaluation.calibration import calibration
 from lockstep.training.evaluation.curves import precision_recall, roc
 from lockstep.training.evaluation.document import (
     Alarm,
+    Audit,
     Clocks,
     Comparison,
     Estimate,
@@ -95,6 +96,7 @@ def evaluate(
     clocks: Clocks | None = None,
     fallback: Fallback | None = None,
     alarms: Iterable[Alarm] = (),
+    audit: Audit | None = None,
 ) -> Evaluation:
     """Return the document; entities are drawn once for the model's intervals and for those of the comparison.
 
@@ -107,13 +109,12 @@ def evaluate(
         model=model,
         training_set=training_set,
         performance=_performance(scored, judging, replicated[_MODEL]),
-        comparison=_comparison(scored, judging, champion, replicated).model_copy(
-            update={"incomparable": incomparable}
-        ),
+        comparison=_comparison(scored, judging, champion, replicated, incomparable),
         importance=importance,
         clocks=clocks,
         fallback=fallback,
         alarms=tuple(alarms),
+        audit=audit,
     )
 
 
@@ -149,7 +150,11 @@ def _performance(scored: Scored, judging: Judging, replicated: Replicated) -> Pe
 
 
 def _comparison(
-    scored: Scored, judging: Judging, champion: Champion | None, replicated: Mapping[str, Replicated]
+    scored: Scored,
+    judging: Judging,
+    champion: Champion | None,
+    replicated: Mapping[str, Replicated],
+    incomparable: str | None = None,
 ) -> Comparison:
     model, ours = metrics(scored, judging.top), replicated[_MODEL]
     if champion is None:
@@ -166,5 +171,8 @@ def _comparison(
     return Comparison(
         champion=champion.model if champion else None,
         metrics=other,
-        **{name: difference(name) for name in Metrics.model_fields},
+        average_precision=difference("average_precision"),
+        auc=difference("auc"),
+        entity_precision=difference("entity_precision"),
+        incomparable=incomparable,
     )

@@ -20,7 +20,9 @@ def auc(scored: Scored) -> float:
 class RowRanking:
     """Rows sorted by score once, so that a weighting of their entities costs two cumulative sums.
 
-    scikit-learn sorts, and checks its input, at every call: 200 replicates of 60,000 rows take 5.7 s there and 0.3 s here.
+    scikit-learn sorts, and checks its input, at every call: 200 replicates of 60,000 rows take 5.4 s there and 0.13 s here
+    (`python -m benchmarks.evaluation`). Sums are over whole numbers or few terms: of 60,000 floats BLAS makes a job for two
+    threads, which cost ten times as much as the sum.
     """
 
     def __init__(self, scored: Scored) -> None:
@@ -53,10 +55,4 @@ class RowRanking:
         if negatives:
             # Trapezoids: a positive and a negative of one score count as half a pair in order.
             area = float(np.dot(np.diff(false, prepend=0), 2 * true - gained)) / (2 * positives * negatives)
-        return float(np.dot(gained, _at(hits, precision, len(gained)))) / positives, area, positives / rows
-
-
-def _at(places: NDArray[np.int64], values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    filled = np.zeros(size)
-    filled[places] = values
-    return filled
+        return float((gained[hits] * precision).sum()) / positives, area, positives / rows

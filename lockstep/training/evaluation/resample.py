@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep.errors import BadInput
-from lockstep.training.evaluation.document import Interval
+from lockstep.training.evaluation.document import CONFIDENCE, Interval
 from lockstep.training.evaluation.entities import guessed_precision, mean_precision, rank_days
 from lockstep.training.evaluation.ranking import RowRanking
 from lockstep.training.evaluation.scored import Scored
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, eq=False)

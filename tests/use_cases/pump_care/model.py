@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lockstep.views import ModelRecipe, Protocol, Thresholds, days
+from lockstep.views import ModelRecipe, Protocol, Thresholds, Words, days
 from pump_care.services import pump_failure_v1
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ pump_failure = ModelRecipe(
     train=days(21),
     gap=days(3),
     test=days(7),
-    protocol=Protocol(entity="pump_id", top=5),
+    # A pump that broke down is repaired, and may break down again: none is left out.
+    protocol=Protocol(entity="pump_id", top=5, leave_known_out=False),
+    words=Words(rows="readings", positives="breakdowns", entities="pumps"),
     thresholds=Thresholds(average_precision=0.5, auc=0.8),
 )

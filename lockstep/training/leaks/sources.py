@@ -1,0 +1,59 @@
+"""What a stored view is made of, and what its table says, read at a snapshot for a sample of its keys."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from lockstep.lake import Lake
+from lockstep.lake.engine import TimeRange, connect, quote
+from lockstep.settings import Settings
+from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
+from lockstep.views.latest import LatestView
+from lockstep.views.windowed import WindowedView
+
+
+def columns_of(view: StoredView) -> list[str]:
+    """Return the columns of its source that a view's values are made of, each once."""
+    if isinstance(view, LatestView):
+        return list(view.columns)
+    measured = view.measures if isinstance(view, WindowedView) else ()
+    return list(dict.fromkeys(measure.column for measure in measured if measure.column))
+
+
+def source_rows(
+    settings: Settings, lake: Lake, view: StoredView, snapshots: Mapping[str, int], keys: pa.ChunkedArray
+) -> pa.Table:
+    """Return the source rows of some keys, with what the view's values are made of.
+
+    A source that the training set was not cut from is read as it is now: then nothing says as of when.
+    """
+    source, key = view.source, view.entity.join_key
+    read = tuple(dict.fromkeys((key, source.event_time, source.known_at, *columns_of(view))))
+    with connect(settings) as connection:
+        lake.register(connection, "source", source.table, columns=read, snapshot_id=snapshots.get(source.table))
+        connection.register("wanted", pa.table({key: keys}))
+        return connection.sql(f"FROM source SEMI JOIN wanted USING ({quote(key)})").to_arrow_table()
+
+
+def sampled_rows(
+    settings: Settings,
+    lake: Lake,
+    view: StoredView,
+    snapshots: Mapping[str, int],
+    within: TimeRange,
+    rows: int,
+    seed: int,
+) -> pa.Table:
+    """Return that many rows of a view's table, any, but for one seed always the same."""
+    with connect(settings) as connection:
+        lake.register(
+            connection,
+            "stored",
+            view.table,
+            columns=view.schema.names,
+            snapshot_id=snapshots[view.table],
+            within=within,
+        )
+        named = ", ".join(quote(name) for name in (view.entity.join_key, EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+        found = connection.sql(f"FROM stored ORDER BY hash({seed}, {named}), {named} LIMIT {rows}")
+        return found.to_arrow_table().cast(view.schema)

@@ -1,0 +1,203 @@
+"""What the spine's SQL works out of rows that nobody knew yet, found by changing these rows: its answers must stay as they are.
+
+What a row of the spine hands in as a request's input may depend on what happened before its time, and on labels that were known
+then. So everything else is changed, one thing at a time, and each input of a row must come out as before. Rows are told apart by
+their time and keys alone, as the SQL may give any; an input of theirs is compared as a bag of values, floats to nine digits, for
+an engine adds them in another order over other rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lockstep.clock import from_micros
+from lockstep.lake.engine import quote
+from lockstep.training.leaks.alarm import Alarm, AlarmName
+from lockstep.training.leaks.spine_tables import SpineTables
+from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
+
+ROWS = "rows"
+_SAMPLED = 200
+_ALONE = 3
+_FLIPPED_SHARE = 10
+_FEWEST_FLIPPED = 5
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True)
+class SpineProbe:
+    """Looks for leaks in what the SQL gives.
+
+    Attributes:
+        tables: what the SQL reads.
+        rows: the training set's own, or what a first run gave.
+        inputs: the columns of its result that a model gets to see: the request's inputs.
+        gap_us: how long nobody knows an event's label, in microseconds.
+        cut_us: the time around which rows are changed.
+        sampled_us: the event times from which on rows are sampled, and before which: half-open.
+        seed: of the sample.
+    """
+
+    tables: SpineTables
+    rows: pa.Table
+    inputs: Sequence[str]
+    gap_us: int
+    cut_us: int
+    sampled_us: tuple[int, int]
+    seed: int
+    _named: dict[str, Alarm] = field(default_factory=dict[str, Alarm], init=False)
+
+    def alarms(self) -> list[Alarm]:
+        """Return an alarm for each input that leaks, by the first of these names that fits it.
+
+        `not_repeatable`: run again, the SQL gives something else. `whole_history_rate` or `future_window`: it changes without the
+        rows from the cut on; whole history, if the share of rows that change is at least half as great among the earliest tenth
+        as among the latest before the cut, for the rows of a window change no further back than it is long. `future_window` too,
+        if it changes with more rows a microsecond later. `label_without_delay`: it changes with labels of events since one label
+        delay before the cut; `current_row`, if only in rows whose own label was changed. `current_row` too, if it changes with
+        more rows at the very same time, of which a request knows as little as of itself.
+
+        Which rows there are may not depend on later rows or on others' labels either; the subject is then `rows (spine)`.
+
+        Raises:
+            UseCaseError: the SQL does not run, or its label has another name in the tables.
+        """
+        self.tables.require_label()
+        real = self._kept(self.tables.run())
+        self._judge_repeated(real)
+        self._judge_without_later(real)
+        self._judge_copies(real, later_us=1)
+        self._judge_flips(real)
+        self._judge_copies(real, later_us=0)
+        return list(self._named.values())
+
+    def _judge_repeated(self, real: pa.Table) -> None:
+        rows = self._kept(self.rows)
+        for column, lost in self._lost(rows, real):
+            self._name("not_repeatable", column, f"run again, the SQL gives something else for {_told(lost, rows)}")
+
+    def _judge_without_later(self, real: pa.Table) -> None:
+        before = _rows(real, _times(real) < self.cut_us)
+        times = np.sort(_times(before))
+        tenth = max(1, len(times) // 10)
+        for column, lost in self._lost(before, self._kept(self.tables.without_later(self.cut_us))):
+            changed = np.isin(times, _times(lost))
+            early, late = changed[:tenth].mean(), changed[-tenth:].mean()
+            evidence = f"without what happened from {_moment(self.cut_us)} on it changes in {_told(lost, before)}"
+            if early > 0 and 2 * early >= late:
+                self._name("whole_history_rate", column, f"{evidence}; in the earliest as often as in the latest")
+            else:
+                first = _moment(int(_times(lost).min()))
+                self._name("future_window", column, f"{evidence}; in none before {first}")
+
+    def _judge_flips(self, real: pa.Table) -> None:
+        times = self.tables.label_times(self.cut_us - self.gap_us, self.cut_us)
+        before = _rows(real, _times(real) < self.cut_us)
+        changed = dict(self._lost(before, self._kept(self.tables.with_flipped_labels(times))))
+        if not changed:
+            return
+        number = max(_FEWEST_FLIPPED, len(times) // _FLIPPED_SHARE)
+        few = self._random().choice(times, min(number, len(times)), replace=False)
+        sparse = self._kept(self.tables.with_flipped_labels([int(time) for time in few]))
+        label = dict(self._lost(before, sparse, [self.tables.recipe.label]))
+        own = np.union1d(few, _times(label[self.tables.recipe.label]) if self.tables.recipe.label in label else few)
+        for column, lost in self._lost(before, sparse):
+            others = _rows(lost, ~np.isin(_times(lost), own))
+            if others.num_rows:
+                which = f"{_told(others, before)} besides those whose label it is"
+                self._name("label_without_delay", column, self._flipped(which))
+            elif column != ROWS:  # that a row is taken or left for its own label is fair
+                which = f"{_told(lost, before)}, each one whose own label it is"
+                self._name("current_row", column, self._flipped(which))
+        for column, lost in changed.items():
+            if column != ROWS:
+                self._name("label_without_delay", column, self._flipped(_told(lost, before)))
+
+    def _judge_copies(self, real: pa.Table, later_us: int) -> None:
+        """Look for rows that change with more rows at all sampled times; a time with more rows at it alone proves it."""
+        times = self._sampled(real)
+        there = _rows(real, np.isin(_times(real), times))
+        changed = self._lost(there, self._kept(self.tables.with_copies(times, later_us)))
+        suspects = {column: lost for column, lost in changed if column not in {ROWS, *self._named}}
+        alone = {int(time) for lost in suspects.values() for time in np.unique(_times(lost))[:_ALONE]}
+        for time in sorted(alone):
+            if suspects.keys() <= self._named.keys():
+                break
+            there = _rows(real, _times(real) == time)
+            for column, lost in self._lost(there, self._kept(self.tables.with_copies([time], later_us))):
+                if column in suspects:
+                    when = "a microsecond later" if later_us else "at the very same time"
+                    evidence = f"with more rows {when} it changes in {_told(lost, there)}"
+                    self._name("future_window" if later_us else "current_row", column, evidence)
+
+    def _flipped(self, which: str) -> str:
+        since, cut = _moment(self.cut_us - self.gap_us), _moment(self.cut_us)
+        return f"with other labels for events from {since} to {cut}, which nobody knew then, it changes in {which}"
+
+    def _name(self, name: AlarmName, column: str, evidence: str) -> None:
+        self._named.setdefault(column, Alarm(name, f"{column} (spine)", evidence))
+
+    def _random(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+    def _sampled(self, real: pa.Table) -> list[int]:
+        start, end = self.sampled_us
+        times = np.unique(_times(real))
+        times = times[(times >= start) & (times < end)]
+        return np.sort(self._random().choice(times, min(_SAMPLED, len(times)), replace=False)).tolist()
+
+    def _kept(self, rows: pa.Table) -> pa.Table:
+        """Return the columns that are compared, the time in microseconds."""
+        time = rows[EVENT_TIMESTAMP].cast(ARROW_TYPES["timestamp"]).cast(pa.int64())
+        columns = [*self.tables.keys, *self.inputs, self.tables.recipe.label]
+        return rows.select(columns).append_column(EVENT_TIMESTAMP, time)
+
+    def _lost(
+        self, before: pa.Table, after: pa.Table, columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Yield each column that changed, with the rows whose value is gone; as `ROWS` those that are gone themselves."""
+        place = [EVENT_TIMESTAMP, *self.tables.keys]
+        with self.tables.connection.cursor() as engine:
+            engine.register("before", before)
+            engine.register("after", after)
+            gone = engine.sql(_except(place)).to_arrow_table()
+            if gone.num_rows:
+                yield ROWS, gone
+            engine.register("gone", gone)
+            same = " AND ".join(f"x.{quote(c)} IS NOT DISTINCT FROM y.{quote(c)}" for c in place)
+            for column in self.inputs if columns is None else columns:
+                sql = f"FROM ({_except([*place, column])}) AS x WHERE NOT EXISTS (FROM gone AS y WHERE {same})"
+                if pa.types.is_floating(before.schema.field(column).type):
+                    x, y = f"x.{quote(column)}", f"y.{quote(column)}"
+                    close = f"abs({x} - {y}) <= {_CLOSE} * greatest(abs({x}), abs({y}))"
+                    sql += f" AND NOT EXISTS (FROM after AS y WHERE {same} AND {close})"
+                lost = engine.sql(sql).to_arrow_table()
+                if lost.num_rows:
+                    yield column, lost
+
+
+def _except(columns: Sequence[str]) -> str:
+    names = ", ".join(map(quote, columns))
+    return f"SELECT {names} FROM before EXCEPT ALL SELECT {names} FROM after"
+
+
+def _times(rows: pa.Table) -> NDArray[np.int64]:
+    return rows[EVENT_TIMESTAMP].to_numpy()
+
+
+def _rows(rows: pa.Table, which: NDArray[np.bool_]) -> pa.Table:
+    return rows.filter(pa.array(which))
+
+
+def _told(lost: pa.Table, of: pa.Table) -> str:
+    """Return how many rows and the latest of them."""
+    row = lost.sort_by([(EVENT_TIMESTAMP, "descending")]).slice(0, 1).to_pylist()[0]
+    when = _moment(row.pop(EVENT_TIMESTAMP))
+    return f"{lost.num_rows} of {of.num_rows} rows, as {', '.join(f'{c} {v}' for c, v in row.items())} at {when}"
+
+
+def _moment(time_us: int) -> str:
+    return from_micros(time_us).isoformat()

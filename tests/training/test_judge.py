@@ -1,0 +1,291 @@
+"""A model is judged: its fallback, the champion beside it, both clocks; and what is not registered."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import average_precision_score
+from tiny_lake import KNOWN_AT, fill
+from whole import Trained, train_whole
+
+from lockstep.errors import BadInput, Refused, Terminal
+from lockstep.lake import Lake
+from lockstep.serving.artifact import load_artifact
+from lockstep.serving.features import feature_matrix
+from lockstep.settings import Settings
+from lockstep.threads import one_thread
+from lockstep.training import registry
+from lockstep.training.clocks import columns_of, exact_features
+from lockstep.training.evaluations import keep_evaluation
+from lockstep.training.fit import fit
+from lockstep.training.judge import judge
+from lockstep.training.logged import open_logged
+from lockstep.training.protocol import TEST
+from lockstep.training.register import register
+from lockstep.training.spine import rows_of
+from lockstep.training.train import train
+from lockstep.training.training_set import TrainingSet, build_training_set, read_training_set
+from lockstep.views import Ceilings, FeatureService, UseCase, reject
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Project:
+    settings: Settings
+    lake: Lake
+    use_case: UseCase
+    training_set: TrainingSet
+
+    @property
+    def rows(self) -> pa.Table:
+        return read_training_set(self.lake, self.training_set.table)[0]
+
+    def with_model(self, **changes: Any) -> UseCase:
+        return replace(self.use_case, model=replace(self.use_case.model, **changes))
+
+    def versions(self) -> int:
+        client = registry.open_client(self.settings)
+        return len(client.search_model_versions("name = 'fraud'"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def project(new_settings: Callable[[], Settings], use_case: UseCase) -> Project:
+    """The tiny lake, and a model of `fraud_v1` with a fallback."""
+    service = use_case.model.service
+    fallback = FeatureService(
+        name="fallback", features=tuple(f for f in service.features if f[0].name != "terminal_risk"), owner="me"
+    )
+    services = (*use_case.services, fallback)
+    use_case = replace(use_case, services=services, model=replace(use_case.model, fallback=fallback))
+    settings = new_settings()
+    lake = fill(settings, use_case)
+    return Project(settings, lake, use_case, build_training_set(settings, use_case, known_at=KNOWN_AT))
+
+
+@pytest.fixture(scope="module")
+def trained(project: Project) -> Trained:
+    return train_whole(project.settings, project.use_case, project.training_set.table)
+
+
+def test_the_fallback_is_fitted_on_the_same_rows_and_lies_in_the_same_folder(
+    project: Project, trained: Trained
+) -> None:
+    contract = project.training_set.contract
+    assert contract.fallback is not None
+    names = [f.name for f in contract.fallback.features]
+    assert names == [f.name for f in contract.features if f.view != "terminal_risk"]
+    assert [v.name for v in contract.fallback.views] == ["customer_spend"]
+    assert contract.fallback.cut == contract.cut
+    assert contract.fallback.hash != contract.hash
+
+    train_rows, test_rows = (rows_of(project.rows, split) for split in ("train", "test"))
+    by_hand = project.use_case.model.estimator().fit(
+        feature_matrix(contract.fallback, train_rows), train_rows["tx_fraud"].to_numpy()
+    )
+    artifact = load_artifact(trained.model_dir)
+    given = feature_matrix(contract.fallback, test_rows)
+    assert np.array_equal(artifact.fallback.predict_proba(given), by_hand.predict_proba(given))
+
+    told = trained.evaluation.fallback
+    assert told is not None
+    assert (told.model.contract, told.service, told.features) == (
+        contract.fallback.hash,
+        "fallback",
+        tuple(names),
+    )
+    scores = by_hand.predict_proba(given)[:, 1]
+    expected = average_precision_score(test_rows["tx_fraud"].to_numpy(), scores)
+    assert told.metrics.average_precision == pytest.approx(expected)
+
+
+def test_the_same_cut_gives_the_same_digest_in_another_tracking_store(
+    project: Project, trained: Trained, capfd: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = project.settings.model_copy(update={"tracking_url": f"sqlite:///{project.settings.home}/other.db"})
+
+    again = train(elsewhere, project.use_case, project.training_set.table)
+
+    assert again.model != trained.model
+    assert again.digest == trained.digest
+    assert again.model_dir != trained.model_dir
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_is_told_what_it_was_trained_on(project: Project, trained: Trained) -> None:
+    used, span = trained.evaluation.training_set, project.training_set
+
+    assert (used.table, used.known_at) == (span.table, KNOWN_AT)
+    assert (used.train.start, used.test.end) == (span.start, span.end)
+    assert (used.train.rows, used.test.rows) == (72, 48)
+    assert used.train.positives + used.test.positives == span.positives
+    assert used.left_out["their event lies between the two"] == 24
+    assert used.snapshots == {cut.table: cut.snapshot_id for cut in span.contract.cut.tables}
+
+
+def test_without_a_champion_a_guess_is_beaten_and_with_one_it_is_the_same_rows_that_decide(
+    project: Project, trained: Trained
+) -> None:
+    settings, table = project.settings, project.training_set.table
+    assert trained.evaluation.comparison.champion is None
+    assert trained.evaluation.comparison.metrics.average_precision == trained.evaluation.performance.no_skill
+    registry.set_alias(settings, "fraud", "champion", trained.version)
+    coarse = {"max_iter": 1, "max_leaf_nodes": 2, "min_samples_leaf": 36, "random_state": 0}
+    weaker = project.with_model(estimator=lambda: HistGradientBoostingClassifier(**coarse))
+
+    judged = judge(settings, weaker, train(settings, weaker, table).model)
+    found = judged.comparison
+
+    assert found.champion is not None
+    assert (found.champion.version, found.champion.digest) == (trained.version, trained.digest)
+    assert found.incomparable is None
+    assert found.metrics == trained.evaluation.performance.metrics
+    mine, theirs = judged.performance.metrics, trained.evaluation.performance.metrics
+    assert found.average_precision.value == mine.average_precision - theirs.average_precision < 0
+
+
+def test_a_champion_of_another_service_is_asked_with_its_own_features(project: Project, trained: Trained) -> None:
+    """`payment` is in no column of the set of `fraud_v1`: its features are retrieved at the set's cut."""
+    settings = project.settings
+    plain = build_training_set(settings, project.use_case, known_at=KNOWN_AT, service="payment_only")
+    version = train_whole(settings, project.use_case, plain.table)
+    assert version.evaluation.fallback is None
+    assert version.evaluation.clocks is None
+    registry.set_alias(settings, "fraud", "champion", version.version)
+
+    found = judge(settings, project.use_case, trained.model).comparison
+
+    assert found.champion is not None
+    assert found.champion.digest == version.digest
+    assert found.metrics == version.evaluation.performance.metrics
+
+
+def test_a_champion_of_other_definitions_is_not_compared_with_and_why_is_said(
+    project: Project, trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = project.settings
+    registry.set_alias(settings, "fraud", "champion", trained.version)
+    service = replace(project.use_case.model.service, policy={"risk_7d": reject()})
+    fallback = project.use_case.service("fallback")
+    edited = replace(
+        project.use_case,
+        services=(service, fallback, project.use_case.service("payment_only")),
+        model=replace(project.use_case.model, service=service),
+    )
+    done = build_training_set(settings, edited, known_at=KNOWN_AT)
+
+    evaluation = judge(settings, edited, train(settings, edited, done.table).model)
+
+    assert evaluation.comparison.champion is None
+    assert evaluation.comparison.incomparable is not None
+    assert f"champion {trained.version} was trained on other definitions" in evaluation.comparison.incomparable
+    assert "not compared with the champion" in caplog.text
+    # Terminal 5 has no row in `terminal_risk`.
+    rejected = sum(key == 5 for key in project.rows["terminal_id"].to_pylist())
+    assert evaluation.training_set.left_out["the policy rejects them"] == rejected > 0
+    assert evaluation.training_set.train.rows + evaluation.performance.rows == 120 - rejected
+
+
+def test_exact_features_count_what_happened_and_was_known_before_each_row(project: Project) -> None:
+    contract, rows = project.training_set.contract, project.rows
+    found = exact_features(project.settings, project.use_case, project.lake, contract, rows)
+
+    raw = project.lake.table("transactions").scan().to_arrow().to_pylist()
+    names = [f.name for f in contract.features]
+    counted = found.vectors[:, names.index("customer_nb_tx_7d")]
+    for number, row in list(enumerate(rows.to_pylist()))[::10]:
+        t = row["event_timestamp"]
+        before = [
+            r
+            for r in raw
+            if r["customer_id"] == row["customer_id"]
+            and (t - r["tx_datetime"]).total_seconds() < 7 * 86_400
+            and r["ingested_at"] < t
+        ]
+        assert counted[number] == len(before) + 1, "and the payment at hand"
+    assert not np.isnan(found.vectors[:, names.index("risk_7d")]).any(), "an empty window is no null"
+
+
+def test_a_views_price_is_about_the_features_made_of_it(project: Project, trained: Trained) -> None:
+    contract = project.training_set.contract
+    made_of = {view: {contract.features[n].view for n in numbers} for view, numbers in columns_of(contract).items()}
+    assert made_of == {
+        "customer_spend": {"transaction_context"},
+        "terminal_risk": {"terminal_risk"},
+    }
+    clocks = trained.evaluation.clocks
+    assert clocks is not None
+    assert clocks.metrics["served"] == trained.evaluation.performance.metrics
+    assert [(price.view, price.late_s) for price in clocks.prices] == [
+        ("customer_spend", 2_400.0),
+        ("terminal_risk", 2_400.0),
+    ]
+
+
+def test_a_model_that_raises_an_alarm_is_refused_by_name_kept_and_never_registered(
+    project: Project, trained: Trained
+) -> None:
+    settings, before = project.settings, project.versions()
+    strict = project.with_model(ceilings=Ceilings())
+    logged = train(settings, strict, project.training_set.table)
+
+    with pytest.raises(Refused, match=r"leaks: one_feature \(transaction_context:tx_amount\)") as refused:
+        judge(settings, strict, logged.model)
+
+    kept = refused.value.hint.rpartition(" ")[2]
+    with pytest.raises(Refused, match="is not registered: one_feature"):
+        register(settings, strict, logged.model, kept)
+    assert project.versions() == before
+
+
+def test_an_evaluation_of_another_model_registers_none(project: Project, trained: Trained) -> None:
+    foreign = trained.evaluation.model_copy(
+        update={"model": trained.evaluation.model.model_copy(update={"digest": "f" * 64})}
+    )
+    name = keep_evaluation(project.lake, foreign)
+
+    with pytest.raises(Refused, match=f"is of the model ffffffffffff, not of {trained.digest[:12]}"):
+        register(project.settings, project.use_case, trained.model, name)
+    with pytest.raises(BadInput, match="there is no evaluation 'made-up'"):
+        register(project.settings, project.use_case, trained.model, "made-up")
+
+
+def test_a_model_that_is_not_there_or_was_changed_is_not_judged(project: Project, trained: Trained) -> None:
+    with pytest.raises(BadInput, match="there is no model 'm-nope'"):
+        judge(project.settings, project.use_case, "m-nope")
+    described = trained.model_dir / "MLmodel"
+    text = described.read_text()
+    described.write_text(text.replace("owner: fraud-ml", "owner: somebody"))
+    try:
+        with pytest.raises(Terminal, match=f"the model {trained.model} is not what was logged"):
+            open_logged(project.settings, trained.model)
+    finally:
+        described.write_text(text)
+
+
+def test_a_feature_without_any_value_is_refused_before_an_estimator_fails_at_it(project: Project) -> None:
+    empty = project.rows.set_column(
+        project.rows.column_names.index("risk_7d"), "risk_7d", pa.nulls(project.rows.num_rows, pa.float64())
+    )
+    with pytest.raises(BadInput, match="none of the 72 rows to train on has a value of terminal_risk:risk_7d"):
+        fit(project.use_case.model, project.training_set.contract, empty)
+
+
+def test_the_report_lies_beside_the_run(project: Project, trained: Trained) -> None:
+    client = registry.open_client(project.settings)
+    run = open_logged(project.settings, trained.model).run
+
+    assert {artifact.path for artifact in client.list_artifacts(run)} >= {"evaluation.html", "evaluation.json"}
+    page = registry.local_folder(client.get_run(run).info.artifact_uri) / "evaluation.html"
+    assert "frauds" in page.read_text()
+    assert rows_of(project.rows, TEST).num_rows == trained.evaluation.performance.rows

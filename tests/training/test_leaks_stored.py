@@ -1,0 +1,213 @@
+"""A view's table that was written with a leak is refused by the leak's name; one that is merely wrong is not."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from feature_repo.definitions import use_case as fraud
+from lockstep.clock import to_micros
+from lockstep.contract import TrainingCut
+from lockstep.training.contract import compile_contract
+from lockstep.training.leaks.flips import flip_leaks
+from lockstep.training.leaks.stored import audit
+from lockstep.views import UseCase, WindowedView, days, hours
+from lockstep.views.naive import SourceRow, value_at
+
+START = to_micros(datetime(2018, 5, 1, tzinfo=UTC))
+SECOND = 1_000_000
+HOUR = 3_600 * SECOND
+DAY = 24 * HOUR
+TERMINALS, PAYMENTS, DAYS = 5, 2_000, 30
+LABEL = "tx_fraud"
+
+_RISK, _SPEND = fraud.view("terminal_risk"), fraud.view("customer_spend")
+assert isinstance(_RISK, WindowedView)
+assert isinstance(_SPEND, WindowedView)
+RISK: WindowedView = replace(_RISK, windows=[days(1), days(3)], delay=days(4))
+SPEND: WindowedView = replace(_SPEND, windows=[days(1), days(3)])
+
+
+def moments(micros: NDArray[np.int64]) -> pa.Array:
+    return pa.array(micros, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+
+
+def made(view: WindowedView, known_after: int) -> pa.Table:
+    """The view's source: a payment every 20 minutes or so, a fifth of them fraud."""
+    rng = np.random.default_rng(5)
+    time = START + np.sort(rng.integers(0, DAYS * DAY, PAYMENTS))
+    return pa.table(
+        {
+            view.entity.join_key: rng.integers(0, TERMINALS, PAYMENTS),
+            view.source.event_time: moments(time),
+            view.source.known_at: moments(time + known_after),
+            "amount_cents": rng.integers(100, 9_000, PAYMENTS),
+            LABEL: (rng.random(PAYMENTS) < 0.2).astype(np.int64),
+        }
+    )
+
+
+LABELS, PAID = made(RISK, 4 * DAY), made(SPEND, 2 * SECOND)
+
+
+def by_key(view: WindowedView, source: pa.Table) -> dict[int, list[SourceRow]]:
+    times = (source[name].cast(pa.int64()).to_pylist() for name in (view.source.event_time, view.source.known_at))
+    found: dict[int, list[SourceRow]] = {key: [] for key in range(TERMINALS)}
+    for key, event, known, row in zip(
+        source[view.entity.join_key].to_pylist(), *times, source.to_pylist(), strict=True
+    ):
+        found[key].append(SourceRow(event, known, row))
+    return found
+
+
+def written(view: WindowedView, source: pa.Table, leak: str = "", rows: int = 120) -> pa.Table:
+    """The view's table as somebody would write it: by its definition, or with a leak, each value summed in plain Python."""
+    rng, sources = np.random.default_rng(6), by_key(view, source)
+    ticks = START + rng.integers(8 * 24, (DAYS - 4) * 24, rows) * HOUR
+    key = rng.integers(0, TERMINALS, rows)
+    told: list[dict[str, Any]] = []
+    if leak == "current_row":  # a row for each event, at its very time
+        place = rng.integers(PAYMENTS // 3, PAYMENTS, rows)
+        ticks = source[view.source.event_time].cast(pa.int64()).to_numpy()[place]
+        key = source[view.entity.join_key].to_numpy()[place]
+    for tick, of in zip(ticks.tolist(), key.tolist(), strict=True):
+        known = sources[of]
+        if not leak:
+            told.append(value_at(view, known, tick, tick + 5 * 60 * SECOND) or {})
+            continue
+        values: dict[str, Any] = {}
+        for window in view.windows:
+            width = window // timedelta(microseconds=1)
+            reach = {
+                "label_without_delay": (tick - width, tick),
+                "future_window": (tick, tick + width),
+                "current_row": (tick - width, tick + 1),
+                "whole_history_rate": (0, 1 << 62),
+            }[leak]
+            inside = [row.values for row in known if reach[0] <= row.event_us < reach[1]]
+            for measure in view.measures:
+                numbers = [1 if measure.column is None else row[measure.column] for row in inside]
+                values[view.column(measure.name, window)] = sum(n**2 if measure.squared else n for n in numbers)
+            for share in view.ratios:
+                above, below = (values[view.column(of, window)] for of in (share.numerator, share.denominator))
+                values[view.column(share.name, window)] = above / below if below else share.empty
+        told.append(values)
+    columns = {name: [values[name] for values in told] for name in view.features}
+    times = {"event_timestamp": moments(ticks), "created_timestamp": moments(ticks + 5 * 60 * SECOND)}
+    return pa.table({view.entity.join_key: key, **columns, **times}).cast(view.schema)
+
+
+@pytest.mark.parametrize(("view", "source"), [(RISK, LABELS), (SPEND, PAID)], ids=["labels", "payments"])
+def test_a_table_that_says_what_its_view_declares_raises_no_alarm(view: WindowedView, source: pa.Table) -> None:
+    found = audit(view, LABEL, written(view, source), source)
+    assert (found.alarms, found.rows, found.unexplained) == ((), 120, {})
+
+
+@pytest.mark.parametrize(
+    ("view", "source", "leak"),
+    [
+        (RISK, LABELS, "label_without_delay"),
+        (RISK, LABELS, "future_window"),
+        (RISK, LABELS, "whole_history_rate"),
+        (SPEND, PAID, "future_window"),
+        (SPEND, PAID, "current_row"),
+        (SPEND, PAID, "whole_history_rate"),
+    ],
+)
+def test_a_table_that_was_written_with_a_leak_is_named_after_it(
+    view: WindowedView, source: pa.Table, leak: str
+) -> None:
+    found = audit(view, LABEL, written(view, source, leak), source)
+    assert {(a.name, a.subject) for a in found.alarms} == {(leak, f"{view.name}:{name}") for name in view.features}
+    assert found.unexplained == {}
+
+
+def test_of_a_table_only_the_feature_that_leaks_is_named_with_an_example() -> None:
+    right, leaking = written(RISK, LABELS), written(RISK, LABELS, "label_without_delay")
+    place = right.column_names.index("risk_3d")
+    (found,) = audit(RISK, LABEL, right.set_column(place, "risk_3d", leaking["risk_3d"]), LABELS).alarms
+    assert (found.name, found.subject) == ("label_without_delay", "terminal_risk:risk_3d")
+    assert "of 120 sampled rows are not what the view declares" in found.evidence
+    assert "windows without the delay, known or not, as 0." in found.evidence
+
+
+def test_a_table_that_is_wrong_in_another_way_is_no_leak_and_is_counted() -> None:
+    right = written(SPEND, PAID)
+    doubled = pa.array(right["amount_cents_1d"].to_numpy() * 2 + 1)
+    nothing = pa.array(np.zeros(120, np.int64))
+    wrong = right.set_column(right.column_names.index("amount_cents_1d"), "amount_cents_1d", doubled)
+    wrong = wrong.set_column(right.column_names.index("nb_tx_3d"), "nb_tx_3d", nothing)
+    found = audit(SPEND, LABEL, wrong, PAID)
+    assert (found.alarms, dict(found.unexplained)) == ((), {"amount_cents_1d": 120, "nb_tx_3d": 120})
+
+
+def test_a_few_rows_that_a_leak_explains_are_no_leak() -> None:
+    right, leaking = written(SPEND, PAID), written(SPEND, PAID, "future_window")
+    mixed = pa.concat_tables([right.slice(0, 116), leaking.slice(116)])
+    found = audit(SPEND, LABEL, mixed, PAID)
+    assert found.alarms == ()
+    assert found.unexplained["nb_tx_3d"] <= 4
+
+
+def test_an_average_that_another_engine_divided_is_the_same_value() -> None:
+    right = written(RISK, LABELS)
+    nearly = pa.array(np.nextafter(right["risk_3d"].to_numpy(), 2))
+    changed = right.set_column(right.column_names.index("risk_3d"), "risk_3d", nearly)
+    assert audit(RISK, LABEL, changed, LABELS).unexplained == {}
+
+
+def case(view: WindowedView) -> UseCase:
+    """The use case with another `terminal_risk` and a model of it, whose labels nobody knows for four days."""
+    service = replace(
+        fraud.service("payment_only"), features=tuple((view, n) for n in ("nb_tx_1d", "risk_1d", "risk_3d"))
+    )
+    views = tuple(view if v.name == view.name else v for v in fraud.views)
+    model = replace(fraud.model, service=service, fallback=None, gap=days(4))
+    return replace(fraud, views=views, services=(service,), model=model)
+
+
+def flips(view: WindowedView, source: pa.Table) -> list[tuple[str, str, str]]:
+    use_case = case(view)
+    contract = compile_contract(
+        use_case, "payment_only", TrainingCut(tables=(), spine_hash="", known_at=datetime.now(UTC))
+    )
+    asked = START + 20 * DAY - np.arange(60) * HOUR // 6
+    rows = pa.table({"terminal_id": np.arange(60) % TERMINALS, "event_timestamp": moments(asked)})
+    found = flip_leaks(use_case, contract, {view.name: source}, rows, lambda vectors: vectors[:, 2])
+    return [(a.name, a.subject, a.evidence) for a in found]
+
+
+def test_scores_stay_when_labels_are_flipped_that_the_views_delay_leaves_out() -> None:
+    assert flips(RISK, LABELS) == []
+
+
+def test_scores_stay_when_the_source_says_that_labels_were_not_known_yet() -> None:
+    assert flips(replace(RISK, delay=days(0)), LABELS) == []
+
+
+def test_scores_that_change_with_labels_which_nobody_knew_name_the_features() -> None:
+    at_once = pa.table(
+        {**dict(zip(LABELS.column_names, LABELS.columns, strict=True)), "labelled_at": LABELS["tx_datetime"]}
+    )
+    found = flips(replace(RISK, delay=hours(12)), at_once)
+    assert [f[:2] for f in found] == [
+        ("label_without_delay", "terminal_risk:risk_1d"),
+        ("label_without_delay", "terminal_risk:risk_3d"),
+    ], "the count of labels does not depend on what they say"
+    assert (
+        "events after 2018-05-17T00:00:00+00:00, none of which was known by the last of 60 held-out rows"
+        in found[1][2]
+    )
+    assert found[1][2].endswith("60 scores change")
+
+
+def test_a_delay_half_as_long_as_nobody_knows_the_label_is_too_short() -> None:
+    at_once = pa.table(
+        {**dict(zip(LABELS.column_names, LABELS.columns, strict=True)), "labelled_at": LABELS["tx_datetime"]}
+    )
+    assert {f[0] for f in flips(replace(RISK, delay=days(2)), at_once)} == {"label_without_delay"}
+    assert flips(replace(RISK, delay=days(4)), at_once) == []
