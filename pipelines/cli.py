@@ -175,6 +175,19 @@ def demo(*, size: int, days: int, as_json: bool) -> None:
 
 
 @cli.command()
+@_as_json
+def reproduce(*, as_json: bool) -> None:
+    """Make the published results that the use case is held against again, and set ours beside them.
+
+    It needs no home and no store. It ends with 3 if a figure is farther from the published one than is tolerated.
+    """
+    from lockstep.settings import Settings  # noqa: PLC0415 - pydantic takes its time to import
+    from pipelines._commands.reproduce import reproduce_results  # noqa: PLC0415 - scikit-learn takes 2 s to import
+
+    reproduce_results(Settings.load().use_case, as_json=as_json)
+
+
+@cli.command()
 @click.argument("name", required=False)
 @_as_json
 def views(name: str | None, *, as_json: bool) -> None:

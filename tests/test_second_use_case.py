@@ -118,8 +118,8 @@ def test_check_finds_nothing_wrong_with_them(environment: Environment, manifests
 
 # Names of the use cases that are words of the library's own: a terminal error and a screen, what was read, a model's labels.
 ORDINARY = {"terminal", "labels", "reading", "readings"}
-# The use case that is taken when none is named, and where somebody without a demo finds one.
-DEFAULT = {("lockstep/settings.py", "feature_repo"), ("pipelines/_demo/world.py", "feature_repo")}
+# The use case that is taken when none is named, and where somebody who lacks a module finds an example of it.
+DEFAULT = {("lockstep/settings.py", "feature_repo"), ("pipelines/_use_case.py", "feature_repo")}
 # Examples in docstrings, and the address of a published definition; nothing is decided by them.
 EXAMPLES = {
     ("lockstep/views/exact.py", "fraud"),

@@ -3,7 +3,7 @@
 Their difference, in what a model is worth, is the price of staleness.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from lockstep.clock import from_micros
 from lockstep.contract import FeatureContract
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
-from lockstep.serving.features import Values, build_vectors, feature_matrix, load_functions
+from lockstep.serving.features import Function, Values, build_vectors, feature_matrix, load_functions
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import Clocks, Metrics, ViewPrice
 from lockstep.training.evaluation.evaluate import metrics
@@ -59,17 +59,42 @@ def exact_features(
         SchemaDrift: an on-demand function is not what the contract names.
     """
     cut = {table.table: table.snapshot_id for table in contract.cut.tables}
-    times = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+    times = _times(rows)
+
+    def source(view: StoredView) -> pa.Table:
+        return _source(settings, lake, view, cut.get(view.source.table), times)
+
+    functions = load_functions(contract, settings.use_case)
+    return ExactFeatures(exact_vectors(use_case, contract, functions, rows, source), columns_of(contract))
+
+
+def exact_vectors(
+    use_case: UseCase,
+    contract: FeatureContract,
+    functions: Mapping[str, Function],
+    rows: pa.Table,
+    source: Callable[[StoredView], pa.Table],
+    before: Mapping[str, NDArray[np.int64]] | None = None,
+) -> NDArray[np.float64]:
+    """Return the vectors of entity rows by the exact clock: rows by features in the contract's order, before the policy.
+
+    Args:
+        use_case: declares the views.
+        contract: lists the features.
+        functions: its on-demand functions, from `load_functions`.
+        rows: join keys, `event_timestamp` and request inputs.
+        source: gives the rows of a view's source, those that can matter at least. It is asked view by view.
+        before: by source, where each row stands in it itself; what that does is in `value_at_times`.
+    """
+    times, places = _times(rows), before or {}
     usable: dict[tuple[str, str], Values] = {}
     for described in contract.views:
         view = use_case.view(described.name)
-        source = _source(settings, lake, view, cut.get(view.source.table), times)
         keys = rows[view.entity.join_key].combine_chunks()
-        values = value_at_times(view, source, keys, times)
+        values = value_at_times(view, source(view), keys, times, before=places.get(view.source.table))
         usable |= {(view.name, column.name): values[column.name] for column in described.columns}
     inputs: dict[str, Values] = {column.name: rows[column.name].to_numpy() for column in contract.request_inputs}
-    vectors = build_vectors(contract, load_functions(contract, settings.use_case), usable, inputs)
-    return ExactFeatures(vectors, columns_of(contract))
+    return build_vectors(contract, functions, usable, inputs)
 
 
 def columns_of(contract: FeatureContract) -> dict[str, NDArray[np.int64]]:
@@ -128,6 +153,10 @@ def price(
         for view in views
     )
     return Clocks(metrics={SERVED: served, EXACT: at_once}, prices=prices)
+
+
+def _times(rows: pa.Table) -> NDArray[np.int64]:
+    return rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
 
 
 def _source(

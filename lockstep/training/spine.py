@@ -36,6 +36,26 @@ def entity_rows(
     Also returned is how many rows of the spine are in neither split. The errors are those of `build_training_set`.
     """
     spine = _query(settings, lake, recipe, span, snapshots, known_at)
+    rows, left_out = divide_checked(draft, recipe, span, spine, known_at)
+    return sort_rows(rows, rows.column_names), left_out
+
+
+def divide_checked(
+    draft: FeatureContract, recipe: ModelRecipe, span: Span, spine: pa.Table, known_at: datetime
+) -> tuple[pa.Table, LeftOut]:
+    """Return the rows of train and test with their split, in the spine's order, and how many are in neither.
+
+    Args:
+        draft: of whose features; it says which keys and inputs a row needs.
+        recipe: names the label, when it was known, and who is left out.
+        span: the times of the two splits.
+        spine: entity rows with their labels. The request's time, where an input has its name, need not be among them.
+        known_at: no label may be known later.
+
+    Raises:
+        BadInput: the spine lacks a column or value, has rows outside the span or labels that are not known, or a split has
+            labels of one kind alone.
+    """
     inputs: dict[str, DataType] = {column.name: column.dtype for column in draft.request_inputs}
     if (
         REQUEST_TIME_US in inputs
@@ -58,7 +78,7 @@ def entity_rows(
     require_labels(recipe, spine, known_at)
     rows, left_out = divide(recipe, span, spine)
     _refuse_one_sided(rows, recipe.label, span)
-    return sort_rows(rows, rows.column_names), left_out
+    return rows, left_out
 
 
 def _query(

@@ -1,9 +1,8 @@
 """The simulated world around the pipelines: it delivers what became known, and makes the requests that happen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from typing import Any, Protocol, cast
 
 import duckdb
@@ -13,12 +12,12 @@ from numpy.typing import NDArray
 
 from lockstep.clock import from_micros, to_micros
 from lockstep.contract import FeatureContract
-from lockstep.errors import BadInput
 from lockstep.lake import Lake
 from lockstep.serving.features import REQUEST_TIME_US
 from lockstep.serving.request import REQUEST_TIME
 from lockstep.views import UseCase
 from lockstep.views.declare import EVENT_TIMESTAMP, StoredView
+from pipelines._use_case import load_module
 
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -139,7 +138,7 @@ def load_scenario(package: str) -> Scenario:
         BadInput: it has none, or it lacks something.
     """
     needed = ("BASELINE", "SKEW", "POSITIVES", "make_world", "append_slice")
-    return cast("Scenario", _module(package, "demo", "nothing to demonstrate", needed))
+    return cast("Scenario", load_module(package, "demo", "nothing to demonstrate", needed))
 
 
 def load_simulator(package: str) -> Simulator:
@@ -148,15 +147,6 @@ def load_simulator(package: str) -> Simulator:
     Raises:
         BadInput: it has none, or it lacks something.
     """
-    return cast("Simulator", _module(package, "world", "no world to try a view in", ("make_world", "append_slice")))
-
-
-def _module(package: str, name: str, without: str, needed: Sequence[str]) -> Any:
-    example = f"feature_repo/{name}.py is an example"
-    try:
-        module = import_module(f"{package}.{name}")
-    except ModuleNotFoundError as missing:
-        raise BadInput(f"the use case {package!r} has {without}: {missing}", hint=example) from missing
-    if lacking := [wanted for wanted in needed if not hasattr(module, wanted)]:
-        raise BadInput(f"{package}/{name}.py lacks {', '.join(lacking)}", hint=example)
-    return module
+    return cast(
+        "Simulator", load_module(package, "world", "no world to try a view in", ("make_world", "append_slice"))
+    )
