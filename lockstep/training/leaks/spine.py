@@ -149,16 +149,18 @@ class SpineProbe:
         return np.random.default_rng(self.seed)
 
     def _sampled(self, real: pa.Table) -> list[int]:
-        """Return event times of some rows, first of rows without a key in common: they do not change with each other's copies."""
+        """Return event times of some rows, first of rows without a time or key in common: no copy of one changes another."""
         start, end = self.sampled_us
-        inside = np.flatnonzero((_times(real) >= start) & (_times(real) < end))
-        rows = real.take(pa.array(self._random().permutation(inside)[:_LOOKED_AT]))
-        times = _times(rows).tolist()
+        all_times = _times(real)
+        number, often = np.unique(all_times, return_inverse=True, return_counts=True)[1:]
+        picked = self._random().permutation(np.flatnonzero((all_times >= start) & (all_times < end)))[:_LOOKED_AT]
+        rows, times = real.take(pa.array(picked)), all_times[picked].tolist()
+        alone = (often[number[picked]] == 1).tolist()
         seen: set[tuple[int, object]] = set()
         chosen: dict[int, None] = {}
-        for time, *keys in zip(times, *(rows[key].to_pylist() for key in self.tables.keys), strict=True):
+        for time, by_itself, *keys in zip(times, alone, *(rows[k].to_pylist() for k in self.tables.keys), strict=True):
             named = set(enumerate(keys))
-            if not seen & named and len(chosen) < _SAMPLED:
+            if by_itself and not seen & named and len(chosen) < _SAMPLED:
                 seen |= named
                 chosen[time] = None
         for time in times:
