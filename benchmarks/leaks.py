@@ -1,7 +1,7 @@
 """Looking for leaks in a training set of the reference use case: all alarms together, and a spine that windows its own inputs.
 
-There is no peer. The limit is what a step that runs once a training may cost: 15 CPU seconds for 100,000 rows. An alarm is an error
-here, for nothing leaks.
+There is no peer. The limit is what a step that runs once a training may cost: 15 CPU seconds for 100,000 rows. An alarm is an
+error here, for nothing leaks.
 """
 
 import tempfile

@@ -93,10 +93,21 @@ def _query(
     with connect(settings) as connection:
         for table, columns in recipe.spine_tables.items():
             lake.register(connection, table, table, columns=columns, snapshot_id=snapshots[table])
-        try:
-            return connection.sql(recipe.spine, params=parameters).to_arrow_table()
-        except (duckdb.ProgrammingError, duckdb.DataError) as wrong:
-            raise UseCaseError(f"the spine of model {recipe.name!r} does not run: {wrong}") from wrong
+        return run_spine(connection, recipe, parameters)
+
+
+def run_spine(
+    connection: duckdb.DuckDBPyConnection, recipe: ModelRecipe, parameters: Mapping[str, datetime]
+) -> pa.Table:
+    """Run a recipe's SQL over the tables that the engine has.
+
+    Raises:
+        UseCaseError: it does not run.
+    """
+    try:
+        return connection.sql(recipe.spine, params=dict(parameters)).to_arrow_table()
+    except (duckdb.ProgrammingError, duckdb.DataError) as wrong:
+        raise UseCaseError(f"the spine of model {recipe.name!r} does not run: {wrong}") from wrong
 
 
 def _refuse_columns(

@@ -20,6 +20,7 @@ from lockstep.errors import UseCaseError
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote
 from lockstep.settings import Settings
+from lockstep.training.spine import run_spine
 from lockstep.views.declare import EVENT_TIMESTAMP
 from lockstep.views.use_case import ModelRecipe, UseCase
 
@@ -78,10 +79,7 @@ class SpineTables:
             self.connection.execute(
                 f"CREATE OR REPLACE TEMP VIEW {quote(table)} AS SELECT {', '.join(map(quote, columns))} FROM {source}"
             )
-        try:
-            return self.connection.sql(self.recipe.spine, params=dict(self.parameters)).to_arrow_table()
-        except (duckdb.ProgrammingError, duckdb.DataError) as wrong:
-            raise UseCaseError(f"the spine of model {self.recipe.name!r} does not run: {wrong}") from wrong
+        return run_spine(self.connection, self.recipe, self.parameters)
 
     def without_later(self, cut_us: int) -> pa.Table:
         """Run it over what happened before a time."""
