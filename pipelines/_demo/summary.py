@@ -13,11 +13,15 @@ from lockstep.parity.compare import Cause
 from lockstep.parity.page import Quality, QualityBar, render
 from lockstep.parity.report import ParityReport
 from lockstep.settings import Settings
+from lockstep.training.evaluations import load_evaluation
+from lockstep.training.page import render as render_training
+from lockstep.training.registry import EVALUATION_TAG, Registered
 from lockstep.views import UseCase
 from pipelines._demo.candidate import Candidate
 from pipelines._demo.world import Requests, Scenario
 
 PAGE = "parity.html"
+TRAINING_PAGE = "evaluation.html"
 EVENT_PREFIX = b"_ts:"
 """Feast's own: the field that says which event a view's stored values belong to."""
 
@@ -93,6 +97,14 @@ def write_page(settings: Settings, attempts: Sequence[Attempt], report: dict[str
     )
     page = render([attempt.report for attempt in attempts], title="Parity of served predictions", quality=shown)
     (settings.home / PAGE).write_text(page, encoding="utf-8")
+
+
+def write_training_page(settings: Settings, use_case: UseCase, lake: Lake, model: Registered) -> None:
+    """Write the page about how good the model is, and how sure that is."""
+    evaluation = load_evaluation(settings, lake, model.tags[EVALUATION_TAG])
+    title = f"Evaluation of version {model.version}"
+    page = render_training(evaluation, title=title, words=use_case.model.words)
+    (settings.home / TRAINING_PAGE).write_text(page, encoding="utf-8")
 
 
 def caught(report: dict[str, Any]) -> bool:

@@ -81,6 +81,7 @@ def test_the_demo_promotes_the_clean_model_and_refuses_the_skewed_one_whatever_t
     assert quality["after"]["average_precision"] > quality["before"]["average_precision"]
     assert skew["average_precision_drop"] > 0
 
+    assert "average precision" in (folder / "evaluation.html").read_text()
     page = (folder / "parity.html").read_text()
     verdicts = [page.index("Version 2 passes"), page.index("Version 3 is refused")]
     assert verdicts == sorted(verdicts)
