@@ -1,6 +1,5 @@
 """`feast materialize` with our engine: the bytes of Feast's own, the newest row in any order, and what is refused."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,9 @@ import feast
 import pandas as pd
 import pytest
 import redis
+from click.testing import CliRunner
 from feast import types
+from feast.cli.cli import cli
 from feast.feature_view import FeatureView
 from feast.on_demand_feature_view import PandasTransformation
 
@@ -159,7 +160,9 @@ def test_a_view_without_entities_and_without_a_created_time(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_command_line_goes_the_same_way(tmp_path: Path, server: LocalRedis, store: redis.Redis) -> None:
+def test_the_command_line_goes_the_same_way(
+    tmp_path: Path, server: LocalRedis, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     view_of(tmp_path / "rows.parquet", frame())
     (tmp_path / "feature_store.yaml").write_text(
         "project: shop\nprovider: local\nregistry: registry.db\noffline_store: {type: duckdb}\n"
@@ -173,10 +176,11 @@ def test_the_command_line_goes_the_same_way(tmp_path: Path, server: LocalRedis, 
         "spend = feast.FeatureView(name='spend', entities=[card], ttl=timedelta(0), source=rows, schema=["
         "feast.Field(name='card_id', dtype=types.Int64), feast.Field(name='n', dtype=types.Int64)])\n"
     )
-    command = [sys.executable, "-W", "ignore", "-m", "feast.cli.cli"]
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the command adds the repository, and imports from it
     for arguments in (["apply"], ["materialize", "2018-06-01T00:00:00", "2018-06-02T00:00:00"]):
-        done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = CliRunner().invoke(cli, ["--chdir", str(tmp_path), *arguments])
+        assert done.exit_code == 0, done.output
+    monkeypatch.delitem(sys.modules, "definitions")
     assert len(contents(store)) == 20
     assert pair_field("spend") in store.hgetall(next(store.scan_iter()))
 

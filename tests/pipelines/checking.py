@@ -1,6 +1,9 @@
 """Change one document of the laboratory, or make a small package of one's own, and see what `lockstep check` finds."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,26 @@ RESOURCES = (build,)
 """
 
 
+def laboratory_files() -> dict[str, str]:
+    """Return what the laboratory renders, which is the same for all tests but those of rendering, which render it anew."""
+    return dict(_rendered_under(os.environ["LOCKSTEP_USE_CASE"]))
+
+
+def laboratory_documents() -> dict[str, Manifest]:
+    """Return a copy of what the laboratory's files hold, to change as one likes."""
+    return deepcopy(_read_under(os.environ["LOCKSTEP_USE_CASE"]))
+
+
+@cache
+def _rendered_under(_use_case: str) -> Mapping[str, str]:
+    return render_all("lab_pipelines")
+
+
+@cache
+def _read_under(use_case: str) -> dict[str, Manifest]:
+    return {path: yaml.safe_load(text) for path, text in _rendered_under(use_case).items()}
+
+
 def findings_of(package: str, root: Path) -> list[Finding]:
     """Render a package below `root`, and check it."""
     write(root, package)
@@ -64,8 +87,8 @@ def task_of(document: Manifest, template: str, name: str) -> Manifest:
 
 def findings_after(change: Callable[[Manifest], object], path: str = NUMBERS) -> list[Finding]:
     """Change one document of the laboratory, and return what is found."""
-    files = render_all("lab_pipelines")
-    document = yaml.safe_load(files[path])
+    files = laboratory_files()
+    document = laboratory_documents()[path]
     change(document)
     files[path] = yaml.safe_dump(document, sort_keys=False)
     return check_files(files)

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from argo_stub import ArgoStub
 from mill_repository import Mill
 
 from pipelines.local import Run, Terms, run_workflow
-from pipelines.render import render_all
+from tests.pipelines.checking import laboratory_documents
 
 FIXTURES = str(Path(__file__).parent / "fixtures")
 sys.path.insert(0, FIXTURES)
@@ -32,7 +31,7 @@ def rendered() -> Callable[[str], Manifest]:
     """A fresh copy of a laboratory pipeline's WorkflowTemplate; what it does at exit is left out, if it is what all do."""
 
     def load(name: str) -> Manifest:
-        manifest = yaml.safe_load(render_all("lab_pipelines")[f"apps/base/workflows/{name}/workflowtemplate.yaml"])
+        manifest = laboratory_documents()[f"apps/base/workflows/{name}/workflowtemplate.yaml"]
         spec = manifest["spec"]
         if spec["onExit"] == "on-exit":
             spec.pop("onExit")
@@ -98,8 +97,7 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mill]:
 @pytest.fixture
 def applied() -> dict[str, Manifest]:
     """The laboratory's WorkflowTemplates as they are in a cluster."""
-    rendered = render_all("lab_pipelines").items()
-    documents = [yaml.safe_load(text) for path, text in rendered if path.endswith("workflowtemplate.yaml")]
+    documents = [d for path, d in laboratory_documents().items() if path.endswith("workflowtemplate.yaml")]
     return {document["metadata"]["name"]: document for document in documents}
 
 

@@ -3,11 +3,18 @@
 from typing import Any
 
 import pytest
-import yaml
 
 from pipelines._checks.lint import lint
-from pipelines.render import render_all
-from tests.pipelines.checking import GATED, NUMBERS, Manifest, check_after, findings_after, task_of, template_of
+from tests.pipelines.checking import (
+    GATED,
+    NUMBERS,
+    Manifest,
+    check_after,
+    findings_after,
+    laboratory_documents,
+    task_of,
+    template_of,
+)
 
 
 def argument(document: Manifest, name: str) -> Manifest:
@@ -382,7 +389,7 @@ SAY = {"name": "lab-say", "template": "main"}
 
 
 def test_a_template_of_another_document_is_called_by_reference():
-    documents = {path: yaml.safe_load(text) for path, text in render_all("lab_pipelines").items()}
+    documents = laboratory_documents()
     manifest, say = documents[NUMBERS], documents["apps/base/workflows/say/workflowtemplate.yaml"]
     call_say(SAY, text="a", loud="false", again="no")(manifest)
     assert list(lint(manifest, {"lab-say": say})) == []
@@ -414,7 +421,7 @@ def test_a_template_called_by_reference_reads_the_arguments_of_its_caller():
 
 
 def test_a_template_called_by_reference_reads_all_arguments_only_of_a_caller_that_has_some():
-    documents = {path: yaml.safe_load(text) for path, text in render_all("lab_pipelines").items()}
+    documents = laboratory_documents()
     manifest, say = documents[NUMBERS], documents["apps/base/workflows/say/workflowtemplate.yaml"]
     call_say(SAY, text="a", loud="false", again="no")(manifest)
     task_of(say, "main", "once")["arguments"]["parameters"][0]["value"] = "{{workflow.parameters}}"
@@ -441,7 +448,7 @@ def test_an_output_of_a_template_of_another_document_is_followed():
 def promote(decision: str = "{{steps.approve.outputs.parameters.decision}}") -> Manifest:
     """A document with a steps template: echo, ask, echo the answer."""
     asked = {"name": "decision", "enum": ["yes", "no"], "default": "no"}
-    document = yaml.safe_load(render_all("lab_pipelines")["apps/base/workflows/say/workflowtemplate.yaml"])
+    document = laboratory_documents()["apps/base/workflows/say/workflowtemplate.yaml"]
     echo = template_of(document, "echo")
     document["spec"].pop("onExit")
     document["spec"]["templates"] = [

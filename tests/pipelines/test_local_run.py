@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import MODES, call, dag, node, phases, script, task_of, template_of, workflow
@@ -28,7 +27,8 @@ from pipelines._manifest.expressions import (
     substitute,
 )
 from pipelines.local import Node, Run, load_template, run_workflow
-from pipelines.render import render_all, write
+from pipelines.render import write
+from tests.pipelines.checking import laboratory_documents
 
 Start = Callable[..., Run]
 
@@ -36,7 +36,7 @@ Start = Callable[..., Run]
 # -- fan-out -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["in this process", "in two workers"])
 def test_a_fan_out_over_a_nested_dag_gathers_its_outputs_and_hoists_them(run: Start, mode: str):
     ended = run("numbers", how=MODES[mode], count="3")
     assert (ended.succeeded, ended.exit_code, ended.failed, ended.name) == (True, 0, None, "r1")
@@ -291,7 +291,7 @@ def test_poison_arrives_as_data_in_other_processes_too(run: Start, how: dict[str
 @settings(max_examples=40)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_goes_through_two_steps_unchanged(tmp_path_factory: pytest.TempPathFactory, text: str):
-    manifest = yaml.safe_load(render_all("lab_pipelines")["apps/base/workflows/say/workflowtemplate.yaml"])
+    manifest = laboratory_documents()["apps/base/workflows/say/workflowtemplate.yaml"]
     logs = tmp_path_factory.mktemp("any")
     # each step's file loses one line break at its end, as on Argo
     assert run_workflow(manifest, {"text": text}, logs_dir=logs).outputs == {

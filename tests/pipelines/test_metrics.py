@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from pipelines.check import check_files
-from pipelines.render import render_all
-from tests.pipelines.checking import GATED, NUMBERS, Manifest, check_after, template_of
+from tests.pipelines.checking import GATED, NUMBERS, Manifest, check_after, laboratory_files, template_of
 
 RUNS = {"name": "lab_runs", "help": "Runs that ended.", "counter": {"value": "1"}}
 GAUGE = {"name": "lab_rows", "help": "Rows.", "gauge": {"realtime": True, "value": "{{duration}}"}}
@@ -77,7 +76,7 @@ def test_a_gauge_that_is_live_reads_nothing_that_comes_later(metric: Manifest, w
     "other", [{**RUNS, "help": "Other runs."}, {**without(RUNS, "counter"), "gauge": RUNS["counter"]}]
 )
 def test_a_metric_has_one_help_and_one_kind_in_all_documents(other: Manifest):
-    files = render_all("lab_pipelines")
+    files = laboratory_files()
     for path, metric in ((GATED, RUNS), (NUMBERS, other)):
         document = yaml.safe_load(files[path])
         of_the_workflow(metric)(document)

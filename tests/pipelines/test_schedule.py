@@ -10,8 +10,7 @@ from lockstep.errors import BadInput
 from pipelines._checks.schedule import five_fields, schedule_problems
 from pipelines._manifest.parameters import TIMES
 from pipelines.cli import main
-from pipelines.render import render_all
-from tests.pipelines.checking import CRON, NUMBERS, check_after, findings_after
+from tests.pipelines.checking import CRON, NUMBERS, check_after, findings_after, laboratory_files
 
 CRONS = """
 from hera.workflows import DAG, CronWorkflow, Parameter
@@ -199,7 +198,7 @@ def test_a_schedule_that_is_not_as_it_should_be_is_found(name: str):
 
 @pytest.mark.parametrize("name", sorted(TIMES))
 def test_a_time_of_a_schedule_is_that_of_the_tick(name: str):
-    files = render_all("lab_pipelines")
+    files = laboratory_files()
     template, cron = yaml.safe_load(files[NUMBERS]), yaml.safe_load(files[CRON])
     template["spec"]["arguments"]["parameters"].append({"name": name})
     arguments(cron["spec"]).append({"name": name, "value": "2018-01-01T00:00:00Z"})
@@ -210,7 +209,7 @@ def test_a_time_of_a_schedule_is_that_of_the_tick(name: str):
 
 
 def test_an_argument_of_a_schedule_is_in_its_enum_and_given_once():
-    files = render_all("lab_pipelines")
+    files = laboratory_files()
     template, cron = yaml.safe_load(files[NUMBERS]), yaml.safe_load(files[CRON])
     template["spec"]["arguments"]["parameters"][1]["enum"] = ["0", "1"]
     arguments(cron["spec"]).extend([{"name": "refuse", "value": "2"}, {"name": "refuse", "value": "1"}])

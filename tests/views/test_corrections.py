@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
@@ -16,6 +15,7 @@ from lockstep.views.ticks import TickQuery, TickRange
 from lockstep.views.windowed_ticks import WindowedTicks
 from tests.views import test_latest_ticks as latest
 from tests.views import test_ticks as windowed
+from tests.views.tick_query import run_query
 
 Values = tuple[Any, ...]
 Table = Mapping[tuple[int, int], Values]
@@ -27,7 +27,6 @@ def corrected(
 ) -> dict[tuple[int, int], Values]:
     """Run the query over a source and a table; `ttl` counts ticks, 0 is for ever."""
     view = query.view
-    start, end = query.source_bounds(ticks)
     types = [ARROW_TYPES[view.features[column]] for column in query.feature_columns.values()]
 
     def relation(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
@@ -41,15 +40,12 @@ def corrected(
     newest = {
         key: tick for key, tick in sorted(table) if tick <= ticks.first and (not ttl or ticks.first - tick <= ttl)
     }
-    with duckdb.connect() as connection:
-        connection.register("all_rows", pa.table(source))
-        since = "TRUE" if start is None else f"event_us >= {start}"
-        connection.execute(f"CREATE VIEW source AS SELECT * FROM all_rows WHERE {since} AND event_us < {end}")
-        connection.register("written", relation(within))
-        connection.register("answered", relation([(key, tick, *table[key, tick]) for key, tick in newest.items()]))
-        connection.execute(f"CREATE VIEW span AS SELECT {ticks.first} AS first, {ticks.last} AS last")
-        text = query.sql("duckdb", known_per_tick=ticks.known_per_tick, correct=True)
-        found = connection.sql(text).to_arrow_table()
+    relations = {
+        "all_rows": pa.table(source),
+        "written": relation(within),
+        "answered": relation([(key, tick, *table[key, tick]) for key, tick in newest.items()]),
+    }
+    found = run_query(query, ticks, relations, correct=True)
     rows = list(zip(*[column.to_pylist() for column in found.columns], strict=True))
     assert len({row[:2] for row in rows}) == len(rows)
     return {(key, tick): tuple(values) for key, tick, *values in rows}

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from math import nan
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from lockstep.views.declare import ARROW_TYPES, DataType
 from lockstep.views.latest_ticks import LatestTicks
 from lockstep.views.naive import SourceRow, value_at
 from lockstep.views.ticks import TickRange
+from tests.views.tick_query import run_query
 
 DAY = 86_400_000_000
 SECOND = 1_000_000
@@ -101,8 +101,7 @@ def naive(declared: LatestView, rows: list[Row], ticks: TickRange, answered: Ans
 
 def computed(declared: LatestView, rows: list[Row], ticks: TickRange, answered: Answer | None = None) -> list[Written]:
     query = LatestTicks(declared)
-    start, end = query.source_bounds(ticks)
-    assert start is None
+    assert query.source_bounds(ticks)[0] is None
     oldest = None if query.answers_for is None else ticks.first - query.answers_for // days(1)
     answers = {k: v for k, (at, v) in (answered or {}).items() if oldest is None or at >= oldest}
     values = {f"value_{n}": ARROW_TYPES[dtype] for n, dtype in enumerate(COLUMNS.values())}
@@ -114,12 +113,7 @@ def computed(declared: LatestView, rows: list[Row], ticks: TickRange, answered: 
     known = {"key": pa.array(list(answers), pa.int64())} | {
         name: pa.array([v[n] for v in answers.values()], dtype) for n, (name, dtype) in enumerate(values.items())
     }
-    with duckdb.connect() as connection:
-        connection.register("all_rows", pa.table(source))
-        connection.execute(f"CREATE VIEW source AS SELECT * FROM all_rows WHERE event_us < {end}")
-        connection.register("answered", pa.table(known))
-        connection.execute(f"CREATE VIEW span AS SELECT {ticks.first} AS first, {ticks.last} AS last")
-        found = connection.sql(query.sql("duckdb", known_per_tick=ticks.known_per_tick)).to_arrow_table()
+    found = run_query(query, ticks, {"all_rows": pa.table(source), "answered": pa.table(known)})
     assert found.column_names == ["key", "tick", *values]
     return sorted(zip(*[column.to_pylist() for column in found.columns], strict=True), key=lambda r: r[:2])
 

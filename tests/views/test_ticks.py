@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
@@ -17,6 +16,7 @@ from lockstep.views import Entity, Source, WindowedView, count, hours, minutes, 
 from lockstep.views.naive import SourceRow, value_at
 from lockstep.views.ticks import TickRange
 from lockstep.views.windowed_ticks import WindowedTicks
+from tests.views.tick_query import run_query
 
 HOUR = 3_600_000_000
 LAG = 300_000_000
@@ -91,22 +91,13 @@ def computed(rows: list[Row], ticks: TickRange, answered: Answer | None = None, 
             "tx_fraud": pa.array([r.fraud for r in rows], pa.int64()),
         }
     )
-    query = WindowedTicks(view(ttl))
-    start, end = query.source_bounds(ticks)
     first = ticks.first * HOUR
     answers = {k: v for k, (at, v) in (answered or {}).items() if not ttl or first - at <= ttl * HOUR}
     table = pa.table(
         {"key": pa.array(list(answers), pa.int64())}
         | {c: pa.array([v[n] for v in answers.values()], pa.int64()) for n, c in enumerate(STATE)}
     )
-    with duckdb.connect() as connection:
-        connection.register("all_rows", source)
-        connection.execute(
-            f"CREATE VIEW source AS SELECT * FROM all_rows WHERE event_us >= {start} AND event_us < {end}"
-        )
-        connection.register("answered", table)
-        connection.execute(f"CREATE VIEW span AS SELECT {ticks.first} AS first, {ticks.last} AS last")
-        found = connection.sql(query.sql("duckdb", known_per_tick=ticks.known_per_tick)).to_arrow_table()
+    found = run_query(WindowedTicks(view(ttl)), ticks, {"all_rows": source, "answered": table})
     return found.cast(
         pa.schema([(n, pa.float64() if n.startswith("rate") else pa.int64()) for n in found.column_names])
     )

@@ -1,8 +1,11 @@
 """The whole loop over a store that somebody changes behind its back."""
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 
 from demo_process import MANIFESTS, OTHERS_WARNINGS
 
