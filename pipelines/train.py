@@ -22,7 +22,7 @@ def workflow_template() -> WorkflowTemplate:
     outputs += [hoisted("training_set", "build", "table")] + [hoisted(name, "build") for name in ("contract", "rows")]
     arguments = [Parameter(name="known_at"), Parameter(name="service", value="", description="empty: the model's own")]
     names = [argument.name for argument in arguments]
-    with template("train", arguments=arguments) as workflow:
+    with template("train", arguments=arguments, alone=True) as workflow:
         with DAG(name="main", inputs=[Parameter(name=name) for name in names], outputs=outputs) as main:
             built = build_training_set(name="build", arguments={name: main.get_parameter(name) for name in names})
             trained = train_model(name="train", arguments={"training_set": built.get_parameter("table")})

@@ -118,6 +118,15 @@ def an_evaluation() -> document.Evaluation:
     return document.Evaluation(
         created_at=at,
         model=model,
+        rules=document.Rules(
+            label=("tx_fraud", "labelled_at"),
+            train_s=86_400.0,
+            gap_s=3_600.0,
+            test_s=43_200.0,
+            protocol={"entity": "customer_id", "top": 4, "leave_known_out": True, "group": ""},
+            ceilings={"auc": 0.99},
+            decision=0.5,
+        ),
         training_set=document.TrainingSetUsed(
             table="training_0", known_at=at, train=stretch, test=stretch, left_out={"gap": 3}, snapshots={"labels": 7}
         ),

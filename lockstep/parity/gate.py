@@ -10,10 +10,11 @@ from lockstep.parity.report import ParityReport, load
 from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import Evaluation
-from lockstep.training.evaluations import load_evaluation
+from lockstep.training.evaluations import alarmed, load_evaluation
 from lockstep.training.registry import EVALUATION_TAG, Registered, require_model
+from lockstep.training.rules import rules_of, unsound
 from lockstep.training.thresholds import missed
-from lockstep.views import Thresholds, UseCase
+from lockstep.views import ModelRecipe, UseCase
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,16 @@ def require_passed(settings: Settings, use_case: UseCase, lake: Lake, which: str
     model = require_model(settings, recipe.name, which)
     named = model.tags.get(EVALUATION_TAG, "")
     evaluation = load_evaluation(settings, lake, named) if named else None
-    decision = decide(
-        settings, recipe.thresholds, model, load(settings, lake, report), evaluation, settings.clock.now()
-    )
-    if not decision.passed:
-        raise Refused(f"version {model.version} is not promoted: {'; '.join(decision.reasons)}")
+    decision = decide(settings, recipe, model, load(settings, lake, report), evaluation, settings.clock.now())
+    reasons = (*decision.reasons, *alarmed(settings, lake, model.digest, rules_of(recipe), beside=named))
+    if reasons:
+        raise Refused(f"version {model.version} is not promoted: {'; '.join(reasons)}")
     return model
 
 
 def decide(
     settings: Settings,
-    thresholds: Thresholds,
+    recipe: ModelRecipe,
     model: Registered,
     report: ParityReport,
     evaluation: Evaluation | None,
@@ -66,7 +66,7 @@ def decide(
 
     Args:
         settings: the gate's limits; those written in the report are not trusted.
-        thresholds: what the use case asks of a model on the held-out days.
+        recipe: what the use case asks of a model on the held-out days, and by which rules it has it judged.
         model: what is to be promoted, its digest just computed from its files.
         report: what speaks for its parity.
         evaluation: what speaks for its worth; None if the version names none.
@@ -111,14 +111,12 @@ def decide(
         confidence=settings.parity_confidence,
     )
     broken = [reason for reason, holds in rules.items() if holds]
-    return Decision((*broken, *lacking, *_worth(thresholds, model, evaluation)))
+    return Decision((*broken, *lacking, *_worth(recipe, model, evaluation)))
 
 
-def _worth(thresholds: Thresholds, model: Registered, evaluation: Evaluation | None) -> list[str]:
+def _worth(recipe: ModelRecipe, model: Registered, evaluation: Evaluation | None) -> list[str]:
     """Return what speaks against the model by its evaluation on the days held out."""
     if evaluation is None:
         return ["the version names no evaluation"]
-    if (of := evaluation.model).digest != model.digest or of.contract != model.contract.hash:
-        return [f"the evaluation is of model {of.digest[:12]}, not {model.digest[:12]}"]
-    alarms = [f"its training raised the alarm {alarm.name}: {alarm.subject}" for alarm in evaluation.alarms]
-    return [*alarms, *missed(thresholds, evaluation)]
+    against = unsound(recipe, evaluation, model.digest, model.contract.hash)
+    return [*against, *missed(recipe.thresholds, evaluation)]

@@ -1,26 +1,29 @@
 """What the champion says to the very rows that a new model is judged on."""
 
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput
 from lockstep.lake import Lake
 from lockstep.offline.cut import Cut
 from lockstep.serving.artifact import load_artifact
-from lockstep.serving.features import feature_matrix
-from lockstep.serving.policy import apply_policy
 from lockstep.settings import Settings
 from lockstep.training.contract import compile_contract
 from lockstep.training.evaluation.document import ModelNamed
 from lockstep.training.evaluation.evaluate import Champion
-from lockstep.training.fit import scorer
-from lockstep.training.protocol import SPLIT
+from lockstep.training.fit import given
+from lockstep.training.protocol import SPLIT, TEST
 from lockstep.training.registry import CHAMPION, find_model
 from lockstep.views.use_case import UseCase
+
+_UNDECISIVE = {
+    "features": {"tolerance", "when_null", "default"},
+    "views": {"owner", "freshness_us", "freshness_hard"},
+    "on_demand": {"owner"},
+}
 
 
 def find_champion(
@@ -29,7 +32,7 @@ def find_champion(
     """Return the champion with its scores of the rows held out; None if there is none.
 
     Where it takes features that are not in the set, they are retrieved at the set's cut. A row that its own policy rejects gets
-    the score 0: asked in production, it would not have found it.
+    the score 0, as it does of every model.
 
     Args:
         settings: name the lake and the tracking store.
@@ -45,7 +48,7 @@ def find_champion(
     if champion is None:
         return None
     theirs = champion.contract
-    if compile_contract(use_case, theirs.feature_service, theirs.cut) != theirs:
+    if deciding(compile_contract(use_case, theirs.feature_service, theirs.cut)) != deciding(theirs):
         raise BadInput(
             f"champion {champion.version} was trained on other definitions than today's of {theirs.feature_service}",
             hint="what it would say to these rows cannot be told; promote a model of today's definitions first",
@@ -53,14 +56,23 @@ def find_champion(
     rows = held_out
     if not {(f.view, f.name) for f in theirs.features} <= {(f.view, f.name) for f in contract.features}:
         rows = _retrieved(settings, use_case, lake, contract, theirs, held_out)
-    settled = apply_policy(theirs, feature_matrix(theirs, rows))
-    scores: NDArray[np.float64] = np.zeros(rows.num_rows)
-    answered = ~settled.rejected
-    scores[answered] = scorer(load_artifact(champion.model_dir).estimator)(settled.vectors[answered])
+    asked = given(use_case.model, theirs, rows, TEST)
+    scores = asked.scores(load_artifact(champion.model_dir).estimator)
     named = ModelNamed(
         name=use_case.model.name, digest=champion.digest, contract=theirs.hash, version=champion.version
     )
     return Champion(named, scores)
+
+
+def deciding(contract: FeatureContract) -> dict[str, Any]:
+    """Return what decides the values of a contract's features, and nothing else.
+
+    Not the cut, the fallback, owners or objectives; nor the policy, which the model takes from its own contract.
+    """
+    told = contract.model_dump(include={"project", "join_keys", "request_inputs", "features", "views", "on_demand"})
+    for kind, others in _UNDECISIVE.items():
+        told[kind] = [{key: value for key, value in each.items() if key not in others} for each in told[kind]]
+    return told
 
 
 def _retrieved(
@@ -79,9 +91,10 @@ def _retrieved(
     snapshots: Mapping[str, int] = {
         view.table: cut.get(view.table) or _newest(lake, view.table) for view in theirs.views
     }
-    return training_features(
+    found = training_features(
         settings, use_case, theirs.feature_service, bare, Cut(snapshots, contract.cut.known_at)
     ).rows
+    return found.append_column(SPLIT, held_out[SPLIT])
 
 
 def _newest(lake: Lake, table: str) -> int:

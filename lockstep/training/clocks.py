@@ -19,7 +19,7 @@ from lockstep.serving.features import Function, Values, build_vectors, feature_m
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import Clocks, Metrics, ViewPrice
 from lockstep.training.evaluation.evaluate import metrics
-from lockstep.training.fit import given, scored, scorer
+from lockstep.training.fit import given, scored
 from lockstep.training.protocol import TEST, TRAIN
 from lockstep.views.declare import EVENT_TIMESTAMP, StoredView
 from lockstep.views.exact import value_at_times
@@ -139,8 +139,8 @@ def price(
         values = feature_matrix(contract, rows)
         values[:, columns] = exact.vectors[:, columns]
         train, test = (given(recipe, contract, rows, split, values) for split in (TRAIN, TEST))
-        estimator = recipe.estimator().fit(train.vectors, train.labels)
-        return metrics(scored(recipe, test, scorer(estimator)(test.vectors)), recipe.protocol.top)
+        estimator = recipe.estimator().fit(train.vectors[train.answered], train.labels[train.answered])
+        return metrics(scored(recipe, test, test.scores(estimator)), recipe.protocol.top)
 
     at_once = judged(np.unique(np.concatenate(list(exact.of.values()))))
     alone = {view.name: at_once if len(views) == 1 else judged(exact.of[view.name]) for view in views}

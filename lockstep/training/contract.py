@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from lockstep.contract import Column, Feature, FeatureContract, OnDemand, TrainingCut, stored_view
-from lockstep.errors import UseCaseError, nearest
+from lockstep.errors import BadInput, UseCaseError, nearest
 from lockstep.views.declare import DataType, FeatureService, NullPolicy, OnDemandView, StoredView
 from lockstep.views.use_case import UseCase
 
@@ -33,6 +33,24 @@ def compile_contract(use_case: UseCase, service_name: str, cut: TrainingCut) -> 
     fallback = use_case.service(recipe.fallback.name)
     _refuse_fallback(service, fallback)
     return _compile(use_case, service, cut, _compile(use_case, fallback, cut))
+
+
+def require_definitions(use_case: UseCase, training_set: str, contract: FeatureContract) -> None:
+    """Refuse a training set of another project, or of definitions that are not these.
+
+    Raises:
+        BadInput: it is of such; what changed is named.
+    """
+    if contract.project != use_case.project:
+        raise BadInput(f"{training_set} belongs to the project {contract.project!r}, not {use_case.project!r}")
+    now = compile_contract(use_case, contract.feature_service, contract.cut)
+    if now != contract:
+        before, after = contract.model_dump(), now.model_dump()
+        changed = ", ".join(key for key in before if before[key] != after[key])
+        raise BadInput(
+            f"{training_set} was built from other definitions than today's: {changed} changed",
+            hint="build the training set again",
+        )
 
 
 def _compile(

@@ -5,8 +5,9 @@ import pyarrow as pa
 from lockstep.errors import BadInput
 from lockstep.lake import Lake
 from lockstep.lake.documents import find_document
+from lockstep.lake.engine import connect
 from lockstep.settings import Settings
-from lockstep.training.evaluation.document import Evaluation
+from lockstep.training.evaluation.document import Evaluation, Rules
 from lockstep.views.declare import ARROW_TYPES
 
 EVALUATIONS = "evaluations"
@@ -22,18 +23,19 @@ EVALUATIONS_SCHEMA = pa.schema(
 )
 
 
-def keep_evaluation(lake: Lake, evaluation: Evaluation) -> str:
-    """Keep an evaluation in the lake; return its name."""
+def keep_evaluation(settings: Settings, lake: Lake, evaluation: Evaluation) -> str:
+    """Keep an evaluation in the lake, unless it is there; return its name."""
     lake.ensure_table(EVALUATIONS, EVALUATIONS_SCHEMA)
-    row = {
-        "evaluation": evaluation.hash,
-        "created": evaluation.created_at,
-        "model": evaluation.model.digest,
-        "contract": evaluation.model.contract,
-        "alarms": len(evaluation.alarms),
-        "json": evaluation.to_json(),
-    }
-    lake.append(EVALUATIONS, pa.Table.from_pylist([row], EVALUATIONS_SCHEMA))
+    if find_document(settings, lake, EVALUATIONS, "evaluation", evaluation.hash) is None:
+        row = {
+            "evaluation": evaluation.hash,
+            "created": evaluation.created_at,
+            "model": evaluation.model.digest,
+            "contract": evaluation.model.contract,
+            "alarms": len(evaluation.alarms),
+            "json": evaluation.to_json(),
+        }
+        lake.append(EVALUATIONS, pa.Table.from_pylist([row], EVALUATIONS_SCHEMA))
     return evaluation.hash
 
 
@@ -50,6 +52,45 @@ def load_evaluation(settings: Settings, lake: Lake, name: str) -> Evaluation:
         evaluation = Evaluation.model_validate_json(found)
     except ValueError as invalid:
         raise BadInput(f"evaluation {name} cannot be read: {invalid}") from invalid
+    _require_name(name, evaluation)
+    return evaluation
+
+
+def _require_name(name: str, evaluation: Evaluation) -> None:
     if evaluation.hash != name:
         raise BadInput(f"evaluation {name} was changed after it was made: its content hashes to {evaluation.hash}")
-    return evaluation
+
+
+def evaluations_of(settings: Settings, lake: Lake, digest: str, rules: Rules) -> list[Evaluation]:
+    """Return every evaluation of a model by these rules, the newest first; what another release wrote is of other rules.
+
+    Raises:
+        BadInput: one was changed since it was made.
+    """
+    if not lake.exists(EVALUATIONS):
+        return []
+    with connect(settings) as connection:
+        lake.register(connection, "evaluations", EVALUATIONS, columns=["evaluation", "created", "model", "json"])
+        found: list[tuple[str, str]] = connection.execute(
+            "SELECT evaluation, json FROM evaluations WHERE model = ? ORDER BY created DESC, evaluation", [digest]
+        ).fetchall()
+    made: list[Evaluation] = []
+    for name, text in found:
+        try:
+            evaluation = Evaluation.model_validate_json(text)
+        except ValueError:
+            continue
+        _require_name(name, evaluation)
+        if evaluation.rules == rules:
+            made.append(evaluation)
+    return made
+
+
+def alarmed(settings: Settings, lake: Lake, digest: str, rules: Rules, *, beside: str) -> list[str]:
+    """Return what other evaluations of this model by these rules say against it: one without alarms does not outweigh them."""
+    others = (e for e in evaluations_of(settings, lake, digest, rules) if e.hash != beside)
+    return [
+        f"its evaluation {e.hash[:12]} raised the alarm {alarm.name}: {alarm.subject}"
+        for e in others
+        for alarm in e.alarms
+    ]

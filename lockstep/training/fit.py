@@ -26,21 +26,36 @@ class Given:
     """Rows as an estimator sees them.
 
     Attributes:
-        rows: the entity rows, without those that the contract rejects.
+        rows: the entity rows.
         vectors: rows by features in the contract's order, after the policy.
         labels: 0 or 1 a row.
-        rejected: how many rows the contract rejects.
+        rejected: whether the contract rejects the row: it is not fitted on, and not asked about.
     """
 
     rows: pa.Table
     vectors: NDArray[np.float64]
     labels: NDArray[np.int64]
-    rejected: int
+    rejected: NDArray[np.bool_]
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Whether the row gets a score."""
+        return ~self.rejected
+
+    def scores(self, estimator: Any) -> NDArray[np.float64]:
+        """Return the probability of class 1 of each row; 0 for a rejected one: nobody is told to look at it.
+
+        So two models are always compared on all rows, and none looks better for not answering.
+        """
+        said = np.zeros(len(self.labels))
+        if self.answered.any():
+            said[self.answered] = scorer(estimator)(self.vectors[self.answered])
+        return said
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted estimator and what it says to the rows held out: one row of class probabilities each."""
+    """A fitted estimator and what it says to the rows held out that it is asked: one row of class probabilities each."""
 
     estimator: Any
     probabilities: NDArray[np.float64]
@@ -69,15 +84,14 @@ def given(
     chosen = rows.filter(pa.array(of_split))
     vectors = feature_matrix(contract, chosen) if values is None else values[of_split]
     settled = apply_policy(contract, vectors)
-    kept = ~settled.rejected
-    labels = chosen[recipe.label].to_numpy()[kept]
-    if not kept.all() and len(set(labels.tolist())) < 2:
+    labels, rejected = chosen[recipe.label].to_numpy(), settled.rejected
+    if rejected.any() and len(set(labels[~rejected].tolist())) < 2:
         raise BadInput(
-            f"of the {len(kept)} rows to {split} on, the policy of {contract.feature_service} rejects {int((~kept).sum())}; "
+            f"of the {len(labels)} rows to {split} on, the policy of {contract.feature_service} rejects {int(rejected.sum())}; "
             "what is left has labels of one kind alone",
             hint="are the views of that service computed for these days?",
         )
-    return Given(chosen.filter(pa.array(kept)), settled.vectors[kept], labels, int((~kept).sum()))
+    return Given(chosen, settled.vectors, labels, rejected)
 
 
 def fit(recipe: ModelRecipe, contract: FeatureContract, rows: pa.Table) -> Fitted:
@@ -90,9 +104,10 @@ def fit(recipe: ModelRecipe, contract: FeatureContract, rows: pa.Table) -> Fitte
     train = given(recipe, contract, rows, TRAIN)
     _refuse_empty(contract, train)
     estimator = recipe.estimator()
-    estimator.fit(train.vectors, train.labels)
+    estimator.fit(train.vectors[train.answered], train.labels[train.answered])
     _refuse_unfit(recipe, estimator, len(contract.features))
-    return Fitted(estimator, estimator.predict_proba(given(recipe, contract, rows, TEST).vectors))
+    test = given(recipe, contract, rows, TEST)
+    return Fitted(estimator, estimator.predict_proba(test.vectors[test.answered]))
 
 
 def scored(recipe: ModelRecipe, held_out: Given, scores: NDArray[np.float64]) -> Scored:
@@ -127,8 +142,8 @@ def recipe_digest(recipe: ModelRecipe) -> str:
 
 def _refuse_empty(contract: FeatureContract, train: Given) -> None:
     """Refuse features that no row has: nothing is learned of them, and estimators fail at them in words of their own."""
-    features = enumerate(contract.features)
-    if empty := [f"{f.view}:{f.name}" for number, f in features if np.isnan(train.vectors[:, number]).all()]:
+    features, vectors = enumerate(contract.features), train.vectors[train.answered]
+    if empty := [f"{f.view}:{f.name}" for number, f in features if np.isnan(vectors[:, number]).all()]:
         raise BadInput(
             f"none of the {len(train.labels)} rows to train on has a value of {', '.join(empty)}",
             hint="is the view computed for these days? leave the feature out of the service, or give it a default",

@@ -8,7 +8,7 @@ import pyarrow as pa
 from mlflow.entities import Metric
 
 from lockstep.contract import FeatureContract
-from lockstep.errors import BadInput, Refused
+from lockstep.errors import BadInput, Refused, Terminal
 from lockstep.lake import Lake
 from lockstep.serving.artifact import ModelArtifact, load_artifact
 from lockstep.serving.features import feature_matrix
@@ -17,6 +17,7 @@ from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training.champion import find_champion
 from lockstep.training.clocks import exact_features, price
+from lockstep.training.contract import require_definitions
 from lockstep.training.evaluation.document import (
     Alarm,
     Audit,
@@ -30,15 +31,16 @@ from lockstep.training.evaluation.document import (
 )
 from lockstep.training.evaluation.evaluate import Champion, Judging, evaluate, metrics
 from lockstep.training.evaluation.importance import importance
-from lockstep.training.evaluations import keep_evaluation
-from lockstep.training.fit import Given, given, scored, scorer
+from lockstep.training.evaluations import evaluations_of, keep_evaluation
+from lockstep.training.fit import Given, given, scored
 from lockstep.training.leaks.find import Search, Suspect, find_leaks
 from lockstep.training.logged import Logged, open_logged
 from lockstep.training.page import render
 from lockstep.training.protocol import TEST, TRAIN, LeftOut
 from lockstep.training.registry import open_client, quiet
+from lockstep.training.rules import rules_of
 from lockstep.training.span import Span
-from lockstep.training.train import require_definitions
+from lockstep.training.spine import entity_rows, table_digest
 from lockstep.training.training_set import read_left_out, read_training_set
 from lockstep.views.use_case import ModelRecipe, UseCase
 
@@ -46,25 +48,34 @@ from lockstep.views.use_case import ModelRecipe, UseCase
 def judge(settings: Settings, use_case: UseCase, model: str) -> Evaluation:
     """Evaluate a model, and keep the evaluation in the lake and beside the model's run.
 
+    A model that was judged before by the same rules, beside the same champion, is not judged again.
+
     Args:
         settings: name the lake and the tracking store.
         use_case: its recipe says by which protocol.
         model: MLflow's id of the logged model.
 
     Raises:
-        BadInput: there is no such model, or its training set was made from other definitions than these.
+        BadInput: there is no such model, or its training set was made from other definitions or by another recipe than these.
         Refused: an alarm was raised; the evaluation is kept all the same, and says which.
     """
     logged = open_logged(settings, model)
     lake = Lake.open(settings, use_case.project)
     rows, contract = read_training_set(lake, logged.training_set)
     require_definitions(use_case, logged.training_set, contract)
+    _require_recipe(settings, use_case, lake, logged.training_set, contract)
     with one_thread():
-        evaluation = _evaluate(settings, use_case, lake, logged, rows)
-    name = keep_evaluation(lake, evaluation)
+        held_out = given(use_case.model, contract, rows, TEST)
+        beside = _champion(settings, use_case, lake, contract, held_out)
+        evaluation = _judged_before(settings, use_case, lake, logged, beside)
+        if evaluation is None:
+            evaluation = _evaluate(settings, use_case, lake, logged, rows, beside)
+    name = keep_evaluation(settings, lake, evaluation)
     with quiet():
         client = open_client(settings)
-        client.log_batch(logged.run, metrics=[Metric(k, v, 0, 0) for k, v in summary(evaluation).items()])
+        # Of two values of one time MLflow shows the greater, not the later.
+        now = int(settings.clock.now().timestamp() * 1_000)
+        client.log_batch(logged.run, metrics=[Metric(k, v, now, 0) for k, v in summary(evaluation).items()])
         page = render(evaluation, title=f"{use_case.model.name}: evaluation", words=use_case.model.words)
         client.log_text(logged.run, page, "evaluation.html")
         client.log_dict(logged.run, evaluation.model_dump(mode="json"), "evaluation.json")
@@ -92,19 +103,55 @@ def summary(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def _evaluate(settings: Settings, use_case: UseCase, lake: Lake, logged: Logged, rows: pa.Table) -> Evaluation:
+def _require_recipe(
+    settings: Settings, use_case: UseCase, lake: Lake, training_set: str, contract: FeatureContract
+) -> None:
+    """Refuse a set that today's recipe would not give at its cut: other days, another protocol, another spine.
+
+    Raises:
+        BadInput: it is such a set.
+    """
+    recipe, known_at = use_case.model, contract.cut.known_at
+    snapshots = {cut.table: cut.snapshot_id for cut in contract.cut.tables}
+    if absent := sorted(recipe.spine_tables.keys() - snapshots.keys()):
+        raise BadInput(f"{training_set} was built without {', '.join(absent)}", hint="build the training set again")
+    rows, _ = entity_rows(settings, lake, contract, recipe, Span.of(recipe, known_at), snapshots, known_at)
+    if table_digest(rows) != contract.cut.spine_hash:
+        raise BadInput(
+            f"{training_set} was built by another recipe than today's: at its cut the spine gives other rows now",
+            hint="its days, its protocol or its SQL changed: build the training set again",
+        )
+
+
+def _judged_before(
+    settings: Settings, use_case: UseCase, lake: Lake, logged: Logged, beside: tuple[Champion | None, str | None]
+) -> Evaluation | None:
+    champion, why_not = beside
+    named = champion.model if champion else None
+    made = evaluations_of(settings, lake, logged.digest, rules_of(use_case.model))
+    return next((e for e in made if (e.comparison.champion, e.comparison.incomparable) == (named, why_not)), None)
+
+
+def _evaluate(
+    settings: Settings,
+    use_case: UseCase,
+    lake: Lake,
+    logged: Logged,
+    rows: pa.Table,
+    beside: tuple[Champion | None, str | None],
+) -> Evaluation:
     recipe, contract = use_case.model, logged.contract
     artifact = load_artifact(logged.model_dir)
     train, test = (given(recipe, contract, rows, split) for split in (TRAIN, TEST))
-    model = scorer(artifact.estimator)
-    measured = scored(recipe, test, model(test.vectors))
+    measured = scored(recipe, test, test.scores(artifact.estimator))
     judging = Judging(top=recipe.protocol.top, threshold=recipe.thresholds.decision)
     found = _search(settings, use_case, lake, contract, artifact, [train, test])
-    champion, why_not = _champion(settings, use_case, lake, contract, test)
+    champion, why_not = beside
     return evaluate(
         measured,
         judging,
         model=ModelNamed(name=recipe.name, digest=logged.digest, contract=contract.hash),
+        rules=rules_of(recipe),
         training_set=_used(
             recipe, contract, logged.training_set, train, test, read_left_out(lake, logged.training_set)
         ),
@@ -112,7 +159,10 @@ def _evaluate(settings: Settings, use_case: UseCase, lake: Lake, logged: Logged,
         champion=champion,
         incomparable=why_not,
         importance=importance(
-            artifact.estimator, test.vectors, test.labels, [(f.view, f.name) for f in contract.features]
+            artifact.estimator,
+            test.vectors[test.answered],
+            test.labels[test.answered],
+            [(f.view, f.name) for f in contract.features],
         ),
         clocks=_clocks(settings, use_case, lake, contract, rows, metrics(measured, judging.top)),
         fallback=_fallback(recipe, contract, artifact, logged, rows),
@@ -130,7 +180,7 @@ def _search(
     splits: Sequence[Given],
 ) -> Search:
     """Look for leaks in the rows that the model was fitted and judged on."""
-    rows = pa.concat_tables([split.rows for split in splits])
+    rows = pa.concat_tables([split.rows.filter(pa.array(split.answered)) for split in splits])
     suspect = Suspect(
         contract=contract,
         rows=rows,
@@ -149,11 +199,12 @@ def _search(
 def _champion(
     settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, held_out: Given
 ) -> tuple[Champion | None, str | None]:
+    """Return the champion with its scores, or why it cannot be asked: it does not stand in the way of a new model."""
     try:
         return find_champion(settings, use_case, lake, contract, held_out.rows), None
-    except BadInput as cannot:
+    except (Terminal, Refused) as cannot:
         logging.getLogger(__name__).warning("not compared with the champion: %s", cannot)
-        return None, str(cannot)
+        return None, str(cannot.args[0])
 
 
 def _clocks(
@@ -172,7 +223,7 @@ def _fallback(
     if contract.fallback is None:
         return None
     held_out = given(recipe, contract.fallback, rows, TEST)
-    measured = scored(recipe, held_out, scorer(artifact.fallback)(held_out.vectors))
+    measured = scored(recipe, held_out, held_out.scores(artifact.fallback))
     return Fallback(
         model=ModelNamed(name=recipe.name, digest=logged.digest, contract=contract.fallback.hash),
         service=contract.fallback.feature_service,
@@ -198,7 +249,8 @@ def _used(
             "their event lies between the two": left_out.gap,
             "their label was not known when the test begins": left_out.label_unknown,
             "their entity was already known to be positive": left_out.known,
-            "the policy rejects them": train.rejected + test.rejected,
+            "the policy rejects them, to train on": int(train.rejected.sum()),
+            "the policy rejects them, which counts as the score 0": int(test.rejected.sum()),
         },
         snapshots={cut.table: cut.snapshot_id for cut in contract.cut.tables},
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, LoggedModel
+from mlflow.entities import Experiment, LifecycleStage, LoggedModel
 from mlflow.exceptions import MlflowException
 
 from lockstep.contract import FeatureContract
@@ -68,7 +68,7 @@ def open_logged(settings: Settings, model: str) -> Logged:
     """Return a logged model by MLflow's id of it.
 
     Raises:
-        BadInput: there is none, or it was not logged to the end.
+        BadInput: there is none, it was not logged to the end, or its run was deleted.
         Terminal: its folder is not what was logged.
         NotYetSupported: its folder is not on a local disk.
     """
@@ -78,13 +78,15 @@ def open_logged(settings: Settings, model: str) -> Logged:
             found = client.get_logged_model(model)
         except MlflowException as absent:
             raise BadInput(f"there is no model {model!r}", hint="train one; its id begins with 'm-'") from absent
-    return opened(found)
+        return opened(client, found)
 
 
-def opened(found: LoggedModel) -> Logged:
+def opened(client: MlflowClient, found: LoggedModel) -> Logged:
     """Return a logged model with its contract; the errors are those of `open_logged`."""
     if DIGEST_TAG not in found.tags or found.source_run_id is None:
         raise BadInput(f"the model {found.model_id} was not logged to the end", hint="train again")
+    if client.get_run(found.source_run_id).info.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise BadInput(f"the run of the model {found.model_id} was deleted", hint="restore it, or train again")
     folder = local_folder(found.artifact_location)
     digest = model_digest(folder)
     if digest != found.tags[DIGEST_TAG]:

@@ -77,7 +77,10 @@ def headline(evaluation: Evaluation) -> Headline:
     sure = f"{percent(CONFIDENCE)} interval of the difference: {interval(difference.interval, sign=True)}"
     against = f"{reached} against {other} ({sure})"
     if difference.interval.low > 0:
-        return Headline("pass", f"Better than {than}", against)
+        sign = (
+            "not_enough_evidence" if compared.incomparable else "pass"
+        )  # a guess is beaten, but a champion was not asked
+        return Headline(sign, f"Better than {than}", against)
     if difference.interval.high < 0:
         return Headline("fail", f"Worse than {than}", against)
     return Headline("not_enough_evidence", f"Not told apart from {than}", against)

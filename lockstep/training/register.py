@@ -5,11 +5,13 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from lockstep.errors import Refused
+from lockstep.errors import Refused, Transient
 from lockstep.lake import Lake
 from lockstep.settings import Settings
-from lockstep.training.evaluations import load_evaluation
+from lockstep.training.contract import require_definitions
+from lockstep.training.evaluations import alarmed, load_evaluation
 from lockstep.training.logged import TRAINING_SET_TAG, Logged, open_logged
 from lockstep.training.registry import (
     CHALLENGER,
@@ -17,11 +19,13 @@ from lockstep.training.registry import (
     DIGEST_TAG,
     EVALUATION_TAG,
     PARITY_TAG,
+    PENDING,
     SERVICE_TAG,
     aliased,
     open_client,
     quiet,
 )
+from lockstep.training.rules import rules_of, unsound
 from lockstep.views.use_case import UseCase
 
 
@@ -50,17 +54,18 @@ def register(settings: Settings, use_case: UseCase, model: str, evaluation: str)
         evaluation: the name of the evaluation that speaks for it.
 
     Raises:
-        BadInput: there is no such model or evaluation.
-        Refused: the evaluation is of another model, or it raised an alarm.
+        BadInput: there is no such model or evaluation, or the definitions have changed since its training set was built.
+        Refused: the evaluation is of another model or by other rules than today's, or one of this model raised an alarm.
+        Transient: somebody else registered a model at the same time.
     """
     logged = open_logged(settings, model)
-    found = load_evaluation(settings, Lake.open(settings, use_case.project), evaluation)
-    if found.model.digest != logged.digest:
-        raise Refused(
-            f"the evaluation {evaluation[:12]} is of the model {found.model.digest[:12]}, not of {logged.digest[:12]}"
-        )
-    if found.alarms:
-        raise Refused(f"{model} is not registered: {', '.join(sorted({alarm.name for alarm in found.alarms}))}")
+    lake = Lake.open(settings, use_case.project)
+    require_definitions(use_case, logged.training_set, logged.contract)
+    found = load_evaluation(settings, lake, evaluation)
+    against = unsound(use_case.model, found, logged.digest, logged.contract.hash)
+    against += alarmed(settings, lake, logged.digest, rules_of(use_case.model), beside=evaluation)
+    if against:
+        raise Refused(f"{model} is not registered: {'; '.join(against)}")
     with quiet():
         mlflow.set_registry_uri(settings.tracking_url)
         client = open_client(settings)
@@ -68,10 +73,19 @@ def register(settings: Settings, use_case: UseCase, model: str, evaluation: str)
         version = _registered(client, name, logged.digest)
         if version is None:
             version = _register(client, name, logged, evaluation)
-        else:
+        elif not _decided(client, name, version):
             client.set_model_version_tag(name, str(version), EVALUATION_TAG, evaluation)
-        _challenge(client, name, version)
+        try:
+            _challenge(client, name, version)
+        except MlflowException as raced:
+            raise Transient(f"the alias {CHALLENGER} of {name} was moved at the same time: {raced}") from raced
     return Registered(name, version, logged.model_uri, logged.model_dir, logged.digest)
+
+
+def _decided(client: MlflowClient, name: str, version: int) -> bool:
+    """Tell whether the version has been promoted, or refused for good: what was decided on stays as it was."""
+    found = client.get_model_version(name, str(version))
+    return found.tags.get(PARITY_TAG, PENDING) != PENDING
 
 
 def _registered(client: MlflowClient, name: str, digest: str) -> int | None:
@@ -90,7 +104,7 @@ def _register(client: MlflowClient, name: str, logged: Logged, evaluation: str) 
         DIGEST_TAG: logged.digest,
         TRAINING_SET_TAG: logged.training_set,
         EVALUATION_TAG: evaluation,
-        PARITY_TAG: "pending",
+        PARITY_TAG: PENDING,
     }
     version = client.create_model_version(
         name, f"models:/{logged.model}", run_id=logged.run, tags=tags, model_id=logged.model

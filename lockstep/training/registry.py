@@ -30,6 +30,7 @@ CONTRACT_TAG = "lockstep.contract"
 DIGEST_TAG = "lockstep.digest"
 EVALUATION_TAG = "lockstep.evaluation"
 PARITY_TAG = "lockstep.parity"
+PENDING = "pending"
 REPORT_TAG = "lockstep.parity-report"
 
 # What MLflow answers when a model, version or alias is not there.

@@ -1,5 +1,6 @@
 """Fit the use case's model and its fallback on a training set, and log both with their contract; nothing is registered yet."""
 
+import logging
 from importlib.metadata import version as installed
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +18,12 @@ from mlflow.models import infer_signature
 from mlflow.sklearn import log_model
 
 from lockstep.contract import FeatureContract, TableCut
-from lockstep.errors import BadInput, Terminal
+from lockstep.errors import Terminal
 from lockstep.lake import Lake
 from lockstep.serving.artifact import FALLBACK_FILE, contract_metadata, load_artifact
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
-from lockstep.training.contract import compile_contract
+from lockstep.training.contract import require_definitions
 from lockstep.training.fit import Fitted, fit, given, recipe_digest
 from lockstep.training.logged import RECIPE_TAG, TRAINING_SET_TAG, Logged, experiment_of, find_logged, opened
 from lockstep.training.protocol import TEST
@@ -57,9 +58,9 @@ def train(settings: Settings, use_case: UseCase, training_set: str) -> Logged:
         mlflow.set_registry_uri(settings.tracking_url)
         client = open_client(settings)
         experiment = experiment_of(settings, client, use_case.project)
-        found = find_logged(client, experiment, made_by)
+        found = _sound(client, find_logged(client, experiment, made_by))
     if found is not None:
-        return opened(found)
+        return found
     with one_thread():  # not quietly: an estimator's warnings are the model owner's
         fitted = fit(recipe, contract, rows)
         fallback = fit(recipe, contract.fallback, rows) if contract.fallback else None
@@ -68,25 +69,18 @@ def train(settings: Settings, use_case: UseCase, training_set: str) -> Logged:
         digest = _opened_digest(local_folder(model.artifact_location), recipe, contract, rows, fitted, fallback)
         tags = {SERVICE_TAG: contract.feature_service, CONTRACT_TAG: contract.hash, DIGEST_TAG: digest}
         client.set_logged_model_tags(model.model_id, tags | made_by)
-        return opened(client.get_logged_model(model.model_id))
+        return opened(client, client.get_logged_model(model.model_id))
 
 
-def require_definitions(use_case: UseCase, training_set: str, contract: FeatureContract) -> None:
-    """Refuse a training set of another project, or of definitions that are not these.
-
-    Raises:
-        BadInput: it is of such; what changed is named.
-    """
-    if contract.project != use_case.project:
-        raise BadInput(f"{training_set} belongs to the project {contract.project!r}, not {use_case.project!r}")
-    now = compile_contract(use_case, contract.feature_service, contract.cut)
-    if now != contract:
-        before, after = contract.model_dump(), now.model_dump()
-        changed = ", ".join(key for key in before if before[key] != after[key])
-        raise BadInput(
-            f"{training_set} was built from other definitions than today's: {changed} changed",
-            hint="build the training set again",
-        )
+def _sound(client: MlflowClient, found: LoggedModel | None) -> Logged | None:
+    """Return a model that was logged before if it can still be used; one that somebody changed or deleted is made anew."""
+    if found is None:
+        return None
+    try:
+        return opened(client, found)
+    except Terminal as damaged:
+        logging.getLogger(__name__).warning("%s is fitted anew: %s", found.model_id, damaged)
+        return None
 
 
 def _log(
@@ -152,12 +146,12 @@ def _opened_digest(
 ) -> str:
     """Open the folder as a predictor does, and have both models answer once more; return its digest."""
     artifact = load_artifact(folder)
-    pairs = [(artifact.estimator, contract, fitted)]
+    pairs = [(artifact.estimator, given(recipe, contract, rows, TEST), fitted)]
     if contract.fallback and fallback:
-        pairs.append((artifact.fallback, contract.fallback, fallback))
+        pairs.append((artifact.fallback, given(recipe, contract.fallback, rows, TEST), fallback))
     same = artifact.contract == contract and all(
-        np.array_equal(estimator.predict_proba(given(recipe, its, rows, TEST).vectors), made.probabilities)
-        for estimator, its, made in pairs
+        np.array_equal(estimator.predict_proba(asked.vectors[asked.answered]), made.probabilities)
+        for estimator, asked, made in pairs
     )
     if not same:
         raise Terminal(f"{folder} does not give back what was logged", hint="the estimator does not survive skops")

@@ -1,5 +1,6 @@
 """Every way past the gate that is none."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feature_repo.definitions import use_case as fraud
 from lockstep.clock import parse_time
 from lockstep.contract import FeatureContract, TrainingCut
 from lockstep.errors import BadInput
@@ -17,6 +19,7 @@ from lockstep.parity.verdict import Verdict, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import (
     Alarm,
+    Audit,
     Comparison,
     Estimate,
     Evaluation,
@@ -27,10 +30,11 @@ from lockstep.training.evaluation.document import (
 from lockstep.training.evaluation.document import ModelNamed as Evaluated
 from lockstep.training.evaluation.evaluate import Judging, measure
 from lockstep.training.evaluation.scored import Scored
-from lockstep.training.evaluations import keep_evaluation, load_evaluation
+from lockstep.training.evaluations import alarmed, keep_evaluation, load_evaluation
 from lockstep.training.registry import Registered
+from lockstep.training.rules import rules_of
 from lockstep.training.thresholds import unreached
-from lockstep.views import Thresholds
+from lockstep.views import Ceilings, Thresholds
 
 NOW = parse_time("2018-06-30T00:00:00Z")
 CONTRACT = FeatureContract(
@@ -44,7 +48,7 @@ CONTRACT = FeatureContract(
     cut=TrainingCut(tables=(), spine_hash="h", known_at=NOW),
 )
 MODEL = Registered(version=3, model_dir=Path(), digest="d" * 64, contract=CONTRACT, tags={}, metrics={})
-ASKED = Thresholds(average_precision=0.5, auc=0.8)
+RECIPE = replace(fraud.model, thresholds=Thresholds(average_precision=0.5, auc=0.8))
 
 
 def report(**changes: Any) -> ParityReport:
@@ -90,6 +94,8 @@ def evaluation(**changes: Any) -> Evaluation:
     fields: dict[str, Any] = {
         "created_at": NOW,
         "model": Evaluated(name="m", digest=MODEL.digest, contract=CONTRACT.hash),
+        "rules": rules_of(RECIPE),
+        "audit": Audit(rows={}, unexplained={}),
         "training_set": TrainingSetUsed(
             table="t", known_at=NOW, train=stretch, test=stretch, left_out={}, snapshots={}
         ),
@@ -113,7 +119,7 @@ SOUND = evaluation()
 
 
 def decided(settings: Settings, its_report: ParityReport, its_evaluation: Evaluation | None = SOUND) -> Decision:
-    return decide(settings, ASKED, MODEL, its_report, its_evaluation, NOW)
+    return decide(settings, RECIPE, MODEL, its_report, its_evaluation, NOW)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +138,11 @@ def decided(settings: Settings, its_report: ParityReport, its_evaluation: Evalua
             {"model": Evaluated(name="m", digest=MODEL.digest, contract="f" * 64)},
             "the evaluation is of model dddddddddddd, not dddddddddddd",
         ),
+        (
+            {"rules": rules_of(replace(RECIPE, ceilings=Ceilings(auc=1.0)))},
+            "it was judged by other rules than today's: ceilings changed",
+        ),
+        ({"audit": None}, "nobody looked for leaks in its training"),
         (
             {"alarms": (Alarm(name="future_window", subject="next_amount (spine)", evidence="..."),)},
             "its training raised the alarm future_window: next_amount (spine)",
@@ -158,7 +169,9 @@ def test_a_metric_that_is_no_number_or_was_not_measured_is_not_reached() -> None
 def test_an_evaluation_is_found_by_its_name_and_a_changed_one_is_not_believed(settings: Settings) -> None:
     lake = Lake.open(settings, "test")
     weak = evaluation(performance=measured(auc=0.5))
-    name = keep_evaluation(lake, weak)
+    name = keep_evaluation(settings, lake, weak)
+    assert keep_evaluation(settings, lake, weak) == name
+    assert lake.table("evaluations").scan().to_arrow().num_rows == 1, "what is there is not kept again"
     assert load_evaluation(settings, lake, name) == weak
     with pytest.raises(BadInput, match="there is no evaluation 'nope'"):
         load_evaluation(settings, lake, "nope")
@@ -170,6 +183,20 @@ def test_an_evaluation_is_found_by_its_name_and_a_changed_one_is_not_believed(se
     lake.append("evaluations", table)
     with pytest.raises(BadInput, match="was changed after it was made"):
         load_evaluation(settings, lake, name)
+
+
+def test_an_evaluation_without_alarms_does_not_outweigh_one_with_them(settings: Settings) -> None:
+    lake, rules = Lake.open(settings, "test"), rules_of(RECIPE)
+    alarm = Alarm(name="too_good", subject="auc", evidence="...")
+    clean, loud = keep_evaluation(settings, lake, SOUND), keep_evaluation(settings, lake, evaluation(alarms=(alarm,)))
+    loose = rules_of(replace(RECIPE, ceilings=Ceilings(auc=1.0)))
+    other_rules = evaluation(alarms=(alarm.model_copy(update={"subject": "x"}),), rules=loose)
+    keep_evaluation(settings, lake, other_rules)
+
+    expected = [f"its evaluation {loud[:12]} raised the alarm too_good: auc"]
+    assert alarmed(settings, lake, MODEL.digest, rules, beside=clean) == expected
+    assert alarmed(settings, lake, MODEL.digest, rules, beside=loud) == []
+    assert alarmed(settings, lake, "e" * 64, rules, beside=clean) == []
 
 
 def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from feature_repo.definitions import use_case as fraud
 from lockstep.clock import from_micros
 from lockstep.training.evaluation.document import (
     Alarm,
@@ -18,9 +19,11 @@ from lockstep.training.evaluation.document import (
 )
 from lockstep.training.evaluation.evaluate import Champion, Judging, evaluate
 from lockstep.training.evaluation.scored import DAY_US, Scored
+from lockstep.training.rules import rules_of
 
 MONDAY = 17_700  # days since 1970
 JUDGING = Judging(top=20, threshold=0.3, replicates=50)
+RULES = rules_of(fraud.model)
 CHALLENGER = ModelNamed(name="fraud", digest="d1" * 32, contract="c1" * 32)
 CHAMPION = ModelNamed(name="fraud", digest="d0" * 32, contract="c0" * 32, version=3)
 
@@ -80,6 +83,7 @@ def an_evaluation(
     return evaluate(
         a_week(),
         JUDGING,
+        rules=RULES,
         model=CHALLENGER,
         training_set=used(),
         created_at=from_micros((MONDAY + 14) * DAY_US),

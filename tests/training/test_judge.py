@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import leaky
@@ -15,6 +16,7 @@ from whole import Trained, train_whole
 
 from lockstep.errors import BadInput, Refused, Terminal
 from lockstep.lake import Lake
+from lockstep.offline.registry import apply_definitions
 from lockstep.serving.artifact import load_artifact
 from lockstep.serving.features import feature_matrix
 from lockstep.settings import Settings
@@ -25,12 +27,13 @@ from lockstep.training.evaluations import keep_evaluation, load_evaluation
 from lockstep.training.fit import fit
 from lockstep.training.judge import judge
 from lockstep.training.logged import open_logged
+from lockstep.training.page import headline
 from lockstep.training.protocol import TEST
 from lockstep.training.register import register
 from lockstep.training.spine import rows_of
 from lockstep.training.train import train
 from lockstep.training.training_set import TrainingSet, build_training_set, read_training_set
-from lockstep.views import Ceilings, FeatureService, UseCase, reject
+from lockstep.views import Ceilings, FeatureService, OnDemandView, StoredView, UseCase, days, reject
 
 DAY_US = 86_400_000_000
 
@@ -171,30 +174,158 @@ def test_a_champion_of_another_service_is_asked_with_its_own_features(project: P
     assert found.metrics == version.evaluation.performance.metrics
 
 
+def edited(project: Project, change: Callable[[StoredView | OnDemandView], Any], **service: Any) -> UseCase:
+    """The project with other views, in whatever names them."""
+    stored = {view.name: change(view) for view in project.use_case.views}
+    on_demand = {
+        view.name: replace(view, reads=tuple((stored[source.name], column) for source, column in view.reads))
+        for view in project.use_case.on_demand
+    }
+    views = stored | on_demand
+
+    def of(given: FeatureService, **changes: Any) -> FeatureService:
+        return replace(given, features=tuple((views[view.name], name) for view, name in given.features), **changes)
+
+    recipe = project.use_case.model
+    assert recipe.fallback is not None
+    main, fallback = of(recipe.service, **service), of(recipe.fallback)
+    return replace(
+        project.use_case,
+        views=tuple(stored.values()),
+        on_demand=tuple(on_demand.values()),
+        services=(main, fallback, of(project.use_case.service("payment_only"))),
+        model=replace(recipe, service=main, fallback=fallback),
+    )
+
+
 def test_a_champion_of_other_definitions_is_not_compared_with_and_why_is_said(
     project: Project, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = project.settings
     registry.set_alias(settings, "fraud", "champion", trained.version)
-    service = replace(project.use_case.model.service, policy={"risk_7d": reject()})
-    fallback = project.use_case.service("fallback")
-    edited = replace(
-        project.use_case,
-        services=(service, fallback, project.use_case.service("payment_only")),
-        model=replace(project.use_case.model, service=service),
-    )
-    done = build_training_set(settings, edited, known_at=KNOWN_AT)
+    longer = edited(project, lambda v: replace(v, ttl=v.ttl + days(1)) if v.name == "terminal_risk" else v)
+    apply_definitions(settings, longer)
+    done = build_training_set(settings, longer, known_at=KNOWN_AT)
 
-    evaluation = judge(settings, edited, train(settings, edited, done.table).model)
+    evaluation = judge(settings, longer, train(settings, longer, done.table).model)
 
+    apply_definitions(settings, project.use_case)
     assert evaluation.comparison.champion is None
-    assert evaluation.comparison.incomparable is not None
-    assert f"champion {trained.version} was trained on other definitions" in evaluation.comparison.incomparable
+    assert evaluation.comparison.incomparable == (
+        f"champion {trained.version} was trained on other definitions than today's of fraud_v1"
+    )
     assert "not compared with the champion" in caplog.text
-    # Terminal 5 has no row in `terminal_risk`.
-    rejected = sum(key == 5 for key in project.rows["terminal_id"].to_pylist())
-    assert evaluation.training_set.left_out["the policy rejects them"] == rejected > 0
-    assert evaluation.training_set.train.rows + evaluation.performance.rows == 120 - rejected
+    assert headline(evaluation).sign != "pass", "a guess is beaten, the champion was not asked"
+
+
+def test_what_decides_no_value_keeps_no_champion_from_being_asked(project: Project, trained: Trained) -> None:
+    """Another owner, another policy, no fallback: the champion answers as it always did."""
+    settings = project.settings
+    registry.set_alias(settings, "fraud", "champion", trained.version)
+    other = edited(project, lambda v: replace(v, owner="somebody else"), policy={"risk_7d": reject()})
+    other = replace(other, model=replace(other.model, fallback=None))
+    apply_definitions(settings, other)
+    done = build_training_set(settings, other, known_at=KNOWN_AT)
+
+    evaluation = judge(settings, other, train(settings, other, done.table).model)
+
+    apply_definitions(settings, project.use_case)
+    assert evaluation.comparison.champion is not None
+    assert evaluation.comparison.metrics == trained.evaluation.performance.metrics
+    # Terminal 5 has no row in `terminal_risk`: such a row is not trained on, and the score of one held out is 0.
+    told = evaluation.training_set.left_out
+    counts = {why: count for why, count in told.items() if why.startswith("the policy rejects them")}
+    assert sum(counts.values()) == sum(key == 5 for key in project.rows["terminal_id"].to_pylist()) > 0
+    assert (evaluation.training_set.train.rows, evaluation.performance.rows) == (72, 48), "all are judged on all rows"
+
+
+def test_a_damaged_champion_does_not_stand_in_the_way_of_a_new_model(project: Project, trained: Trained) -> None:
+    settings, table = project.settings, project.training_set.table
+    other = project.with_model(estimator=lambda: HistGradientBoostingClassifier(max_iter=3, random_state=0))
+    version = train_whole(settings, other, table)
+    registry.set_alias(settings, "fraud", "champion", version.version)
+    (version.model_dir / "model.skops").write_bytes(b"PK")
+
+    evaluation = judge(settings, project.use_case, trained.model)
+
+    assert evaluation.comparison.incomparable is not None
+    assert "is no skops file" in evaluation.comparison.incomparable
+    assert "Hint" not in evaluation.comparison.incomparable
+    again = train(settings, other, table)
+    assert (again.digest, again.model == version.model) == (version.digest, False), "what was damaged is fitted anew"
+    registry.set_alias(settings, "fraud", "champion", trained.version)
+
+
+def test_a_model_whose_run_was_deleted_is_fitted_anew(project: Project, trained: Trained) -> None:
+    settings, table = project.settings, project.training_set.table
+    other = project.with_model(estimator=lambda: HistGradientBoostingClassifier(max_iter=4, random_state=0))
+    first = train(settings, other, table)
+    registry.open_client(settings).delete_run(first.run)
+
+    again = train(settings, other, table)
+
+    assert again.model != first.model
+    assert judge(settings, other, again.model).model.digest == first.digest
+    with pytest.raises(BadInput, match="the run of the model .* was deleted"):
+        judge(settings, other, first.model)
+
+
+def test_a_model_is_not_judged_twice_by_the_same_rules_beside_the_same_champion(
+    project: Project, trained: Trained
+) -> None:
+    settings = project.settings
+    registry.set_alias(settings, "fraud", "champion", trained.version)
+    first = judge(settings, project.use_case, trained.model)
+    kept = project.lake.table("evaluations").scan().to_arrow().num_rows
+
+    assert judge(settings, project.use_case, trained.model) == first
+    assert project.lake.table("evaluations").scan().to_arrow().num_rows == kept
+
+
+def test_what_the_gate_decided_on_stays_the_versions_evaluation(project: Project, trained: Trained) -> None:
+    settings = project.settings
+    other = project.with_model(estimator=lambda: HistGradientBoostingClassifier(max_iter=8, random_state=0))
+    done = train_whole(settings, other, project.training_set.table)
+    second = done.evaluation.model_copy(update={"created_at": done.evaluation.created_at + timedelta(hours=1)})
+    name = keep_evaluation(settings, project.lake, second)
+
+    def tagged() -> str:
+        return registry.require_model(settings, "fraud", str(done.version)).tags["lockstep.evaluation"]
+
+    register(settings, other, done.model, name)
+    assert tagged() == name
+    registry.set_alias(settings, "fraud", "somewhere", done.version, {"lockstep.parity": "passed"})
+    register(settings, other, done.model, done.evaluation.hash)
+    assert tagged() == name
+
+
+def test_an_evaluation_by_looser_rules_registers_nothing(project: Project, trained: Trained) -> None:
+    """Judged with ceilings that nothing reaches, and then brought to a recipe that has some."""
+    strict = project.with_model(ceilings=Ceilings())
+    before = project.versions()
+
+    with pytest.raises(Refused, match="it was judged by other rules than today's: ceilings changed"):
+        register(project.settings, strict, trained.model, trained.evaluation.hash)
+
+    assert project.versions() == before
+
+
+def test_a_set_that_todays_recipe_would_not_give_is_not_judged(project: Project, trained: Trained) -> None:
+    for changes in (
+        {"train": days(2)},
+        {"gap": days(0)},
+        {"protocol": replace(project.use_case.model.protocol, leave_known_out=True)},
+        {"spine": project.use_case.model.spine + " AND transactions.amount_cents < 29000"},
+    ):
+        with pytest.raises(BadInput, match="was built by another recipe than today's"):
+            judge(project.settings, project.with_model(**changes), trained.model)
+
+
+def test_a_model_of_definitions_that_changed_since_is_not_registered(project: Project, trained: Trained) -> None:
+    other = edited(project, lambda v: v, policy={"risk_7d": reject()})
+
+    with pytest.raises(BadInput, match=r"was built from other definitions than today's: features.* changed"):
+        register(project.settings, other, trained.model, trained.evaluation.hash)
 
 
 def test_exact_features_count_what_happened_and_was_known_before_each_row(project: Project) -> None:
@@ -244,7 +375,7 @@ def test_a_model_that_raises_an_alarm_is_refused_by_name_kept_and_never_register
         judge(settings, strict, logged.model)
 
     kept = refused.value.hint.rpartition(" ")[2]
-    with pytest.raises(Refused, match="is not registered: one_feature"):
+    with pytest.raises(Refused, match="is not registered: its training raised the alarm one_feature"):
         register(settings, strict, logged.model, kept)
     assert project.versions() == before
 
@@ -275,9 +406,9 @@ def test_an_evaluation_of_another_model_registers_none(project: Project, trained
     foreign = trained.evaluation.model_copy(
         update={"model": trained.evaluation.model.model_copy(update={"digest": "f" * 64})}
     )
-    name = keep_evaluation(project.lake, foreign)
+    name = keep_evaluation(project.settings, project.lake, foreign)
 
-    with pytest.raises(Refused, match=f"is of the model ffffffffffff, not of {trained.digest[:12]}"):
+    with pytest.raises(Refused, match=f"the evaluation is of model ffffffffffff, not {trained.digest[:12]}"):
         register(project.settings, project.use_case, trained.model, name)
     with pytest.raises(BadInput, match="there is no evaluation 'made-up'"):
         register(project.settings, project.use_case, trained.model, "made-up")

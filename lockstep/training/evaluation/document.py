@@ -62,6 +62,26 @@ class TrainingSetUsed(_Frozen):
     snapshots: dict[str, int]
 
 
+class Rules(_Frozen):
+    """By which rules a model was judged: those of its recipe then. Whoever relies on the numbers holds today's against them.
+
+    Attributes:
+        label: the label's column, and the one that says when it was known.
+        train_s: seconds of event time that were fitted on; likewise the gap and the test.
+        protocol: who was left out, and who is looked at.
+        ceilings: what no honest model reaches.
+        decision: the score from which on a row counts as positive.
+    """
+
+    label: tuple[str, str]
+    train_s: float
+    gap_s: float
+    test_s: float
+    protocol: dict[str, str | int | bool]
+    ceilings: dict[str, float]
+    decision: float
+
+
 class Interval(_Frozen):
     """A 95 % percentile interval, of this many bootstrap replicates."""
 
@@ -319,6 +339,7 @@ class Evaluation(_Frozen):
     version: Literal[1] = EVALUATION_VERSION
     created_at: datetime
     model: ModelNamed
+    rules: Rules
     training_set: TrainingSetUsed
     performance: Performance
     comparison: Comparison

@@ -21,6 +21,7 @@ from lockstep.training.evaluation.document import (
     Metrics,
     ModelNamed,
     Performance,
+    Rules,
     TrainingSetUsed,
 )
 from lockstep.training.evaluation.entities import entity_precision, guessed_precision, mean_precision, rank_days
@@ -88,6 +89,7 @@ def evaluate(
     judging: Judging,
     *,
     model: ModelNamed,
+    rules: Rules,
     training_set: TrainingSetUsed,
     created_at: datetime,
     champion: Champion | None = None,
@@ -107,6 +109,7 @@ def evaluate(
     return Evaluation(
         created_at=created_at,
         model=model,
+        rules=rules,
         training_set=training_set,
         performance=_performance(scored, judging, replicated[_MODEL]),
         comparison=_comparison(scored, judging, champion, replicated, incomparable),
