@@ -266,7 +266,7 @@ def test_a_model_whose_run_was_deleted_is_fitted_anew(project: Project, trained:
 
     assert again.model != first.model
     assert judge(settings, other, again.model).model.digest == first.digest
-    with pytest.raises(BadInput, match="the run of the model .* was deleted"):
+    with pytest.raises(BadInput, match=r"the run of the model .* was deleted"):
         judge(settings, other, first.model)
 
 
