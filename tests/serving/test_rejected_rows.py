@@ -1,4 +1,4 @@
-"""A transformer whose contract rejects rows, behind KServe's own endpoints: what is answered."""
+"""A transformer whose contract rejects rows, behind KServe's own endpoints: what is answered, and what is counted."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from kserve import ModelRepository
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.v1_endpoints import register_v1_endpoints
+from prometheus_client import REGISTRY
 
 from lockstep.errors import BadInput, LockstepError, SchemaDrift, Transient
 from lockstep.online.reader import Reading, Status, ViewRows
@@ -77,6 +78,20 @@ def post(app: FastAPI, path: str, body: Any) -> httpx.Response:
     return asyncio.run(send())
 
 
+def rows_counted() -> dict[tuple[str, str], float]:
+    """How many rows the process has counted, by view and status."""
+    return {
+        (view, status): REGISTRY.get_sample_value("lockstep_served_view_rows_total", {"view": view, "status": status})
+        or 0.0
+        for view in ("cards", "terminals")
+        for status in ("present", "missing")
+    }
+
+
+def counted_since(before: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    return {key: rows - before[key] for key, rows in rows_counted().items() if rows != before[key]}
+
+
 @pytest.fixture
 def of_the_case(settings: Settings) -> Settings:
     return settings.model_copy(update={"use_case": "fraud_case"})
@@ -92,6 +107,27 @@ def test_a_rejected_row_is_answered_422_with_its_features_and_is_not_logged(of_t
     assert transformer.logged == []
     assert ask(transformer, KNOWN, KNOWN).json()["predictions"] == [0.25, 0.25]
     assert [served.rows for served in transformer.logged] == [2]
+
+
+def test_rows_that_are_read_for_a_request_that_is_rejected_are_counted(of_the_case: Settings) -> None:
+    before = rows_counted()
+
+    ask(Outage(of_the_case), KNOWN, UNKNOWN, UNKNOWN)
+
+    assert counted_since(before) == {
+        ("cards", "present"): 3.0,
+        ("terminals", "present"): 1.0,
+        ("terminals", "missing"): 2.0,
+    }
+
+
+def test_a_dark_service_counts_no_rows_rejected_or_not(of_the_case: Settings) -> None:
+    before = rows_counted()
+
+    assert ask(Outage(of_the_case, shadow=True), UNKNOWN).status_code == 422
+    assert ask(Outage(of_the_case, shadow=True), KNOWN).status_code == 200
+
+    assert counted_since(before) == {}
 
 
 @pytest.mark.parametrize(
