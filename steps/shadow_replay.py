@@ -17,23 +17,22 @@ class ShadowReplayInput(StepInput):
 
 
 class ShadowReplayOutput(Output):
-    """How many rows were scored."""
+    """How many rows were scored, and how many the model's contract rejects: no score, no row in the served log."""
 
     scored: int
+    rejected: int
 
 
 @step(service_account="promoter")
 def shadow_replay(given: ShadowReplayInput) -> ShadowReplayOutput:
-    """Replay the newest events of the lake."""
+    """Replay the newest events of the lake; where the service rejects more than half of them, end as a gate that said no."""
     from lockstep.serving.shadow import replay  # noqa: PLC0415
     from lockstep.training.registry import require_model  # noqa: PLC0415 - imports MLflow, 2 s
 
     wiring = Wiring()
     model = require_model(wiring.settings, wiring.use_case.model.name, given.model)
-    scored = replay(
-        wiring.settings, wiring.use_case, wiring.lake, model.contract, model.digest, given.rows, given.batch
-    )
-    return ShadowReplayOutput(scored=scored)
+    done = replay(wiring.settings, wiring.use_case, wiring.lake, model.contract, model.digest, given.rows, given.batch)
+    return ShadowReplayOutput(scored=done.scored, rejected=done.rejected)
 
 
 if __name__ == "__main__":

@@ -136,21 +136,36 @@ def _earliest(view: View, sample: Sequence[ServedRow]) -> int:
     return min([*(row.request_us - view.ttl_us for row in sample), *(event for event in served if event is not None)])
 
 
-def training_vectors(
+@dataclass(frozen=True)
+class TrainingRows:
+    """What a training set cut now would say of served rows, one item a row.
+
+    Attributes:
+        vectors: what it would contain, in the contract's order, defaults put in.
+        rejected: whether the policy would leave the row out: a feature that the contract asks for has no value, and the vector
+            is not one that the model can be asked.
+    """
+
+    vectors: Sequence[tuple[float | None, ...]]
+    rejected: Sequence[bool]
+
+
+def training_rows(
     settings: Settings, use_case: UseCase, contract: FeatureContract, sample: Sequence[ServedRow]
-) -> list[tuple[float | None, ...]]:
-    """Return, per served row, the vector that a training set cut now would contain for it, in the contract's order.
+) -> TrainingRows:
+    """Return what a training set cut now would say of served rows.
 
     The rows go through Feast's `get_historical_features`, the very way a training set is made.
     """
     if not sample:
-        return []
+        return TrainingRows((), ())
     # Whoever only reads a report, as the gate does, does without Feast's 4 s.
     from lockstep.offline.history import training_features  # noqa: PLC0415
 
     found = training_features(settings, use_case, contract.feature_service, spine(contract, sample)).rows
     settled = apply_policy(contract, feature_matrix(contract, found))
-    return [tuple(None if v != v else v for v in row) for row in settled.vectors.tolist()]  # noqa: PLR0124 - NaN is unequal to itself
+    vectors = [tuple(None if v != v else v for v in row) for row in settled.vectors.tolist()]  # noqa: PLR0124 - NaN is unequal to itself
+    return TrainingRows(vectors, settled.rejected.tolist())
 
 
 def spine(contract: FeatureContract, sample: Sequence[ServedRow]) -> pa.Table:

@@ -109,7 +109,7 @@ class ScoreShift(_Frozen):
     """What the differences do to predictions: served scores against the model's scores of the training vectors.
 
     Attributes:
-        rows: rows of the uniform sample.
+        rows: rows of the uniform sample, without those that training would leave out by the policy: no score is expected of them.
         changed: rows whose two scores are not the same number, rounding aside.
         threshold: the score from which on a row counts as positive.
         flipped: rows whose two scores lie on different sides of it.
@@ -188,7 +188,7 @@ class ParityReport(_Frozen):
         causes: how many differences of each cause, over both samples.
         differences: a hundred at most: unexcused ones first, and the first of each kind before the second of any.
         hours: the hours in which rows were compared, in order.
-        scores: what the differences do to predictions; None where no row was compared.
+        scores: what the differences do to predictions; None where no row was compared, or training would have none of them.
     """
 
     version: Literal[1] = REPORT_VERSION

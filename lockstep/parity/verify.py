@@ -13,7 +13,7 @@ from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import State
 from lockstep.parity.compare import Comparison, Difference, is_mismatch
-from lockstep.parity.expect import history, training_vectors
+from lockstep.parity.expect import history, training_rows
 from lockstep.parity.misread import misread_columns
 from lockstep.parity.report import (
     DifferenceFound,
@@ -44,10 +44,13 @@ class Compared:
     Attributes:
         found: the differences.
         training: the vectors a training set would contain, in the contract's order.
+        rejected: the rows that it would leave out, by the policy. They were served, and what their vectors lack is found as any
+            difference is; but the model was never fitted on such a vector, and may not take it.
     """
 
     found: Mapping[str, Sequence[Difference]]
     training: Mapping[str, Sequence[float | None]]
+    rejected: frozenset[str] = frozenset()
 
 
 def verify(
@@ -91,7 +94,8 @@ def verify(
     every = list({row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}.values())
     compared = compare_rows(settings, use_case, lake, ledger, contract, every)
     found = compared.found
-    expected = expected_scores(model.model_dir, [compared.training[row.name] for row in chosen])
+    answerable = [row for row in chosen if row.name not in compared.rejected]
+    expected = expected_scores(model.model_dir, [compared.training[row.name] for row in answerable])
     present = {v.name: sum(_status(row, v.name) == "present" for row in chosen) for v in contract.views}
     intervals = {v.name: len(_committed_intervals(chosen, v.name)) for v in contract.views}
     judgement = judge(
@@ -135,7 +139,7 @@ def verify(
         causes=dict(sorted(Counter(d.cause.value for ds in found.values() for d in ds).items())),
         differences=shown(found),
         hours=hours_compared(every, found),
-        scores=ScoreShift.between([row.score for row in chosen], expected, use_case.model.thresholds.decision),
+        scores=ScoreShift.between([row.score for row in answerable], expected, use_case.model.thresholds.decision),
     )
     store(lake, report)
     return report
@@ -167,9 +171,10 @@ def compare_rows(
     histories = {view.name: history(settings, lake, view, rows) for view in contract.views}
     misread = misread_columns(rows, histories)
     comparison = Comparison(contract, histories, recompute, ledger.incarnations(), misread)
-    vectors = training_vectors(settings, use_case, contract, rows)
-    training = {row.name: vector for row, vector in zip(rows, vectors, strict=True)}
-    return Compared({row.name: comparison.row(row, training[row.name]) for row in rows}, training)
+    trained = training_rows(settings, use_case, contract, rows)
+    training = {row.name: vector for row, vector in zip(rows, trained.vectors, strict=True)}
+    rejected = frozenset(row.name for row, out in zip(rows, trained.rejected, strict=True) if out)
+    return Compared({row.name: comparison.row(row, training[row.name]) for row in rows}, training, rejected)
 
 
 def expected_scores(model_dir: Path, vectors: Sequence[Sequence[float | None]]) -> list[float]:

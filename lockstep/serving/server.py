@@ -11,7 +11,7 @@ import copy
 from typing import Any
 
 import uvloop
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from kserve import Model, ModelServer, logging, model_server
 
@@ -53,6 +53,14 @@ def serve(model: Model, host: str, port: int) -> None:
     """Serve one model until the process is told to end."""
     use_uvloop()
     logging.configure_logging(_quiet(logging.KSERVE_LOG_CONFIG))
+    answer_errors(model_server.app)
+    server = _Server(http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False)
+    server.host = host
+    server.start([model])
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Have our errors answered with the status that each has."""
     # The most special class counts, not the first.
     for error, status in (
         (RowRejected, 422),
@@ -61,10 +69,7 @@ def serve(model: Model, host: str, port: int) -> None:
         (Transient, 503),
         (LockstepError, 500),
     ):
-        model_server.app.add_exception_handler(error, _answer(status))
-    server = _Server(http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False)
-    server.host = host
-    server.start([model])
+        app.add_exception_handler(error, _answer(status))
 
 
 def _answer(status: int) -> Any:

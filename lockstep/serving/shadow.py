@@ -2,16 +2,21 @@
 
 Nothing is moved in time: the service reads what the store holds now, and parity holds what it read against what training would
 contain for now. Rows served this way are marked in the served log and stay out of monitoring.
+
+Parity judges what was answered. Rows that the contract's policy rejects are in no log, so a replay counts them, and refuses where
+they are too many for what was answered to stand for what is asked.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
 import pyarrow as pa
 
 from lockstep.contract import FeatureContract
-from lockstep.errors import BadInput
+from lockstep.errors import BadInput, Refused
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
 from lockstep.serving.client import score
@@ -23,11 +28,24 @@ from lockstep.views import UseCase
 
 RECENT = timedelta(days=2)
 
+MOST_REJECTED = 0.5
+"""The greatest share of the rows that may be rejected: beyond it, most of what is asked would be judged by nobody."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of the rows of a replay."""
+
+    scored: int
+    rejected: int
+
 
 def replay(
     settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, digest: str, rows: int, batch: int
-) -> int:
-    """Send the newest `rows` events of the lake to the dark service, `batch` rows a request; return how many were scored.
+) -> Replayed:
+    """Send the newest `rows` events of the lake to the dark service, `batch` rows a request.
+
+    A request of which a row is rejected is asked again in halves, until the rows left out are those that are rejected.
 
     Args:
         settings: `shadow_url` is where the dark service answers.
@@ -41,6 +59,7 @@ def replay(
     Raises:
         BadInput: no dark service is named, it serves another model, there are no recent events, it rejects them all, or a number
             is not positive.
+        Refused: it rejects more than `MOST_REJECTED` of them. Those that it scored are in the served log nevertheless.
         Transient: the service is not there or out of order.
         Terminal: the service does not understand us.
     """
@@ -57,12 +76,22 @@ def replay(
             time = settings.clock.now().isoformat()
             instances = [{**event, REQUEST_TIME: time} for event in events[start : start + batch]]
             scored += _scored(client, settings.shadow_url, instances, digest)
-    if not scored:
-        raise BadInput(
-            f"the service rejected each of the {len(events)} rows",
-            hint="are the views that its contract needs online?",
-        )
-    return scored
+    replayed = Replayed(scored, len(events) - scored)
+    if replayed.rejected:
+        _judge(replayed)
+    return replayed
+
+
+def _judge(replayed: Replayed) -> None:
+    """Say that rows were rejected, and refuse if they are too many."""
+    rows = replayed.scored + replayed.rejected
+    hint = "are the views that its contract needs online?"
+    if not replayed.scored:
+        raise BadInput(f"the service rejected each of the {rows} rows", hint=hint)
+    told = f"the service rejected {replayed.rejected} of the {rows} rows"
+    if replayed.rejected > MOST_REJECTED * rows:
+        raise Refused(f"{told}, at most {MOST_REJECTED:.0%} may be: parity would judge the others alone", hint=hint)
+    logging.getLogger(__name__).warning("%s: they are in no log, and parity does not judge them", told)
 
 
 def _scored(client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]], digest: str) -> int:

@@ -157,6 +157,7 @@ class Transformer(Model):
 
         Raises:
             BadInput: the request does not fit the contract, or calls itself a shadow of a live service (answered 400).
+            RowRejected: the contract's policy rejects a row (answered 422).
             Transient: the store does not answer in time (answered 503).
         """
         if SHADOW_HEADER in headers and not self._shadow:
@@ -167,9 +168,9 @@ class Transformer(Model):
         request = self._parser.parse(payload, self._settings.clock.now(), headers.get(REQUEST_ID_HEADER))
         reading = await self._read(request)
         read_time_us = to_micros(self._settings.clock.now())
-        vectors = vectors_of(self._contract, self._functions, request, reading)
         if not self._shadow:
-            _count_rows(reading.views)
+            _count_rows(reading.views)  # before a row can be rejected: it is for what was read that it is
+        vectors = vectors_of(self._contract, self._functions, request, reading)
         flags = flags_of(reading.views, len(request.inputs))
         return Prepared(request, read_time_us, reading, vectors, flags, self._shadow)
 

@@ -1,7 +1,8 @@
 """A batch caller takes nothing for scores that is not what its rows were scored with by the model that it means."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -11,9 +12,11 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from lockstep.errors import BadInput, Terminal, Transient
+from lockstep.errors import BadInput, Refused, Terminal, Transient
 from lockstep.serving import shadow
 from lockstep.serving.client import score
+from lockstep.serving.policy import RowRejected
+from lockstep.serving.shadow import Replayed
 from lockstep.settings import Settings
 
 URL = "http://service/v1/models/fraud:predict"
@@ -65,18 +68,47 @@ def test_a_service_that_fails_may_be_asked_again_and_one_that_refuses_may_not() 
         ask(400, "no")
 
 
+def test_a_row_that_is_rejected_is_told_with_what_the_service_said() -> None:
+    with pytest.raises(RowRejected, match=r"the service at .* rejected a row: .*instances\[1\] cannot be scored"):
+        ask(422, {"error": "instances[1] cannot be scored: terminals:risk_28d has no value"})
+
+
+@dataclass
+class DarkService:
+    """Where the model `m` is served to all but some.
+
+    Attributes:
+        url: its predict URL.
+        rejects: customers of whom no row is scored.
+        asked: of each request, how many rows it had.
+        scored: the customers that were answered, in order.
+    """
+
+    url: str = ""
+    rejects: set[int] = field(default_factory=set)
+    asked: list[int] = field(default_factory=list)
+    scored: list[int] = field(default_factory=list)
+
+    def answer(self, instances: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+        customers = [row["customer_id"] for row in instances]
+        self.asked.append(len(customers))
+        if self.rejects.intersection(customers):
+            return 422, {"error": "a row cannot be scored"}
+        self.scored += customers
+        return 200, {"predictions": [0.5] * len(customers), "model": "m"}
+
+
 @pytest.fixture
-def dark_service() -> Iterator[tuple[str, list[int]]]:
-    """Serve the model `m`; give its predict URL, and of each request how many rows it had."""
-    asked: list[int] = []
+def dark() -> Iterator[DarkService]:
+    service = DarkService()
 
     class Answering(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            rows = len(json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"])
-            asked.append(rows)
-            self.send_response(200)
+            given = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            status, body = service.answer(given["instances"])
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(json.dumps({"predictions": [0.5] * rows, "model": "m"}).encode())
+            self.wfile.write(json.dumps(body).encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -84,21 +116,76 @@ def dark_service() -> Iterator[tuple[str, list[int]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
         serving = Thread(target=server.serve_forever, args=(0.05,))
         serving.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1/models/fraud:predict", asked
+        service.url = f"http://127.0.0.1:{server.server_port}/v1/models/fraud:predict"
+        yield service
         server.shutdown()
         serving.join()
 
 
+Replay = Callable[[int, int], Replayed]
+
+
+@pytest.fixture
+def replay(dark: DarkService, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Replay:
+    """Replay rows of the customers 1, 2, 3 and so on, so many of them, so many a request."""
+    given: Any = settings.model_copy(update={"shadow_url": dark.url}), None, None, fraud_case.contract()
+
+    monkeypatch.setattr(shadow, "recent_events", lambda *of: pa.table({"customer_id": list(range(1, of[-1] + 1))}))
+    return lambda rows, batch: shadow.replay(*given, "m", rows, batch)
+
+
 def test_a_shadow_replay_stops_at_the_first_answer_of_another_model(
-    dark_service: tuple[str, list[int]], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    dark: DarkService, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url, asked = dark_service
-    given: Any = settings.model_copy(update={"shadow_url": url}), None, None, fraud_case.contract()
+    given: Any = settings.model_copy(update={"shadow_url": dark.url}), None, None, fraud_case.contract()
     monkeypatch.setattr(shadow, "recent_events", lambda *_: pa.table({"customer_id": [1, 2, 3, 4, 5]}))
 
     with pytest.raises(BadInput, match="serves the model m, not n"):
         shadow.replay(*given, "n", 5, 2)
-    assert asked == [2]
+    assert dark.asked == [2]
 
-    assert shadow.replay(*given, "m", 5, 2) == 5
-    assert asked == [2, 2, 2, 1]
+
+def test_a_shadow_replay_sends_every_row_once_in_requests_of_the_size_asked_for(
+    dark: DarkService, replay: Replay
+) -> None:
+    assert replay(5, 2) == Replayed(scored=5, rejected=0)
+    assert (dark.asked, dark.scored) == ([2, 2, 1], [1, 2, 3, 4, 5])
+
+
+def test_a_shadow_replay_leaves_out_the_rows_that_are_rejected_and_no_other(
+    dark: DarkService, replay: Replay, caplog: pytest.LogCaptureFixture
+) -> None:
+    dark.rejects = {3, 10}
+
+    assert replay(11, 8) == Replayed(scored=9, rejected=2)
+
+    assert dark.scored == [1, 2, 4, 5, 6, 7, 8, 9, 11]
+    assert dark.asked == [8, 4, 2, 2, 1, 1, 4, 3, 1, 2, 1, 1]
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "the service rejected 2 of the 11 rows: they are in no log, and parity does not judge them"
+    ]
+
+
+def test_a_rejected_row_that_is_alone_in_its_request_is_asked_for_once(dark: DarkService, replay: Replay) -> None:
+    dark.rejects = {2}
+
+    assert replay(3, 1) == Replayed(scored=2, rejected=1)
+    assert (dark.asked, dark.scored) == ([1, 1, 1], [1, 3])
+
+
+def test_a_shadow_replay_of_which_more_than_half_is_rejected_is_refused(dark: DarkService, replay: Replay) -> None:
+    dark.rejects = {1, 2}
+    assert replay(4, 2) == Replayed(scored=2, rejected=2)
+
+    dark.rejects = {1, 2, 4}
+    with pytest.raises(Refused, match=r"rejected 3 of the 4 rows, at most 50% may be") as refused:
+        replay(4, 2)
+    assert "online" in refused.value.hint
+
+
+def test_a_shadow_replay_of_which_every_row_is_rejected_is_bad_input(dark: DarkService, replay: Replay) -> None:
+    dark.rejects = {1, 2, 3}
+
+    with pytest.raises(BadInput, match="the service rejected each of the 3 rows"):
+        replay(3, 2)
+    assert dark.scored == []

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from feature_repo.definitions import use_case as fraud
 from lockstep.contract import Feature, FeatureContract
-from lockstep.errors import BadInput, UseCaseError
+from lockstep.errors import UseCaseError
 from lockstep.serving.policy import RowRejected, apply_policy, require_answerable
 from lockstep.training.contract import compile_contract
 from lockstep.views import FeatureService, default, reject
@@ -87,7 +87,3 @@ def test_a_default_that_is_no_number_is_refused() -> None:
     with pytest.raises(UseCaseError, match="the default nan is no number"):
         default(NAN)
     assert default(3) == NullPolicy("default", 3.0)
-
-
-def test_a_rejected_row_is_bad_input_that_the_service_answers_422() -> None:
-    assert issubclass(RowRejected, BadInput)

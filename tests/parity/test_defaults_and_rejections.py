@@ -1,0 +1,193 @@
+"""Parity of a model whose contract puts defaults in and rejects rows: from the served log in the lake to the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from feature_repo.definitions import use_case as fraud
+from lockstep.clock import parse_time, to_micros
+from lockstep.contract import TrainingCut
+from lockstep.lake import Lake
+from lockstep.materialize.ledger import Ledger
+from lockstep.offline.registry import apply_definitions
+from lockstep.online.epoch import Epochs, Mark, ViewEpoch
+from lockstep.online.reader import Reading, Status, ViewRows
+from lockstep.parity.report import ParityReport, load
+from lockstep.parity.verdict import Verdict
+from lockstep.parity.verify import verify
+from lockstep.serving.drain import arrow_rows
+from lockstep.serving.log import PARTITION_BY, SCHEMA, SERVED_LOG, Served, encode_rows
+from lockstep.serving.request import Request
+from lockstep.serving.vectors import flags_of, vectors_of
+from lockstep.settings import Settings
+from lockstep.training.contract import compile_contract
+from lockstep.training.registry import Registered
+from lockstep.views import FeatureService, default, reject
+
+PROFILE = fraud.view("customer_profile")
+FEATURES = (PROFILE, "home_x"), (PROFILE, "home_y"), (PROFILE, "card_issued_day")
+SERVICES = {
+    "defaults": {"home_x": default(0.0), "home_y": default(7.0), "card_issued_day": default(-1.0)},
+    "rejects": {"home_x": default(0.0), "home_y": default(7.0), "card_issued_day": reject()},
+}
+USE_CASE = replace(
+    fraud,
+    services=(*fraud.services, *(FeatureService(name, FEATURES, "o", policy=of) for name, of in SERVICES.items())),
+)
+TICK = parse_time("2018-05-01T00:00:00Z")
+CREATED = TICK + PROFILE.compute_lag
+NOON = TICK + timedelta(hours=12)
+JUNE = parse_time("2018-06-01T00:00:00Z")
+# Nobody is customer 9. Of customer 2 the lake holds a null.
+STORED: Mapping[int, Mapping[str, Any]] = {
+    1: {"home_x": 2.0, "home_y": 3.0, "segment": "a", "card_issued_day": 10},
+    2: {"home_x": 4.0, "home_y": None, "segment": "b", "card_issued_day": 11},
+}
+NOTHING: Mapping[str, Any] = dict.fromkeys(PROFILE.features)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the store answered for a customer; the lake's own row, unless values are given."""
+
+    customer: int
+    status: Status
+    at: datetime = NOON
+    values: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    settings: Settings
+    lake: Lake
+    ledger: Ledger
+    epochs: Epochs
+
+    def judge(self, service: str, *reads: Read) -> ParityReport:
+        """Serve these rows as a transformer does, log them, and verify their parity."""
+        cut = TrainingCut(tables=(), spine_hash=str(len(reads)), known_at=JUNE)
+        contract = compile_contract(USE_CASE, service, cut)
+        digest = f"{service} {reads}"
+        rows = [arrow_rows([(str(n), next(self._encoded(contract, digest, n, it)))]) for n, it in enumerate(reads, 1)]
+        self.lake.append(SERVED_LOG, pa.concat_tables(rows))
+        model = Registered(1, Path("model"), digest, contract, {}, {})
+        window: Any = {"shadow": True, "since": TICK, "until": NOON + timedelta(seconds=1)}
+        return verify(self.settings, USE_CASE, self.lake, self.ledger, model, **window, sample_rows=10)
+
+    def _encoded(self, contract: Any, digest: str, number: int, it: Read) -> Any:
+        values = it.values or (NOTHING if it.status == "missing" else STORED[it.customer])
+        event, created = (None, None) if it.status == "missing" else (to_micros(TICK), to_micros(CREATED))
+        columns = {column.name: [values[column.name]] for column in contract.views[0].columns}
+        views = {PROFILE.name: ViewRows([it.status], [event], [created], columns)}
+        request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{}])
+        reading = Reading(self.epochs, self.epochs, views)
+        vectors = vectors_of(contract, {}, request, reading)
+        served = Served(request, to_micros(it.at), reading, vectors, [0.5], flags_of(views, 1), shadow=True)
+        return encode_rows(served, contract.hash, digest, f"process of {digest}", number)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    home = tmp_path_factory.mktemp("policy")
+    settings = Settings(home=home, clock_file=home / "clock").resolved()
+    settings.clock.advance_to(JUNE)
+    lake, ledger = Lake.open(settings, fraud.project), Ledger.open(settings, fraud.project)
+    times = {"event_timestamp": TICK, "created_timestamp": CREATED}
+    rows = [{"customer_id": customer, **values, **times} for customer, values in STORED.items()]
+    lake.ensure_table(PROFILE.table, PROFILE.schema)
+    lake.append(PROFILE.table, pa.Table.from_pylist(rows, PROFILE.schema))
+    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=PARTITION_BY)
+    apply_definitions(settings, USE_CASE)
+    ledger.adopt_incarnation("i", TICK)
+    (snapshot,) = lake.snapshots(PROFILE.table)
+    mark = Mark(1, snapshot.id, snapshot.sequence, to_micros(TICK))
+    return World(settings, lake, ledger, Epochs("i", {PROFILE.name: ViewEpoch(committed=mark)}))
+
+
+@pytest.fixture(autouse=True)
+def model_that_takes_no_null(monkeypatch: pytest.MonkeyPatch) -> LogisticRegression:
+    """The model that scores what training would contain; it raises on NaN."""
+    fitted = LogisticRegression().fit(np.eye(4, 3), [0, 1, 0, 1])
+    monkeypatch.setattr("lockstep.serving.artifact.load_artifact", lambda _: SimpleNamespace(estimator=fitted))
+    return fitted
+
+
+def told(report: ParityReport, kind: str = "training") -> list[tuple[str | None, Any, Any, str]]:
+    found = [(d.feature, d.served, d.expected, d.cause) for d in report.differences if d.kind == kind]
+    return sorted(found, key=str)
+
+
+def score_of(model: LogisticRegression, vector: Sequence[float]) -> float:
+    return float(model.predict_proba([list(vector)])[0, 1])
+
+
+def test_a_default_that_is_put_in_on_both_sides_is_no_difference(
+    world: World, model_that_takes_no_null: LogisticRegression
+) -> None:
+    report = world.judge("defaults", Read(1, "present"), Read(2, "present"), Read(9, "missing"))
+
+    assert (report.sample.uniform, report.differences, report.mismatches, report.excused) == (3, (), 0, 0)
+    assert report.scores is not None
+    expected = [score_of(model_that_takes_no_null, v) for v in ([2, 3, 10], [4, 7, 11], [0, 7, -1])]
+    shifts = [abs(0.5 - score) for score in expected]
+    assert (report.scores.rows, report.scores.largest_shift) == (3, pytest.approx(max(shifts)))
+    assert report.scores.mean_shift == pytest.approx(sum(shifts) / 3)
+
+
+def test_a_default_hides_no_value_that_training_has(world: World) -> None:
+    report = world.judge("defaults", Read(1, "missing"), Read(2, "present"))
+
+    assert (report.mismatches, report.causes) == (1, {"missing": 4})
+    assert told(report) == [
+        ("card_issued_day", -1.0, 10.0, "missing"),
+        ("home_x", 0.0, 2.0, "missing"),
+        ("home_y", 7.0, 3.0, "missing"),
+    ]
+    assert report.verdict is Verdict.FAIL
+
+
+def test_a_value_is_served_where_training_has_the_default_and_that_is_a_mismatch(world: World) -> None:
+    report = world.judge("defaults", Read(2, "present", values={**STORED[2], "home_y": 6.0}))
+
+    assert told(report) == [("home_y", 6.0, 7.0, "corruption")]
+    assert report.mismatches == 1
+
+
+def test_a_served_row_that_training_would_reject_is_a_difference_with_a_cause_and_the_report_is_written(
+    world: World, model_that_takes_no_null: LogisticRegression
+) -> None:
+    invented = {"home_x": 0.0, "home_y": 7.0, "segment": None, "card_issued_day": 12}
+
+    report = world.judge("rejects", Read(1, "present"), Read(9, "present", values=invented))
+
+    assert told(report) == [("card_issued_day", 12.0, None, "corruption")]
+    assert (report.sample.uniform, report.mismatches) == (2, 1)
+    assert report.verdict is Verdict.FAIL
+    assert load(world.settings, world.lake, report.hash) == report
+    assert report.scores is not None
+    assert (report.scores.rows, sum(report.scores.served), sum(report.scores.expected)) == (1, 1, 1)
+    assert report.scores.mean_shift == pytest.approx(abs(0.5 - score_of(model_that_takes_no_null, [2, 3, 10])))
+
+
+def test_a_row_that_training_would_reject_because_it_was_served_early_is_excused_as_any_early_row(
+    world: World,
+) -> None:
+    # Written, but the lag until training may see it has not passed.
+    early = CREATED + PROFILE.visible_lag / 2
+
+    report = world.judge("rejects", Read(1, "present", at=early))
+
+    assert told(report) == [
+        ("card_issued_day", 10.0, None, "early"),
+        ("home_x", 2.0, 0.0, "early"),
+        ("home_y", 3.0, 7.0, "early"),
+    ]
+    assert (report.mismatches, report.excused, report.scores) == (0, 1, None)
