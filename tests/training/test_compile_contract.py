@@ -271,3 +271,43 @@ def test_a_contract_of_long_ago_is_still_read() -> None:
 
     assert found == fixed_contract()
     assert found.hash == golden["hash"]
+
+
+def test_a_contract_of_another_version_is_told_by_that_alone() -> None:
+    old = orjson.loads(fixed_contract().to_json())
+    for feature in old["features"]:
+        feature["when_missing"] = feature.pop("when_null")
+
+    with pytest.raises(BadInput) as failure:
+        FeatureContract.from_json(orjson.dumps(old | {"version": 1}))
+    with pytest.raises(BadInput) as later:
+        FeatureContract.from_json(orjson.dumps(old | {"version": 3}))
+
+    assert str(failure.value) == (
+        "this is a feature contract of version 1; this release reads 2\n\nHint: train the model again"
+    )
+    assert str(later.value) == (
+        "this is a feature contract of version 3; this release reads 2\n\n"
+        "Hint: take the release that trained the model"
+    )
+
+
+def test_of_a_contract_that_is_wrong_everywhere_three_errors_are_told() -> None:
+    wrong = orjson.loads(fixed_contract().to_json())
+    wrong["views"][0] |= {"ttl_us": -1, "every_us": 0, "freshness_us": 0, "owner": 7}
+    wrong["kind"] = "other"
+
+    with pytest.raises(BadInput) as failure:
+        FeatureContract.from_json(orjson.dumps(wrong))
+
+    assert str(failure.value).splitlines() == [
+        "this is no feature contract of version 2:",
+        "views.0.ttl_us: Input should be greater than or equal to 0",
+        "views.0.every_us: Input should be greater than 0",
+        "views.0.freshness_us: Input should be greater than 0",
+        "and 2 more",
+    ]
+    with pytest.raises(BadInput, match="the whole: Input should be an object"):
+        FeatureContract.from_json("[]")
+    with pytest.raises(BadInput, match="the whole: Invalid JSON"):
+        FeatureContract.from_json("{")

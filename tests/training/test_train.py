@@ -256,6 +256,32 @@ def test_a_folder_somebody_changed_is_refused(project: Project) -> None:
         registry.find_model(project.settings, "fraud", "tampered")
 
 
+def test_a_version_of_an_earlier_contract_is_named_and_left_out_of_what_is_in_use(
+    project: Project, trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = project.settings
+    changed = project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=8, random_state=0))
+    old = train_whole(settings, changed, project.training_set.table)
+    registry.set_alias(settings, "fraud", "old", old.version)
+    described = yaml.safe_load((old.model_dir / "MLmodel").read_text())
+    described["metadata"]["lockstep"]["contract"]["version"] = 1
+    (old.model_dir / "MLmodel").write_text(yaml.safe_dump(described))
+    registry.set_alias(settings, "fraud", "readable", trained.version)
+
+    found = registry.models_in_use(settings, "fraud")
+
+    assert project.training_set.contract in found.values()
+    assert [name for name in found if name.startswith(f"fraud {old.version} ")] == []
+    said = "this is a feature contract of version 1; this release reads 2"
+    assert [r.message for r in caplog.records if r.name == registry.__name__] == [
+        f"fraud {old.version} (challenger, old) is left out: {said}"
+    ]
+    with pytest.raises(BadInput, match=rf"^fraud {old.version} \(challenger, old\): {said}\n\nHint: train the model"):
+        registry.models_in_use(settings, "fraud", every=True)
+    with pytest.raises(BadInput, match=f"^fraud version {old.version}: {said}\n\nHint: train the model again"):
+        registry.require_model(settings, "fraud", "old")
+
+
 def test_a_model_that_is_elsewhere_is_not_supported_yet() -> None:
     with pytest.raises(NotYetSupported, match="the model s3://bucket/model is not on a local disk"):
         registry.local_folder("s3://bucket/model")
