@@ -144,6 +144,22 @@ class FeatureContract(_Frozen):
     cut: TrainingCut
     fallback: "FeatureContract | None" = None
 
+    @model_validator(mode="after")
+    def _fallback_of_the_same_set(self) -> Self:
+        fallback = self.fallback
+        if fallback is None:
+            return self
+        if fallback.fallback is not None:
+            raise ValueError(f"the fallback {fallback.feature_service} has a fallback itself")
+        if (fallback.project, fallback.cut) != (self.project, self.cut):
+            raise ValueError(f"the fallback {fallback.feature_service} is of another project or cut")
+        listed = {(feature.view, feature.name) for feature in self.features}
+        if foreign := [f"{f.view}:{f.name}" for f in fallback.features if (f.view, f.name) not in listed]:
+            raise ValueError(
+                f"the fallback {fallback.feature_service} takes {', '.join(foreign)}, which {self.feature_service} does not"
+            )
+        return self
+
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON."""

@@ -311,3 +311,35 @@ def test_of_a_contract_that_is_wrong_everywhere_three_errors_are_told() -> None:
         FeatureContract.from_json("[]")
     with pytest.raises(BadInput, match="the whole: Invalid JSON"):
         FeatureContract.from_json("{")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fallback": fixed_contract().fallback}, "the fallback fraud_fallback has a fallback itself"),
+        ({"project": "other"}, "the fallback fraud_fallback is of another project or cut"),
+        (
+            {"cut": CUT.model_copy(update={"spine_hash": "6" * 64})},
+            "the fallback fraud_fallback is of another project or cut",
+        ),
+        (
+            {
+                "features": (
+                    Feature(name="nb_tx_1d", view="customer_spend", dtype="int64"),
+                    Feature(name="nb_tx_7d", view="other_view", dtype="int64"),
+                )
+            },
+            "the fallback fraud_fallback takes other_view:nb_tx_7d, which fraud_v1 does not",
+        ),
+    ],
+    ids=["fallback", "project", "cut", "features"],
+)
+def test_a_fallback_of_another_set_or_with_one_of_its_own_is_no_contract(
+    changes: dict[str, Any], message: str
+) -> None:
+    whole = fixed_contract()
+    assert whole.fallback is not None
+    wrong = whole.model_copy(update={"fallback": whole.fallback.model_copy(update=changes)})
+
+    with pytest.raises(BadInput, match=f"the whole: Value error, {message}$"):
+        FeatureContract.from_json(wrong.to_json())
