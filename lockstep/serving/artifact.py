@@ -108,18 +108,20 @@ def load_contract(model_dir: Path) -> FeatureContract:
 
 
 def model_digest(model_dir: Path) -> str:
-    """Return the SHA-256 over the contract's hash and the content of the estimators' files.
+    """Return the SHA-256 over the contract's hash, the release of scikit-learn, and the content of the estimators' files.
 
-    Two fits that are equal have equal digests, in whichever process and whenever they were saved: see `estimator_digest`.
+    The release is the one that `load_artifact` goes by: what an estimator's numbers mean depends on it. Two fits that are equal
+    have equal digests, in whichever process and whenever they were saved: see `estimator_digest`.
 
     Raises:
         BadInput: a file or the contract is missing or unreadable.
     """
-    contract = load_contract(model_dir)
+    description = _describe(model_dir)
+    contract = _contract(model_dir, description)
     estimators = [estimator_digest(_file(model_dir, ESTIMATOR_FILE))]
     if contract.fallback:
         estimators.append(estimator_digest(_file(model_dir, FALLBACK_FILE)))
-    return digest([contract.hash, *estimators])
+    return digest([contract.hash, _release(description), *estimators])
 
 
 def estimator_digest(path: Path) -> str:
@@ -150,7 +152,7 @@ def estimator_digest(path: Path) -> str:
         for key, value in node.items():
             if key == "__id__":
                 told[key] = places.setdefault(value, len(places))
-            elif key == "file" and value in held:
+            elif key == "file" and isinstance(value, str) and value in held:
                 mentioned.add(value)
                 told[key] = held[value]
             else:
@@ -196,14 +198,19 @@ def _contract(model_dir: Path, description: dict[str, Any]) -> FeatureContract:
 
 def _require_release(model_dir: Path, description: dict[str, Any]) -> None:
     """A fitted estimator means the same only under the minor release it was fitted with (scikit-learn: model persistence)."""
-    flavor = (description.get("flavors") or {}).get("sklearn") or {}
-    fitted = str(flavor.get("sklearn_version", ""))
+    fitted = _release(description)
     here = version("scikit-learn")
     if _minor(fitted) != _minor(here):
         raise SchemaDrift(
             f"{model_dir}: fitted with scikit-learn {fitted or 'of an unknown release'}, here is {here}",
             hint="serve it with the image it was trained with, or train it again",
         )
+
+
+def _release(description: dict[str, Any]) -> str:
+    """Return the release of scikit-learn that the estimators were fitted with; "" where it is not said."""
+    flavor = (description.get("flavors") or {}).get("sklearn") or {}
+    return str(flavor.get("sklearn_version", ""))
 
 
 def _minor(release: str) -> list[str]:
