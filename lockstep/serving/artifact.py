@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import yaml
@@ -124,12 +124,13 @@ def model_digest(model_dir: Path) -> str:
     return digest([contract.hash, _release(description), *estimators])
 
 
-def estimator_digest(path: Path) -> str:
+def estimator_digest(path: Path | IO[bytes]) -> str:
     """Return the SHA-256 of what a skops file says, whatever it calls things.
 
     skops names each node of its tree, and each file beside it, by an address in the memory of the process that saved it. Here a
-    node's name is its place in the tree, and a file's the hash of what it holds. The archive's own order, times and compression
-    do not matter either; a file that the tree does not mention does.
+    node's name is its place in the tree, and a file's the hash of what it holds; a number or text has no name: whether two that
+    are equal are one object is the interpreter's affair. The archive's own order, times and compression do not matter either; a
+    file that the tree does not mention does.
 
     Raises:
         BadInput: it is no skops file.
@@ -150,8 +151,9 @@ def estimator_digest(path: Path) -> str:
             return node
         told: dict[str, Any] = {}
         for key, value in node.items():
-            if key == "__id__":
-                told[key] = places.setdefault(value, len(places))
+            if key == "__id__" and isinstance(value, int):
+                if node.get("__loader__") != "JsonNode":
+                    told[key] = places.setdefault(value, len(places))
             elif key == "file" and isinstance(value, str) and value in held:
                 mentioned.add(value)
                 told[key] = held[value]
@@ -161,6 +163,22 @@ def estimator_digest(path: Path) -> str:
 
     said = named_anew(tree)
     return digest([said, sorted([name, held[name]] for name in held.keys() - mentioned)])
+
+
+def modules_named(path: Path | IO[bytes]) -> set[str]:
+    """Return the modules of the classes and functions that a skops file names."""
+    with zipfile.ZipFile(path) as archive:
+        todo: list[Any] = [orjson.loads(archive.read(_TREE))]
+    found: set[str] = set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, dict):
+            if isinstance(module := node.get("__module__"), str):
+                found.add(module)
+            todo.extend(node.values())
+        elif isinstance(node, list):
+            todo.extend(node)
+    return found
 
 
 def _file(model_dir: Path, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version as installed
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, UseCaseError
 from lockstep.hashing import digest
+from lockstep.serving.artifact import estimator_digest, modules_named
 from lockstep.serving.features import feature_matrix
 from lockstep.serving.policy import apply_policy
 from lockstep.training.evaluation.scored import Scored
+from lockstep.training.origins import origins
 from lockstep.training.protocol import SPLIT, TEST, TRAIN
 from lockstep.views.declare import EVENT_TIMESTAMP
 from lockstep.views.use_case import ModelRecipe
+
+# What an estimator, or the code that makes it, raises at a mistake of its owner's.
+_MISTAKES = (ValueError, TypeError, AttributeError, ImportError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -113,16 +118,25 @@ def scorer(estimator: Any) -> Callable[[NDArray[np.float64]], NDArray[np.float64
 
 
 def recipe_digest(recipe: ModelRecipe) -> str:
-    """Return the digest of what is fitted: the estimator's class and parameters, and the release that fits it."""
+    """Return the digest of what is fitted: the unfitted estimator as skops tells it, and the code that fits it.
+
+    Raises:
+        UseCaseError: skops cannot tell it, or a class of it has no source.
+    """
     estimator = recipe.estimator()
-    kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
-    return digest(
-        [
-            kind,
-            installed("scikit-learn"),
-            sorted((name, repr(value)) for name, value in estimator.get_params().items()),
-        ]
-    )
+    try:
+        told = skops.io.dumps(estimator)
+    except _MISTAKES as failure:
+        kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+        raise UseCaseError(
+            f"the estimator of model {recipe.name!r}, a {kind}, does not serialize: {_brief(failure)}",
+            hint="skops keeps estimators, arrays, numbers and functions of modules",
+        ) from failure
+    return digest([estimator_digest(BytesIO(told)), origins(modules_named(BytesIO(told)))])
+
+
+def _brief(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {next(iter(str(failure).splitlines()), '')}"
 
 
 def _refuse_empty(contract: FeatureContract, train: Given) -> None:
