@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from lockstep.views.use_case import ModelRecipe
 
 # What an estimator, or the code that makes it, raises at a mistake of its owner's.
 _MISTAKES = (ValueError, TypeError, AttributeError, ImportError, RuntimeError)
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,16 @@ def fit(recipe: ModelRecipe, contract: FeatureContract, rows: pa.Table) -> Fitte
 
     Raises:
         BadInput: the policy leaves labels of one kind alone, or a feature has no value in any row to train on.
-        UseCaseError: the estimator does not take the features as they are, or does not serialize under its allow-list.
+        UseCaseError: the estimator fails, does not take the features as they are, or does not serialize under its allow-list.
     """
     train = given(recipe, contract, rows, TRAIN)
     _refuse_empty(contract, train)
-    estimator = recipe.estimator()
-    estimator.fit(train.vectors, train.labels)
+    estimator = _made(recipe)
+    _tried(recipe, "fails to fit", lambda: estimator.fit(train.vectors, train.labels), _about_nulls(train.vectors))
     _refuse_unfit(recipe, estimator, len(contract.features))
-    return Fitted(estimator, estimator.predict_proba(given(recipe, contract, rows, TEST).vectors))
+    test = given(recipe, contract, rows, TEST).vectors
+    scores = _tried(recipe, "fails to score", lambda: estimator.predict_proba(test), _about_nulls(test))
+    return Fitted(estimator, scores)
 
 
 def scored(recipe: ModelRecipe, held_out: Given, scores: NDArray[np.float64]) -> Scored:
@@ -121,22 +124,43 @@ def recipe_digest(recipe: ModelRecipe) -> str:
     """Return the digest of what is fitted: the unfitted estimator as skops tells it, and the code that fits it.
 
     Raises:
-        UseCaseError: skops cannot tell it, or a class of it has no source.
+        UseCaseError: it cannot be made, skops cannot tell it, or a class of it has no source.
     """
-    estimator = recipe.estimator()
-    try:
-        told = skops.io.dumps(estimator)
-    except _MISTAKES as failure:
-        kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
-        raise UseCaseError(
-            f"the estimator of model {recipe.name!r}, a {kind}, does not serialize: {_brief(failure)}",
-            hint="skops keeps estimators, arrays, numbers and functions of modules",
-        ) from failure
+    estimator = _made(recipe)
+    kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+    hint = "skops keeps estimators, arrays, numbers and functions of modules"
+    told = _tried(recipe, f"does not serialize (it is a {kind})", lambda: skops.io.dumps(estimator), hint)
     return digest([estimator_digest(BytesIO(told)), origins(modules_named(BytesIO(told)))])
 
 
-def _brief(failure: Exception) -> str:
-    return f"{type(failure).__name__}: {next(iter(str(failure).splitlines()), '')}"
+def _made(recipe: ModelRecipe) -> Any:
+    """Return a new estimator that says its parameters, which are logged."""
+
+    def make() -> Any:
+        estimator = recipe.estimator()
+        estimator.get_params()
+        return estimator
+
+    return _tried(recipe, "cannot be made", make)
+
+
+def _tried(recipe: ModelRecipe, what: str, act: Callable[[], _Answer], hint: str = "") -> _Answer:
+    """Return what the owner's code gives.
+
+    Raises:
+        UseCaseError: it fails at a mistake, which a second try would repeat.
+    """
+    try:
+        return act()
+    except _MISTAKES as failure:
+        told = f"{type(failure).__name__}: {next(iter(str(failure).splitlines()), '')}"
+        raise UseCaseError(f"the estimator of model {recipe.name!r} {what}: {told}", hint=hint) from failure
+
+
+def _about_nulls(vectors: NDArray[np.float64]) -> str:
+    if not np.isnan(vectors).any():
+        return ""
+    return "a feature without a value reaches it as NaN, unless the service's policy says default(...) or reject()"
 
 
 def _refuse_empty(contract: FeatureContract, train: Given) -> None:
@@ -163,7 +187,8 @@ def _refuse_unfit(recipe: ModelRecipe, estimator: Any, features: int) -> None:
             f"the estimator of model {recipe.name!r} names its features itself",
             hint="it is given a matrix in the service's order, and must keep to that",
         )
-    unknown = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator))) - set(recipe.trusted_types)
+    saved = _tried(recipe, "does not serialize", lambda: skops.io.dumps(estimator))
+    unknown = set(skops.io.get_untrusted_types(data=saved)) - set(recipe.trusted_types)
     if unknown:
         raise UseCaseError(
             f"the estimator of model {recipe.name!r} holds types that are not trusted: {', '.join(sorted(unknown))}",

@@ -198,6 +198,14 @@ def test_an_input_of_two_types_is_refused() -> None:
         compile_contract(with_service((first, "first_out"), (second, "second_out")), "tried", CUT)
 
 
+def test_a_fallback_without_features_is_refused() -> None:
+    empty = FeatureService(name="empty", features=(), owner="me")
+    use_case = replace(fraud, services=(*fraud.services, empty), model=replace(fraud.model, fallback=empty))
+
+    with pytest.raises(UseCaseError, match="the fallback empty takes no features"):
+        compile_contract(use_case, fraud.model.service.name, CUT)
+
+
 def fixed_contract() -> FeatureContract:
     """A contract that uses every field, of values that no declaration changes."""
     fallback = FeatureContract(

@@ -131,6 +131,6 @@ class Locked(BaseEstimator):
 
 def test_an_estimator_that_cannot_be_told_is_the_use_case_s_mistake() -> None:
     with pytest.raises(
-        UseCaseError, match=r"model 'fraud', a test_recipe_digest\.Locked, does not serialize: TypeError"
+        UseCaseError, match=r"model 'fraud' does not serialize \(it is a test_recipe_digest\.Locked\): Type"
     ):
         of(Locked)

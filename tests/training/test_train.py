@@ -334,6 +334,48 @@ def test_an_estimator_that_cannot_be_served_is_never_registered(
     assert project.versions() == before
 
 
+def not_there() -> Any:
+    raise ImportError("No module named 'boosting'")
+
+
+class Mute(HistGradientBoostingClassifier):
+    """Fits, and fails at the first row it is to score."""
+
+    def predict_proba(self, given: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no device\nand a page of details")
+
+
+NULLS = (
+    "\n\nHint: a feature without a value reaches it as NaN, unless the service's policy says default(...) or reject()"
+)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (not_there, "cannot be made: ImportError: No module named 'boosting'"),
+        (object, "cannot be made: AttributeError: 'object' object has no attribute 'get_params'"),
+        (LogisticRegression, f"fails to fit: ValueError: Input X contains NaN.{NULLS}"),
+        (
+            lambda: HistGradientBoostingClassifier(max_iter=-1),
+            "fails to fit: InvalidParameterError: The 'max_iter' parameter of HistGradientBoostingClassifier must be",
+        ),
+        (lambda: Mute(max_iter=2), f"fails to score: RuntimeError: no device{NULLS}"),
+    ],
+    ids=["not there", "no estimator", "nulls", "parameters", "scores"],
+)
+def test_a_mistake_in_the_estimator_is_the_use_case_s_and_no_reason_to_try_again(
+    project: Project, estimator: Callable[[], Any], message: str
+) -> None:
+    trusted = (*project.use_case.model.trusted_types, f"{__name__}.Mute")
+
+    with pytest.raises(UseCaseError) as failure:
+        train(project.settings, project.with_estimator(estimator, trusted_types=trusted), project.training_set.table)
+
+    assert str(failure.value).startswith(f"the estimator of model 'fraud' {message}")
+    assert failure.value.__cause__ is not None
+
+
 def test_an_estimator_without_probabilities_is_never_registered(project: Project, trained: Trained) -> None:
     class Margins(LinearSVC):
         def fit(self, given: np.ndarray, labels: np.ndarray) -> "Margins":
