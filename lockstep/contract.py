@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lockstep.clock import MICROSECOND
 from lockstep.errors import BadInput
@@ -144,6 +144,22 @@ class FeatureContract(_Frozen):
     cut: TrainingCut
     fallback: "FeatureContract | None" = None
 
+    @model_validator(mode="after")
+    def _fallback_of_the_same_set(self) -> Self:
+        fallback = self.fallback
+        if fallback is None:
+            return self
+        if fallback.fallback is not None:
+            raise ValueError(f"the fallback {fallback.feature_service} has a fallback itself")
+        if (fallback.project, fallback.cut) != (self.project, self.cut):
+            raise ValueError(f"the fallback {fallback.feature_service} is of another project or cut")
+        listed = {(feature.view, feature.name) for feature in self.features}
+        if foreign := [f"{f.view}:{f.name}" for f in fallback.features if (f.view, f.name) not in listed]:
+            raise ValueError(
+                f"the fallback {fallback.feature_service} takes {', '.join(foreign)}, which {self.feature_service} does not"
+            )
+        return self
+
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON."""
@@ -160,10 +176,13 @@ class FeatureContract(_Frozen):
         Raises:
             BadInput: this release cannot read it.
         """
+        _require_version(text)
         try:
             return cls.model_validate_json(text)
-        except ValueError as invalid:
-            raise BadInput(f"this is no feature contract of version {CONTRACT_VERSION}: {invalid}") from invalid
+        except ValidationError as invalid:
+            raise BadInput(
+                f"this is no feature contract of version {CONTRACT_VERSION}:\n{_first_few(invalid)}"
+            ) from invalid
 
     def view(self, name: str) -> View:
         """Return a stored view.
@@ -172,6 +191,27 @@ class FeatureContract(_Frozen):
             KeyError: the contract lists no such view.
         """
         return next(v for v in self.views if v.name == name)
+
+
+def _require_version(text: bytes | str) -> None:
+    """Refuse a contract of another version by that alone: its fields are others, and each would be an error of its own."""
+    try:
+        version = orjson.loads(text).get("version", CONTRACT_VERSION)
+    except (orjson.JSONDecodeError, AttributeError):  # what it is instead, pydantic says
+        return
+    if version != CONTRACT_VERSION:
+        later = isinstance(version, int) and version > CONTRACT_VERSION
+        raise BadInput(
+            f"this is a feature contract of version {version}; this release reads {CONTRACT_VERSION}",
+            hint="take the release that trained the model" if later else "train the model again",
+        )
+
+
+def _first_few(invalid: ValidationError, most: int = 3) -> str:
+    """Return the first errors in one line each, and how many more there are."""
+    errors = invalid.errors(include_url=False, include_context=False, include_input=False)
+    told = [f"{'.'.join(map(str, error['loc'])) or 'the whole'}: {error['msg']}" for error in errors[:most]]
+    return "\n".join(told + [f"and {len(errors) - most} more"] * (len(errors) > most))
 
 
 def stored_view(view: StoredView, columns: Collection[str] | None = None) -> View:

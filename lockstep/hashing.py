@@ -35,6 +35,8 @@ def _collect_sources(module_name: str, seen: dict[str, str]) -> None:
         raise UseCaseError(f"{module_name} has no source file to hash")
     source = Path(spec.origin).read_bytes()
     seen[module_name] = hashlib.sha256(source).hexdigest()
+    if not spec.origin.endswith(".py"):  # compiled: what it imports, nobody reads out of it
+        return
     package = module_name if spec.submodule_search_locations else module_name.rpartition(".")[0]
     for imported in _imports(ast.parse(source), package):
         if imported.partition(".")[0] == module_name.partition(".")[0] and _is_module(imported):

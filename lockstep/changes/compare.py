@@ -110,7 +110,7 @@ def _on_demand(old: Definitions, new: Definitions, models: Models) -> Iterator[S
 def _services(old: Definitions, new: Definitions, models: Models) -> Iterator[Subject]:
     def changes(before: ServiceFacts | None, after: ServiceFacts | None, trained: Models) -> Iterator[Change]:
         if before and after:
-            of_the_recipe = new.model is not None and new.model.service == after.name
+            of_the_recipe = new.model is not None and after.name in new.model.services
             yield from readers.service_changes(before, after, trained, trained=of_the_recipe)
         elif after:
             yield readers.new_service(after)
@@ -119,16 +119,26 @@ def _services(old: Definitions, new: Definitions, models: Models) -> Iterator[Su
 
     for before, after in _pairs(old.services, new.services, lambda fact: fact.name):
         name, owner = _named(before, after, lambda fact: (fact.name, fact.owner))
-        trained = {m: c for m, c in models.items() if c.feature_service == name}
+        trained = _trained_on(models, name)
         touched = Touched(models=tuple(trained))
         yield from _subject("service", name, owner, changes(before, after, trained), before, after, touched)
+
+
+def _trained_on(models: Models, service: str) -> Models:
+    """Return the contracts of that service, by the model that goes by it: for its fallback the contract inside its own."""
+    return {
+        name: part
+        for name, contract in models.items()
+        for part in (contract, contract.fallback)
+        if part is not None and part.feature_service == service
+    }
 
 
 def _model(old: Definitions, new: Definitions, models: Models) -> Iterator[Subject]:
     if old.model is None or new.model is None:
         return
     changes = readers.model_changes(old.model, new.model, models)
-    touched = Touched(services=(new.model.service,), models=tuple(models))
+    touched = Touched(services=tuple(sorted(new.model.services)), models=tuple(models))
     yield from _subject("model", new.model.name, "", changes, old.model, new.model, touched)
 
 

@@ -115,6 +115,11 @@ class ModelFacts(_Facts):
     recipe: dict[str, str]
     thresholds: dict[str, float]
 
+    @property
+    def services(self) -> frozenset[str]:
+        """The services that a training takes: the model's own and its fallback's."""
+        return frozenset({self.service, self.recipe.get("fallback", "")} - {""})
+
 
 class Definitions(_Facts):
     """One revision of a use case.
@@ -230,7 +235,7 @@ def _service(service: FeatureService) -> ServiceFacts:
 
 
 def _policy(given: NullPolicy) -> str:
-    return given.when_null if given.default is None else f"{given.when_null} {given.default:g}"
+    return given.when_null if given.default is None else f"{given.when_null} {words.number(given.default)}"
 
 
 def _model(recipe: ModelRecipe) -> ModelFacts:
@@ -244,7 +249,7 @@ def _model(recipe: ModelRecipe) -> ModelFacts:
             for what, length in (("train", recipe.train), ("gap", recipe.gap), ("test", recipe.test))
         ),
         "protocol": _protocol(recipe.protocol),
-        "ceilings": ", ".join(f"{name} {most:g}" for name, most in vars(recipe.ceilings).items()),
+        "ceilings": ", ".join(f"{name} {words.number(most)}" for name, most in vars(recipe.ceilings).items()),
         "fallback": recipe.fallback.name if recipe.fallback else "",
     }
     return ModelFacts(

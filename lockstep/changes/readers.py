@@ -95,7 +95,7 @@ def service_changes(old: ServiceFacts, new: ServiceFacts, models: Models, *, tra
     Args:
         old: the service as it was.
         new: as it is.
-        models: the contracts of the models in use that were trained on it.
+        models: the contracts of the models in use, or of their fallbacks, that were trained on it.
         trained: whether the recipe trains on it.
     """
     if old.features != new.features:
@@ -150,7 +150,9 @@ def model_changes(old: ModelFacts, new: ModelFacts, models: Models) -> Iterator[
         else:
             yield Change(part, before, after, Consequence.RETRAIN, "it is in effect with the next training")
     for part in dict.fromkeys([*old.thresholds, *new.thresholds]):
-        was, is_now = (f"{given[part]:g}" if part in given else "" for given in (old.thresholds, new.thresholds))
+        was, is_now = (
+            words.number(given[part]) if part in given else "" for given in (old.thresholds, new.thresholds)
+        )
         if was != is_now:
             why = "the gate goes by it from the next promotion on"
             yield Change(f"threshold {part}", was, is_now, Consequence.NONE, why)

@@ -13,7 +13,12 @@ def duration(micros: int) -> str:
     for size, unit in _UNITS:
         if micros and micros % size == 0:
             return f"{micros // size} {unit}"
-    return "0" if not micros else f"{micros / 1_000_000:g} s"
+    return "0" if not micros else f"{number(micros / 1_000_000)} s"
+
+
+def number(value: float) -> str:
+    """Return a number by all its digits, so that two that differ are told apart: `0.1`, `1234567`."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def ttl(micros: int) -> str:

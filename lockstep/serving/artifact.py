@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import yaml
@@ -108,26 +108,29 @@ def load_contract(model_dir: Path) -> FeatureContract:
 
 
 def model_digest(model_dir: Path) -> str:
-    """Return the SHA-256 over the contract's hash and the content of the estimators' files.
+    """Return the SHA-256 over the contract's hash, the release of scikit-learn, and the content of the estimators' files.
 
-    Two fits that are equal have equal digests, in whichever process and whenever they were saved: see `estimator_digest`.
+    The release is the one that `load_artifact` goes by: what an estimator's numbers mean depends on it. Two fits that are equal
+    have equal digests, in whichever process and whenever they were saved: see `estimator_digest`.
 
     Raises:
         BadInput: a file or the contract is missing or unreadable.
     """
-    contract = load_contract(model_dir)
+    description = _describe(model_dir)
+    contract = _contract(model_dir, description)
     estimators = [estimator_digest(_file(model_dir, ESTIMATOR_FILE))]
     if contract.fallback:
         estimators.append(estimator_digest(_file(model_dir, FALLBACK_FILE)))
-    return digest([contract.hash, *estimators])
+    return digest([contract.hash, _release(description), *estimators])
 
 
-def estimator_digest(path: Path) -> str:
+def estimator_digest(path: Path | IO[bytes]) -> str:
     """Return the SHA-256 of what a skops file says, whatever it calls things.
 
     skops names each node of its tree, and each file beside it, by an address in the memory of the process that saved it. Here a
-    node's name is its place in the tree, and a file's the hash of what it holds. The archive's own order, times and compression
-    do not matter either; a file that the tree does not mention does.
+    node's name is its place in the tree, and a file's the hash of what it holds; a number or text has no name: whether two that
+    are equal are one object is the interpreter's affair. The archive's own order, times and compression do not matter either; a
+    file that the tree does not mention does.
 
     Raises:
         BadInput: it is no skops file.
@@ -148,9 +151,10 @@ def estimator_digest(path: Path) -> str:
             return node
         told: dict[str, Any] = {}
         for key, value in node.items():
-            if key == "__id__":
-                told[key] = places.setdefault(value, len(places))
-            elif key == "file" and value in held:
+            if key == "__id__" and isinstance(value, int):
+                if node.get("__loader__") != "JsonNode":
+                    told[key] = places.setdefault(value, len(places))
+            elif key == "file" and isinstance(value, str) and value in held:
                 mentioned.add(value)
                 told[key] = held[value]
             else:
@@ -159,6 +163,22 @@ def estimator_digest(path: Path) -> str:
 
     said = named_anew(tree)
     return digest([said, sorted([name, held[name]] for name in held.keys() - mentioned)])
+
+
+def modules_named(path: Path | IO[bytes]) -> set[str]:
+    """Return the modules of the classes and functions that a skops file names."""
+    with zipfile.ZipFile(path) as archive:
+        todo: list[Any] = [orjson.loads(archive.read(_TREE))]
+    found: set[str] = set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, dict):
+            if isinstance(module := node.get("__module__"), str):
+                found.add(module)
+            todo.extend(node.values())
+        elif isinstance(node, list):
+            todo.extend(node)
+    return found
 
 
 def _file(model_dir: Path, name: str) -> Path:
@@ -196,14 +216,19 @@ def _contract(model_dir: Path, description: dict[str, Any]) -> FeatureContract:
 
 def _require_release(model_dir: Path, description: dict[str, Any]) -> None:
     """A fitted estimator means the same only under the minor release it was fitted with (scikit-learn: model persistence)."""
-    flavor = (description.get("flavors") or {}).get("sklearn") or {}
-    fitted = str(flavor.get("sklearn_version", ""))
+    fitted = _release(description)
     here = version("scikit-learn")
     if _minor(fitted) != _minor(here):
         raise SchemaDrift(
             f"{model_dir}: fitted with scikit-learn {fitted or 'of an unknown release'}, here is {here}",
             hint="serve it with the image it was trained with, or train it again",
         )
+
+
+def _release(description: dict[str, Any]) -> str:
+    """Return the release of scikit-learn that the estimators were fitted with; "" where it is not said."""
+    flavor = (description.get("flavors") or {}).get("sklearn") or {}
+    return str(flavor.get("sklearn_version", ""))
 
 
 def _minor(release: str) -> list[str]:

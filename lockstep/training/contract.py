@@ -24,7 +24,7 @@ def compile_contract(use_case: UseCase, service_name: str, cut: TrainingCut) -> 
     Raises:
         BadInput: there is no such service.
         UseCaseError: the service or one of its on-demand views names a feature that is not there, or one name twice; or the
-            fallback's are not some of the service's, or need a view whose objective is hard.
+            fallback's are none, or not some of the service's, or need a view whose objective is hard.
     """
     recipe = use_case.model
     service = use_case.service(service_name)
@@ -142,6 +142,10 @@ def _refuse_contradictions(service: FeatureService) -> None:
 
 
 def _refuse_fallback(service: FeatureService, fallback: FeatureService) -> None:
+    if not fallback.features:
+        raise UseCaseError(
+            f"the fallback {fallback.name} takes no features", hint="list some of the service's, or train none of it"
+        )
     if foreign := sorted({str(ref.feature) for ref in set(fallback.refs) - set(service.refs)}):
         raise UseCaseError(
             f"the fallback {fallback.name} takes {', '.join(foreign)}, which {service.name} does not",

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version as installed
-from typing import Any
+from io import BytesIO
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, UseCaseError
 from lockstep.hashing import digest
+from lockstep.serving.artifact import estimator_digest, modules_named
 from lockstep.serving.features import feature_matrix
 from lockstep.serving.policy import apply_policy
 from lockstep.training.evaluation.scored import Scored
+from lockstep.training.origins import origins
 from lockstep.training.protocol import SPLIT, TEST, TRAIN
 from lockstep.views.declare import EVENT_TIMESTAMP
 from lockstep.views.use_case import ModelRecipe
+
+# What an estimator, or the code that makes it, raises at a mistake of its owner's.
+_MISTAKES = (ValueError, TypeError, AttributeError, ImportError, RuntimeError)
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -99,15 +105,18 @@ def fit(recipe: ModelRecipe, contract: FeatureContract, rows: pa.Table) -> Fitte
 
     Raises:
         BadInput: the policy leaves labels of one kind alone, or a feature has no value in any row to train on.
-        UseCaseError: the estimator does not take the features as they are, or does not serialize under its allow-list.
+        UseCaseError: the estimator fails, does not take the features as they are, or does not serialize under its allow-list.
     """
     train = given(recipe, contract, rows, TRAIN)
     _refuse_empty(contract, train)
-    estimator = recipe.estimator()
-    estimator.fit(train.vectors[train.answered], train.labels[train.answered])
+    estimator, vectors = _made(recipe), train.vectors[train.answered]
+    labels = train.labels[train.answered]
+    _tried(recipe, "fails to fit", lambda: estimator.fit(vectors, labels), _about_nulls(vectors))
     _refuse_unfit(recipe, estimator, len(contract.features))
     test = given(recipe, contract, rows, TEST)
-    return Fitted(estimator, estimator.predict_proba(test.vectors[test.answered]))
+    asked = test.vectors[test.answered]
+    scores = _tried(recipe, "fails to score", lambda: estimator.predict_proba(asked), _about_nulls(asked))
+    return Fitted(estimator, scores)
 
 
 def scored(recipe: ModelRecipe, held_out: Given, scores: NDArray[np.float64]) -> Scored:
@@ -128,16 +137,46 @@ def scorer(estimator: Any) -> Callable[[NDArray[np.float64]], NDArray[np.float64
 
 
 def recipe_digest(recipe: ModelRecipe) -> str:
-    """Return the digest of what is fitted: the estimator's class and parameters, and the release that fits it."""
-    estimator = recipe.estimator()
+    """Return the digest of what is fitted: the unfitted estimator as skops tells it, and the code that fits it.
+
+    Raises:
+        UseCaseError: it cannot be made, skops cannot tell it, or a class of it has no source.
+    """
+    estimator = _made(recipe)
     kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
-    return digest(
-        [
-            kind,
-            installed("scikit-learn"),
-            sorted((name, repr(value)) for name, value in estimator.get_params().items()),
-        ]
-    )
+    hint = "skops keeps estimators, arrays, numbers and functions of modules"
+    told = _tried(recipe, f"does not serialize (it is a {kind})", lambda: skops.io.dumps(estimator), hint)
+    return digest([estimator_digest(BytesIO(told)), origins(modules_named(BytesIO(told)))])
+
+
+def _made(recipe: ModelRecipe) -> Any:
+    """Return a new estimator that says its parameters, which are logged."""
+
+    def make() -> Any:
+        estimator = recipe.estimator()
+        estimator.get_params()
+        return estimator
+
+    return _tried(recipe, "cannot be made", make)
+
+
+def _tried(recipe: ModelRecipe, what: str, act: Callable[[], _Answer], hint: str = "") -> _Answer:
+    """Return what the owner's code gives.
+
+    Raises:
+        UseCaseError: it fails at a mistake, which a second try would repeat.
+    """
+    try:
+        return act()
+    except _MISTAKES as failure:
+        told = f"{type(failure).__name__}: {next(iter(str(failure).splitlines()), '')}"
+        raise UseCaseError(f"the estimator of model {recipe.name!r} {what}: {told}", hint=hint) from failure
+
+
+def _about_nulls(vectors: NDArray[np.float64]) -> str:
+    if not np.isnan(vectors).any():
+        return ""
+    return "a feature without a value reaches it as NaN, unless the service's policy says default(...) or reject()"
 
 
 def _refuse_empty(contract: FeatureContract, train: Given) -> None:
@@ -164,7 +203,8 @@ def _refuse_unfit(recipe: ModelRecipe, estimator: Any, features: int) -> None:
             f"the estimator of model {recipe.name!r} names its features itself",
             hint="it is given a matrix in the service's order, and must keep to that",
         )
-    unknown = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator))) - set(recipe.trusted_types)
+    saved = _tried(recipe, "does not serialize", lambda: skops.io.dumps(estimator))
+    unknown = set(skops.io.get_untrusted_types(data=saved)) - set(recipe.trusted_types)
     if unknown:
         raise UseCaseError(
             f"the estimator of model {recipe.name!r} holds types that are not trusted: {', '.join(sorted(unknown))}",

@@ -61,7 +61,7 @@ def require_model(settings: Settings, name: str, which: str) -> Registered:
     """Return the version of that number, or the one that carries the alias `which`.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is none, or this release cannot read it.
         Terminal: its folder is not what was registered.
         NotYetSupported: its folder is not on a local disk.
     """
@@ -76,6 +76,7 @@ def find_model(settings: Settings, name: str, which: str) -> Registered | None:
     """Return the version of that number, or the one that carries the alias `which`; None if there is none.
 
     Raises:
+        BadInput: this release cannot read it.
         Terminal: its folder is not what was registered.
         NotYetSupported: its folder is not on a local disk.
     """
@@ -86,7 +87,10 @@ def find_model(settings: Settings, name: str, which: str) -> Registered | None:
             return None
         folder = local_folder(client.get_model_version_download_uri(name, version.version))
         metrics = client.get_run(version.run_id).data.metrics if version.run_id else {}
-    digest = model_digest(folder)
+    try:
+        digest, contract = model_digest(folder), load_contract(folder)
+    except BadInput as unreadable:
+        raise BadInput(f"{name} version {version.version}: {unreadable.args[0]}", hint=unreadable.hint) from unreadable
     tags = dict(version.tags)
     if digest != tags.get(DIGEST_TAG):
         raise Terminal(
@@ -94,11 +98,24 @@ def find_model(settings: Settings, name: str, which: str) -> Registered | None:
             f"the registry says {tags.get(DIGEST_TAG)}",
             hint=f"somebody changed {folder}; train again",
         )
-    return Registered(int(version.version), folder, digest, load_contract(folder), tags, metrics)
+    return Registered(int(version.version), folder, digest, contract, tags, metrics)
 
 
-def models_in_use(settings: Settings, name: str) -> dict[str, FeatureContract]:
-    """Return the contracts of the versions that carry an alias, by what to call them: `fraud 2 (champion, challenger)`."""
+def models_in_use(settings: Settings, name: str, *, every: bool = False) -> dict[str, FeatureContract]:
+    """Return the contracts of the versions that carry an alias, by what to call them: `fraud 2 (champion, challenger)`.
+
+    A version whose contract this release cannot read is left out, and a warning names it: an image of another release may
+    serve it all the same.
+
+    Args:
+        settings: name the tracking store.
+        name: the registered model.
+        every: refuse instead: for a caller that would take away what such a version reads.
+
+    Raises:
+        BadInput: a contract cannot be read, and every one was asked for.
+        NotYetSupported: a folder is not on a local disk.
+    """
     embedded = settings.tracking_url.removeprefix("sqlite:///")
     if embedded != settings.tracking_url and not Path(embedded).exists():
         return {}  # asking MLflow would make the store, which takes seconds
@@ -112,7 +129,13 @@ def models_in_use(settings: Settings, name: str) -> dict[str, FeatureContract]:
             aliases[str(version)].append(alias)
         for version in sorted(aliases, key=int):
             folder = local_folder(client.get_model_version_download_uri(name, version))
-            found[f"{name} {version} ({', '.join(aliases[version])})"] = load_contract(folder)
+            called = f"{name} {version} ({', '.join(aliases[version])})"
+            try:
+                found[called] = load_contract(folder)
+            except BadInput as unreadable:
+                if every:
+                    raise BadInput(f"{called}: {unreadable.args[0]}", hint=unreadable.hint) from unreadable
+                logging.getLogger(__name__).warning("%s is left out: %s", called, unreadable.args[0])
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 import pyarrow as pa
 
 from lockstep.clock import MICROSECOND
-from lockstep.errors import NotYetSupported, UseCaseError
+from lockstep.errors import NotYetSupported, UseCaseError, nearest
 from lockstep.hashing import digest, source_hash
 from lockstep.views.compound_types import CompoundType
 
@@ -286,18 +286,33 @@ class NullPolicy:
     """What becomes of a row in which a feature has no value: no row answered, it was older than its ttl, or it holds a null.
 
     The value half of a model's policy: the same in training and in serving, and part of the contract.
+
+    Raises:
+        UseCaseError: there is no such policy, or it has a value and uses none, or the other way round, or the value is no number.
     """
 
     when_null: WhenNull
     default: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse here what the contract would not hold."""
+        if self.when_null not in get_args(WhenNull):
+            raise UseCaseError(
+                f"there is no policy {self.when_null!r}", hint=nearest(self.when_null, get_args(WhenNull))
+            )
+        if (self.when_null == "default") != (self.default is not None):
+            raise UseCaseError(
+                f"the policy {self.when_null!r} comes with the value {self.default}",
+                hint="write default(0.0) or reject()",
+            )
+        if self.default is not None and not isfinite(self.default):
+            raise UseCaseError(
+                f"the default {self.default} is no number", hint="leave the feature out of the policy: null is NaN"
+            )
+
 
 def default(value: float) -> NullPolicy:
     """The model gets this value."""
-    if not isfinite(value):
-        raise UseCaseError(
-            f"the default {value} is no number", hint="leave the feature out of the policy: null is NaN"
-        )
     return NullPolicy("default", float(value))
 
 

@@ -123,7 +123,7 @@ def _models(settings: Settings, old: Definitions | None, base: Revision) -> tupl
     from lockstep.training.registry import models_in_use  # noqa: PLC0415 - imports MLflow, 2 s
 
     models = models_in_use(settings, old.model.name)
-    return models, ", ".join(models) or f"none in use: no version of {old.model.name} has an alias"
+    return models, ", ".join(models) or f"none in use: no version of {old.model.name} that can be read has an alias"
 
 
 def _missing_file(url: str) -> Path | None:

@@ -20,12 +20,12 @@ def sweep_views(names: Sequence[str], *, dry_run: bool, per_second: int, as_json
     """Remove the rows of views that are not declared any more, and print how many.
 
     Raises:
-        BadInput: a view is declared, or a model in use reads it.
+        BadInput: a view is declared, a model in use reads it, or nobody can tell what one reads.
         Transient: the store does not answer; running it again goes on.
     """
     wiring = Wiring()
     going = [(name, _features(wiring.lake, name)) for name in dict.fromkeys(names)]
-    models = models_in_use(wiring.settings, wiring.use_case.model.name).values()
+    models = models_in_use(wiring.settings, wiring.use_case.model.name, every=True).values()
     stay = [stored_view(view) for view in wiring.use_case.views] + [view for of in models for view in of.views]
     done = sweep(
         wiring.store,

@@ -11,7 +11,7 @@ from feature_repo.definitions import use_case as reference
 from lockstep.changes import Change, Consequence, Definitions, Plan, Subject, compare, describe
 from lockstep.changes.describe import OnDemandFacts
 from lockstep.contract import Column, FeatureContract
-from lockstep.views import UseCase, days, hard, hours, minutes
+from lockstep.views import NullPolicy, UseCase, days, default, hard, hours, minutes
 from lockstep.views.declare import OnDemandView, StoredView
 
 CHAMPION = "fraud 2 (champion)"
@@ -278,6 +278,52 @@ def test_a_service_that_is_gone_breaks_its_models_alone() -> None:
 
     assert the_only(compare(NOW, without("fraud_v2"), IN_USE)).consequence is BREAKS
     assert the_only(compare(NOW, without("fraud_v1"), IN_USE)).consequence is NONE
+
+
+def with_policy(name: str, **policy: NullPolicy) -> UseCase:
+    """The reference use case, one of its services with another policy."""
+    new = {s.name: replace(s, policy=policy) if s.name == name else s for s in reference.services}
+    recipe = reference.model
+    assert recipe.fallback is not None
+    made = replace(recipe, service=new[recipe.service.name], fallback=new[recipe.fallback.name])
+    return replace(reference, services=tuple(new.values()), model=made)
+
+
+def test_the_fallback_s_service_is_one_that_a_model_was_trained_on() -> None:
+    name = "fraud_v2_fallback"
+    assert reference.model.fallback is not None
+    first = "{0.view}:{0.feature}".format(reference.model.fallback.refs[0])
+
+    shrunk = the_only(compare(NOW, with_service(name, lambda fs: fs[1:]), IN_USE))
+    assert told(shrunk) == [("features", first, "", VERSION)]
+    assert shrunk.changes[0].why == f"{CHAMPION} was trained on {first}: its parity could not be verified"
+    assert shrunk.touched.models == (CHAMPION,)
+    assert the_only(compare(NOW, with_service(name, lambda fs: fs[1:]), {})).consequence is RETRAIN
+    assert the_only(the_plan(with_policy(name, tx_amount=default(0)))).consequence is RETRAIN
+    unused = with_policy("payment_only", tx_amount=default(0))
+    assert the_only(the_plan(unused)).consequence is NONE
+
+    services = tuple(s for s in reference.services if s.name != name)
+    gone = the_plan(replace(reference, services=services, model=replace(reference.model, fallback=None)))
+    assert [(s.kind, s.consequence, s.touched.models) for s in gone.subjects] == [
+        ("service", BREAKS, (CHAMPION,)),
+        ("model", RETRAIN, (CHAMPION,)),
+    ]
+
+
+def test_numbers_that_differ_in_a_late_digit_are_told_apart() -> None:
+    old = describe(with_policy("fraud_v2", tx_amount=default(1234567)))
+    policy = the_only(the_plan(with_policy("fraud_v2", tx_amount=default(1234568)), old=old))
+    assert told(policy) == [("policy", "tx_amount: default 1234567", "tx_amount: default 1234568", RETRAIN)]
+
+    recipe = reference.model
+    higher = replace(recipe, ceilings=replace(recipe.ceilings, auc=0.9950000001))
+    [ceilings] = told(the_only(the_plan(replace(reference, model=higher))))
+    assert (ceilings[0], "auc 0.995," in ceilings[1], "auc 0.9950000001," in ceilings[2]) == ("ceilings", True, True)
+    lower = replace(recipe, thresholds=replace(recipe.thresholds, auc=0.7500000001))
+    assert told(the_only(the_plan(replace(reference, model=lower)))) == [
+        ("threshold auc", "0.75", "0.7500000001", NONE)
+    ]
 
 
 def test_what_the_recipe_says_is_in_effect_with_the_next_training_and_its_thresholds_at_once() -> None:

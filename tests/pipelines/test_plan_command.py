@@ -160,7 +160,7 @@ def test_an_edited_function_is_refused_as_long_as_a_model_may_have_been_trained_
     registry = SimpleNamespace(models_in_use=lambda *_: trained)  # MLflow takes seconds to import
     monkeypatch.setitem(sys.modules, "lockstep.training.registry", registry)
     plan = planned(capsys)
-    assert plan["models"] == "none in use: no version of pump_failure has an alias"
+    assert plan["models"] == "none in use: no version of pump_failure that can be read has an alias"
     assert [(s["name"], s["consequence"]) for s in plan["subjects"]] == [("reading", "register")]
     definitions = read_definitions(work_tree("mill"), find_repository("mill"), "mill")
     assert definitions is not None

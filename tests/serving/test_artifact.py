@@ -6,9 +6,10 @@ from pathlib import Path
 import fraud_case
 import numpy as np
 import pytest
+import sklearn
 import skops.io
 import yaml
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -112,6 +113,25 @@ def test_the_digest_sees_every_number_and_every_file_in_the_archive(tmp_path: Pa
             for name, content in (members | changed).items():
                 archive.writestr(name, content)
         assert estimator_digest(path) != held, changed.keys()
+
+
+def test_a_member_that_is_called_file_is_one_like_any_other(tmp_path: Path) -> None:
+    members = [("file", LogisticRegression()), ("other", LogisticRegression())]
+    voting, again = tmp_path / "voting.skops", tmp_path / "again.skops"
+    skops.io.dump(VotingClassifier(members).fit(ROWS, LABELS), voting)
+    skops.io.dump(VotingClassifier(members).fit(ROWS, LABELS), again)
+
+    assert estimator_digest(voting) == estimator_digest(again)
+    skops.io.dump(VotingClassifier(members).fit(ROWS, 1 - LABELS), again)
+    assert estimator_digest(voting) != estimator_digest(again)
+
+
+def test_the_digest_names_the_release_that_decides_whether_a_model_is_loaded(tmp_path: Path) -> None:
+    held = model_digest(write(tmp_path, fraud_case.fitted()))
+    described = (tmp_path / "MLmodel").read_text()
+    (tmp_path / "MLmodel").write_text(described.replace(sklearn.__version__, "0.1"))
+
+    assert model_digest(tmp_path) != held
 
 
 def test_a_type_outside_the_allow_list_is_refused_even_if_the_artifact_trusts_it(tmp_path: Path) -> None:

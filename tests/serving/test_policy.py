@@ -1,5 +1,6 @@
 """The value half of the policy: one function, whose defaults and rejections are those of the contract."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -87,3 +88,20 @@ def test_a_default_that_is_no_number_is_refused() -> None:
     with pytest.raises(UseCaseError, match="the default nan is no number"):
         default(NAN)
     assert default(3) == NullPolicy("default", 3.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("default",), r"the policy 'default' comes with the value None\n\nHint: write default\(0\.0\)"),
+        (("null", 1.0), "the policy 'null' comes with the value 1.0"),
+        (("reject", 0.0), "the policy 'reject' comes with the value 0.0"),
+        (("default", math.inf), "the default inf is no number"),
+        (("rejekt",), r"there is no policy 'rejekt'\n\nHint: did you mean 'reject'\?"),
+    ],
+)
+def test_a_policy_that_contradicts_itself_is_refused_where_it_is_declared(
+    given: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(UseCaseError, match=message):
+        NullPolicy(*given)

@@ -198,6 +198,14 @@ def test_an_input_of_two_types_is_refused() -> None:
         compile_contract(with_service((first, "first_out"), (second, "second_out")), "tried", CUT)
 
 
+def test_a_fallback_without_features_is_refused() -> None:
+    empty = FeatureService(name="empty", features=(), owner="me")
+    use_case = replace(fraud, services=(*fraud.services, empty), model=replace(fraud.model, fallback=empty))
+
+    with pytest.raises(UseCaseError, match="the fallback empty takes no features"):
+        compile_contract(use_case, fraud.model.service.name, CUT)
+
+
 def fixed_contract() -> FeatureContract:
     """A contract that uses every field, of values that no declaration changes."""
     fallback = FeatureContract(
@@ -271,3 +279,75 @@ def test_a_contract_of_long_ago_is_still_read() -> None:
 
     assert found == fixed_contract()
     assert found.hash == golden["hash"]
+
+
+def test_a_contract_of_another_version_is_told_by_that_alone() -> None:
+    old = orjson.loads(fixed_contract().to_json())
+    for feature in old["features"]:
+        feature["when_missing"] = feature.pop("when_null")
+
+    with pytest.raises(BadInput) as failure:
+        FeatureContract.from_json(orjson.dumps(old | {"version": 1}))
+    with pytest.raises(BadInput) as later:
+        FeatureContract.from_json(orjson.dumps(old | {"version": 3}))
+
+    assert str(failure.value) == (
+        "this is a feature contract of version 1; this release reads 2\n\nHint: train the model again"
+    )
+    assert str(later.value) == (
+        "this is a feature contract of version 3; this release reads 2\n\n"
+        "Hint: take the release that trained the model"
+    )
+
+
+def test_of_a_contract_that_is_wrong_everywhere_three_errors_are_told() -> None:
+    wrong = orjson.loads(fixed_contract().to_json())
+    wrong["views"][0] |= {"ttl_us": -1, "every_us": 0, "freshness_us": 0, "owner": 7}
+    wrong["kind"] = "other"
+
+    with pytest.raises(BadInput) as failure:
+        FeatureContract.from_json(orjson.dumps(wrong))
+
+    assert str(failure.value).splitlines() == [
+        "this is no feature contract of version 2:",
+        "views.0.ttl_us: Input should be greater than or equal to 0",
+        "views.0.every_us: Input should be greater than 0",
+        "views.0.freshness_us: Input should be greater than 0",
+        "and 2 more",
+    ]
+    with pytest.raises(BadInput, match="the whole: Input should be an object"):
+        FeatureContract.from_json("[]")
+    with pytest.raises(BadInput, match="the whole: Invalid JSON"):
+        FeatureContract.from_json("{")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fallback": fixed_contract().fallback}, "the fallback fraud_fallback has a fallback itself"),
+        ({"project": "other"}, "the fallback fraud_fallback is of another project or cut"),
+        (
+            {"cut": CUT.model_copy(update={"spine_hash": "6" * 64})},
+            "the fallback fraud_fallback is of another project or cut",
+        ),
+        (
+            {
+                "features": (
+                    Feature(name="nb_tx_1d", view="customer_spend", dtype="int64"),
+                    Feature(name="nb_tx_7d", view="other_view", dtype="int64"),
+                )
+            },
+            "the fallback fraud_fallback takes other_view:nb_tx_7d, which fraud_v1 does not",
+        ),
+    ],
+    ids=["fallback", "project", "cut", "features"],
+)
+def test_a_fallback_of_another_set_or_with_one_of_its_own_is_no_contract(
+    changes: dict[str, Any], message: str
+) -> None:
+    whole = fixed_contract()
+    assert whole.fallback is not None
+    wrong = whole.model_copy(update={"fallback": whole.fallback.model_copy(update=changes)})
+
+    with pytest.raises(BadInput, match=f"the whole: Value error, {message}$"):
+        FeatureContract.from_json(wrong.to_json())

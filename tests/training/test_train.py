@@ -256,6 +256,32 @@ def test_a_folder_somebody_changed_is_refused(project: Project) -> None:
         registry.find_model(project.settings, "fraud", "tampered")
 
 
+def test_a_version_of_an_earlier_contract_is_named_and_left_out_of_what_is_in_use(
+    project: Project, trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = project.settings
+    changed = project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=8, random_state=0))
+    old = train_whole(settings, changed, project.training_set.table)
+    registry.set_alias(settings, "fraud", "old", old.version)
+    described = yaml.safe_load((old.model_dir / "MLmodel").read_text())
+    described["metadata"]["lockstep"]["contract"]["version"] = 1
+    (old.model_dir / "MLmodel").write_text(yaml.safe_dump(described))
+    registry.set_alias(settings, "fraud", "readable", trained.version)
+
+    found = registry.models_in_use(settings, "fraud")
+
+    assert project.training_set.contract in found.values()
+    assert [name for name in found if name.startswith(f"fraud {old.version} ")] == []
+    said = "this is a feature contract of version 1; this release reads 2"
+    assert [r.message for r in caplog.records if r.name == registry.__name__] == [
+        f"fraud {old.version} (challenger, old) is left out: {said}"
+    ]
+    with pytest.raises(BadInput, match=rf"^fraud {old.version} \(challenger, old\): {said}\n\nHint: train the model"):
+        registry.models_in_use(settings, "fraud", every=True)
+    with pytest.raises(BadInput, match=f"^fraud version {old.version}: {said}\n\nHint: train the model again"):
+        registry.require_model(settings, "fraud", "old")
+
+
 def test_a_model_that_is_elsewhere_is_not_supported_yet() -> None:
     with pytest.raises(NotYetSupported, match="the model s3://bucket/model is not on a local disk"):
         registry.local_folder("s3://bucket/model")
@@ -306,6 +332,48 @@ def test_an_estimator_that_cannot_be_served_is_never_registered(
 
     assert str(failure.value).splitlines()[0] == message
     assert project.versions() == before
+
+
+def not_there() -> Any:
+    raise ImportError("No module named 'boosting'")
+
+
+class Mute(HistGradientBoostingClassifier):
+    """Fits, and fails at the first row it is to score."""
+
+    def predict_proba(self, given: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no device\nand a page of details")
+
+
+NULLS = (
+    "\n\nHint: a feature without a value reaches it as NaN, unless the service's policy says default(...) or reject()"
+)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (not_there, "cannot be made: ImportError: No module named 'boosting'"),
+        (object, "cannot be made: AttributeError: 'object' object has no attribute 'get_params'"),
+        (LogisticRegression, f"fails to fit: ValueError: Input X contains NaN.{NULLS}"),
+        (
+            lambda: HistGradientBoostingClassifier(max_iter=-1),
+            "fails to fit: InvalidParameterError: The 'max_iter' parameter of HistGradientBoostingClassifier must be",
+        ),
+        (lambda: Mute(max_iter=2), f"fails to score: RuntimeError: no device{NULLS}"),
+    ],
+    ids=["not there", "no estimator", "nulls", "parameters", "scores"],
+)
+def test_a_mistake_in_the_estimator_is_the_use_case_s_and_no_reason_to_try_again(
+    project: Project, estimator: Callable[[], Any], message: str
+) -> None:
+    trusted = (*project.use_case.model.trusted_types, f"{__name__}.Mute")
+
+    with pytest.raises(UseCaseError) as failure:
+        train(project.settings, project.with_estimator(estimator, trusted_types=trusted), project.training_set.table)
+
+    assert str(failure.value).startswith(f"the estimator of model 'fraud' {message}")
+    assert failure.value.__cause__ is not None
 
 
 def test_an_estimator_without_probabilities_is_never_registered(project: Project, trained: Trained) -> None:
