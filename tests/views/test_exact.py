@@ -483,6 +483,10 @@ def test_a_view_of_another_kind_is_not_worked_out() -> None:
             return {}
 
         @property
+        def value_columns(self) -> tuple[str, ...]:
+            return ()
+
+        @property
         def rules(self) -> dict[str, Any]:
             return {}
 
