@@ -15,7 +15,7 @@ from lockstep.contract import TrainingCut
 from lockstep.training.contract import compile_contract
 from lockstep.training.leaks.flips import flip_leaks
 from lockstep.training.leaks.stored import audit
-from lockstep.views import UseCase, WindowedView, days, hours
+from lockstep.views import UseCase, WindowedView, count, days, hours, total
 from lockstep.views.naive import SourceRow, value_at
 
 START = to_micros(datetime(2018, 5, 1, tzinfo=UTC))
@@ -170,15 +170,23 @@ def case(view: WindowedView) -> UseCase:
     return replace(fraud, views=views, services=(service,), model=model)
 
 
-def flips(view: WindowedView, source: pa.Table) -> list[tuple[str, str, str]]:
+def flips(view: WindowedView, source: pa.Table, known_after: int | None = None) -> list[tuple[str, str, str]]:
+    """Return the alarms of 60 rows, one for each of the last events of ten days before; their spine may say what was known."""
     use_case = case(view)
     contract = compile_contract(
         use_case, "payment_only", TrainingCut(tables=(), spine_hash="", known_at=datetime.now(UTC))
     )
-    asked = START + 20 * DAY - np.arange(60) * HOUR // 6
-    rows = pa.table({"terminal_id": np.arange(60) % TERMINALS, "event_timestamp": moments(asked)})
+    time = source["tx_datetime"].cast(pa.int64()).to_numpy()
+    asked = np.flatnonzero(time < START + 20 * DAY)[-60:]
+    rows = pa.table({"terminal_id": source["terminal_id"].take(asked), "event_timestamp": moments(time[asked])})
+    if known_after is not None:
+        rows = rows.append_column("labelled_at", moments(time[asked] + known_after))
     found = flip_leaks(use_case, contract, {view.name: source}, rows, lambda vectors: vectors[:, 2])
     return [(a.name, a.subject, a.evidence) for a in found]
+
+
+AT_ONCE = replace(RISK, delay=days(0), source=replace(RISK.source, known_at="tx_datetime"))
+"""The view of a source that is declared to know its labels at once, whatever their own column says."""
 
 
 def test_scores_stay_when_labels_are_flipped_that_the_views_delay_leaves_out() -> None:
@@ -189,25 +197,47 @@ def test_scores_stay_when_the_source_says_that_labels_were_not_known_yet() -> No
     assert flips(replace(RISK, delay=days(0)), LABELS) == []
 
 
+def test_labels_that_are_known_long_before_the_gap_is_over_may_be_used_then() -> None:
+    fast = made(RISK, DAY)
+    assert flips(replace(RISK, delay=days(1)), fast, DAY) == []
+    assert flips(replace(AT_ONCE, delay=days(1)), fast, DAY) == []
+    assert {f[:2] for f in flips(replace(AT_ONCE, delay=hours(23)), fast, DAY)} == {
+        ("label_without_delay", f"terminal_risk:{name}") for name in ("nb_tx_1d", "risk_1d", "risk_3d")
+    }
+
+
+def test_known_times_of_another_name_are_believed_as_far_as_the_spine_confirms_them() -> None:
+    names = ["seen_at" if name == "labelled_at" else name for name in LABELS.column_names]
+    view = replace(RISK, delay=days(0), source=replace(RISK.source, known_at="seen_at"))
+    fast = made(RISK, DAY).rename_columns(names)
+    assert flips(view, fast, DAY) == []
+    assert {f[0] for f in flips(view, fast, 2 * DAY)} == {"label_without_delay"}, "claimed a day too early"
+    assert {f[0] for f in flips(view, fast)} == {"label_without_delay"}, "nothing confirms them"
+
+
+def test_known_times_earlier_than_the_spine_says_are_not_believed() -> None:
+    lying = made(RISK, 0)
+    assert {f[0] for f in flips(replace(RISK, delay=days(2)), lying, 4 * DAY)} == {"label_without_delay"}
+    assert flips(replace(RISK, delay=days(4)), lying, 4 * DAY) == []
+
+
 def test_scores_that_change_with_labels_which_nobody_knew_name_the_features() -> None:
-    at_once = pa.table(
-        {**dict(zip(LABELS.column_names, LABELS.columns, strict=True)), "labelled_at": LABELS["tx_datetime"]}
-    )
-    found = flips(replace(RISK, delay=hours(12)), at_once)
+    found = flips(AT_ONCE, LABELS)
     assert [f[:2] for f in found] == [
+        ("label_without_delay", "terminal_risk:nb_tx_1d"),
         ("label_without_delay", "terminal_risk:risk_1d"),
         ("label_without_delay", "terminal_risk:risk_3d"),
-    ], "the count of labels does not depend on what they say"
-    assert (
-        "events after 2018-05-17T00:00:00+00:00, none of which was known by the last of 60 held-out rows"
-        in found[1][2]
+    ], "that there is a label, nobody knew either"
+    assert found[1][2] == (
+        "with other labels, or none, where none was known yet, it changes in 60 of 60 held-out rows, the latest at "
+        "2018-05-20T23:54:34.258720+00:00; 60 scores change"
     )
-    assert found[1][2].endswith("60 scores change")
 
 
-def test_a_delay_half_as_long_as_nobody_knows_the_label_is_too_short() -> None:
-    at_once = pa.table(
-        {**dict(zip(LABELS.column_names, LABELS.columns, strict=True)), "labelled_at": LABELS["tx_datetime"]}
+def test_kinds_of_positives_are_labels_too() -> None:
+    kinds = LABELS.rename_columns(["tx_fraud_scenario" if name == LABEL else name for name in LABELS.column_names])
+    measured = replace(
+        AT_ONCE,
+        measures=[count("nb_tx"), total("tx_fraud_scenario", "nb_fraud")],
     )
-    assert {f[0] for f in flips(replace(RISK, delay=days(2)), at_once)} == {"label_without_delay"}
-    assert flips(replace(RISK, delay=days(4)), at_once) == []
+    assert ("label_without_delay", "terminal_risk:risk_3d") in {f[:2] for f in flips(measured, kinds)}

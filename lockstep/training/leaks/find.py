@@ -16,7 +16,7 @@ from lockstep.offline.cut import Cut
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training.leaks.alarm import Alarm
-from lockstep.training.leaks.flips import flip_leaks, labelled_views
+from lockstep.training.leaks.flips import flip_leaks, outcome_columns
 from lockstep.training.leaks.judged import one_feature, too_good
 from lockstep.training.leaks.null_test import shuffled_labels
 from lockstep.training.leaks.repeat import not_repeatable
@@ -164,16 +164,17 @@ def _audit(
 
 
 def _flip_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect) -> list[Alarm]:
-    if not labelled_views(use_case, suspect.contract):
+    views, outcome = [use_case.view(view.name) for view in suspect.contract.views], outcome_columns(use_case.model)
+    if not any(outcome.intersection(lake.schema(view.source.table).names) for view in views):
         return []
     span = Span.of(use_case.model, suspect.contract.cut.known_at)
     time = suspect.rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     before = np.flatnonzero(suspect.of(TEST) & (time < _middle(span)))
     last = before[np.argsort(time[before], kind="stable")][-_FLIPPED_ROWS:]
     rows = suspect.rows.take(pa.array(last))
-    views = [use_case.view(view.name) for view in suspect.contract.views]
     sources = {
-        view.name: source_rows(settings, lake, view, suspect.snapshots, rows[view.entity.join_key]) for view in views
+        view.name: source_rows(settings, lake, view, suspect.snapshots, rows[view.entity.join_key], outcome)
+        for view in views
     }
     return flip_leaks(use_case, suspect.contract, sources, rows, suspect.score)
 

@@ -1,6 +1,6 @@
 """What a stored view is made of, and what its table says, read at a snapshot for a sample of its keys."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
@@ -21,14 +21,20 @@ def columns_of(view: StoredView) -> list[str]:
 
 
 def source_rows(
-    settings: Settings, lake: Lake, view: StoredView, snapshots: Mapping[str, int], keys: pa.ChunkedArray
+    settings: Settings,
+    lake: Lake,
+    view: StoredView,
+    snapshots: Mapping[str, int],
+    keys: pa.ChunkedArray,
+    also: Collection[str] = (),
 ) -> pa.Table:
-    """Return the source rows of some keys, with what the view's values are made of.
+    """Return the source rows of some keys, with what the view's values are made of, and those columns of `also` that it has.
 
     A source that the training set was not cut from is read as it is now: then nothing says as of when.
     """
     source, key = view.source, view.entity.join_key
-    read = tuple(dict.fromkeys((key, source.event_time, source.known_at, *columns_of(view))))
+    more = sorted(set(also).intersection(lake.schema(source.table, snapshots.get(source.table)).names))
+    read = tuple(dict.fromkeys((key, source.event_time, source.known_at, *columns_of(view), *more)))
     with connect(settings) as connection:
         lake.register(connection, "source", source.table, columns=read, snapshot_id=snapshots.get(source.table))
         connection.register("wanted", pa.table({key: keys}))

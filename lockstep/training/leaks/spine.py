@@ -27,6 +27,7 @@ _FEWEST_SAMPLED = 50
 _ALONE = 3
 _FLIPPED_SHARE = 10
 _FEWEST_FLIPPED = 5
+_MORE_CUTS = 4
 _CLOSE = 1e-9
 
 
@@ -38,7 +39,7 @@ class SpineProbe:
         tables: what the SQL reads.
         rows: the training set's own, or what a first run gave.
         inputs: the columns of its result that a model gets to see: the request's inputs, but for those that it leaves to others.
-        gap_us: how long nobody knows an event's label, in microseconds.
+        gap_us: how long nobody knows an event's label, in microseconds, where its table does not say when it became known.
         cut_us: the time around which rows are changed.
         sampled_us: the event times from which on rows are sampled, and before which: half-open.
         seed: of the sample.
@@ -59,9 +60,9 @@ class SpineProbe:
         `not_repeatable`: run again, the SQL gives something else. `whole_history_rate` or `future_window`: it changes without the
         rows from the cut on; whole history, if the share of rows that change is at least half as great among the earliest tenth
         as among the latest before the cut, for the rows of a window change no further back than it is long. `future_window` too,
-        if it changes with more rows a microsecond later. `label_without_delay`: it changes with labels of events since one label
-        delay before the cut; `current_row`, if only in rows whose own label was changed. `current_row` too, if it changes with
-        more rows at the very same time, of which a request knows as little as of itself.
+        if it changes with more rows a microsecond later. `label_without_delay`: it changes with labels of events before the cut
+        that were not known then; `current_row`, if only in rows whose own label was changed. `current_row` too, if it changes
+        with more rows at the very same time, of which a request knows as little as of itself.
 
         Which rows there are may not depend on later rows or on others' labels either; the subject is then `rows (spine)`.
 
@@ -73,7 +74,8 @@ class SpineProbe:
         self._judge_repeated(real)
         self._judge_without_later(real)
         self._judge_copies(real, later_us=1)
-        self._judge_flips(real)
+        for cut_us, times in self._cuts(real):
+            self._judge_flips(real, cut_us, times)
         self._judge_copies(real, later_us=0)
         return list(self._named.values())
 
@@ -96,28 +98,43 @@ class SpineProbe:
                 first = _moment(int(_times(lost).min()))
                 self._name("future_window", column, f"{evidence}; in none before {first}")
 
-    def _judge_flips(self, real: pa.Table) -> None:
-        times = self.tables.label_times(self.cut_us - self.gap_us, self.cut_us)
-        before = _rows(real, _times(real) < self.cut_us)
-        changed = dict(self._lost(before, self._kept(self.tables.with_flipped_labels(times))))
+    def _judge_flips(self, real: pa.Table, cut_us: int, times: Sequence[int]) -> None:
+        before = _rows(real, _times(real) < cut_us)
+        changed = dict(self._lost(before, self._flipped(times, cut_us)))
         if not changed:
             return
         number = max(_FEWEST_FLIPPED, len(times) // _FLIPPED_SHARE)
         few = self._random().choice(times, min(number, len(times)), replace=False)
-        sparse = self._kept(self.tables.with_flipped_labels([int(time) for time in few]))
+        sparse = self._flipped([int(time) for time in few], cut_us)
         label = dict(self._lost(before, sparse, [self.tables.recipe.label]))
         own = np.union1d(few, _times(label[self.tables.recipe.label]) if self.tables.recipe.label in label else few)
+        told = f"with other labels for events before {_moment(cut_us)}, which were not known then, it changes in"
         for column, lost in self._lost(before, sparse):
             others = _rows(lost, ~np.isin(_times(lost), own))
             if others.num_rows:
-                which = f"{_told(others, before)} besides those whose label it is"
-                self._name("label_without_delay", column, self._flipped(which))
+                which = f"{_told(others, before)}, besides those whose label it is"
+                self._name("label_without_delay", column, f"{told} {which}")
             elif column != ROWS:  # that a row is taken or left for its own label is fair
                 which = f"{_told(lost, before)}, each one whose own label it is"
-                self._name("current_row", column, self._flipped(which))
+                self._name("current_row", column, f"{told} {which}")
         for column, lost in changed.items():
             if column != ROWS:
-                self._name("label_without_delay", column, self._flipped(_told(lost, before)))
+                self._name("label_without_delay", column, f"{told} {_told(lost, before)}")
+
+    def _flipped(self, times: Sequence[int], cut_us: int) -> pa.Table:
+        return self._kept(self.tables.with_flipped_labels(times, cut_us, self.gap_us))
+
+    def _cuts(self, real: pa.Table) -> Iterator[tuple[int, list[int]]]:
+        """Yield times with the event times of the labels that were not known then, until there are enough of these.
+
+        Where labels become known fast the middle may have none; a microsecond after some event its own label is not known.
+        """
+        after_rows = (time + 1 for time in self._random().permutation(self._sampled(real))[:_MORE_CUTS].tolist())
+        found = 0
+        for cut_us in (self.cut_us, *after_rows):
+            if found < _FEWEST_FLIPPED and (times := self.tables.unknown_label_times(cut_us, self.gap_us)):
+                found += len(times)
+                yield cut_us, times
 
     def _judge_copies(self, real: pa.Table, later_us: int) -> None:
         """Look for rows that change with more rows at all sampled times; a time with more rows at it alone proves it.
@@ -137,10 +154,6 @@ class SpineProbe:
                     when = "a microsecond later" if later_us else "at the very same time"
                     evidence = f"with more rows {when} it changes in {_told(lost, there)}"
                     self._name("future_window" if later_us else "current_row", column, evidence)
-
-    def _flipped(self, which: str) -> str:
-        since, cut = _moment(self.cut_us - self.gap_us), _moment(self.cut_us)
-        return f"with other labels for events from {since} to {cut}, which nobody knew then, it changes in {which}"
 
     def _name(self, name: AlarmName, column: str, evidence: str) -> None:
         self._named.setdefault(column, Alarm(name, f"{column} (spine)", evidence))
@@ -226,10 +239,8 @@ def _rows(rows: pa.Table, which: NDArray[np.bool_]) -> pa.Table:
 
 
 def _told(lost: pa.Table, of: pa.Table) -> str:
-    """Return how many rows and the latest of them."""
-    row = lost.sort_by([(EVENT_TIMESTAMP, "descending")]).slice(0, 1).to_pylist()[0]
-    when = _moment(row.pop(EVENT_TIMESTAMP))
-    return f"{lost.num_rows} of {of.num_rows} rows, as {', '.join(f'{c} {v}' for c, v in row.items())} at {when}"
+    """Return how many rows and when the latest of them is; no key, for an erased one is not looked for in evaluations."""
+    return f"{lost.num_rows} of {of.num_rows} rows, the latest at {_moment(int(_times(lost).max()))}"
 
 
 def _moment(time_us: int) -> str:

@@ -90,24 +90,30 @@ class SpineTables:
             }
         )
 
-    def label_times(self, after_us: int, before_us: int) -> list[int]:
-        """Return the event times between two of the rows that have a label, each once."""
+    def unknown_label_times(self, cut_us: int, gap_us: int) -> list[int]:
+        """Return the event times of the rows whose event lies before a time and whose label was not known then, each once."""
         times: set[int] = set()
         for table in self.labelled:
             event = f"epoch_us({quote(self.event_times[table])})"
             found = self.connection.sql(
-                f"SELECT DISTINCT {event} FROM {quote(as_it_is(table))} WHERE {event} > {after_us} AND {event} < {before_us}"
+                f"SELECT DISTINCT {event} FROM {quote(as_it_is(table))} WHERE {self._unknown(table, cut_us, gap_us)}"
             )
             times.update(time for (time,) in found.fetchall())
         return sorted(times)
 
-    def with_flipped_labels(self, times_us: Sequence[int]) -> pa.Table:
-        """Run it with other labels, and other kinds of positive, in the rows with these event times."""
+    def with_flipped_labels(self, times_us: Sequence[int], cut_us: int, gap_us: int) -> pa.Table:
+        """Run it with other labels, and other kinds of positive, in those rows of these event times that were not known then.
+
+        An event may have a row more for each time its label was looked at again; those known by `cut_us` stay.
+        """
         self._register_times(times_us)
         changed: dict[str, str] = {}
         for table in self.labelled:
             outcome = {self.recipe.label, self.recipe.protocol.group} & set(self.recipe.spine_tables[table])
-            there = f"epoch_us({quote(self.event_times[table])}) IN (SELECT time_us FROM lockstep_times)"
+            there = (
+                f"epoch_us({quote(self.event_times[table])}) IN (SELECT time_us FROM lockstep_times) "
+                f"AND {self._unknown(table, cut_us, gap_us)}"
+            )
             flipped = ", ".join(
                 f"CASE WHEN {there} THEN {_other(table, column)} ELSE {quote(column)} END AS {quote(column)}"
                 for column in sorted(outcome)
@@ -134,6 +140,17 @@ class SpineTables:
                 for table, columns in self.recipe.spine_tables.items()
             }
         )
+
+    def _unknown(self, table: str, cut_us: int, gap_us: int) -> str:
+        """Return the condition that a row's event lies before a time, and its label was not known before it.
+
+        When it became known the table says, if it has the column of which the spine says so; else the gap after the event.
+        """
+        event = f"epoch_us({quote(self.event_times[table])})"
+        column = self.recipe.label_known_at
+        if column not in self.recipe.spine_tables[table]:
+            return f"({event} > {cut_us - gap_us} AND {event} < {cut_us})"
+        return f"({event} < {cut_us} AND coalesce(epoch_us({quote(column)}) >= {cut_us}, true))"
 
     def _register_times(self, times_us: Sequence[int]) -> None:
         self.connection.register("lockstep_times", pa.table({"time_us": pa.array(times_us, pa.int64())}))
