@@ -190,6 +190,41 @@ def test_labels_that_are_known_later_than_the_gap_leak_until_then(tables: Mappin
     assert (found.name, found.subject) == ("label_without_delay", "extra_0 (spine)")
 
 
+def asked_at(time: str) -> str:
+    """Return the SQL of rows that ask at that time."""
+    return f"""
+        SELECT customer_id, terminal_id, {time} AS event_timestamp, amount_cents, tx_fraud
+        FROM transactions JOIN labels USING (transaction_id, tx_datetime)
+        WHERE tx_datetime >= $start AND tx_datetime < $end AND labelled_at <= $known_at
+    """
+
+
+@pytest.mark.parametrize(
+    ("time", "moved"),
+    [
+        ("labelled_at", "142 of 144"),
+        ("tx_datetime + INTERVAL 1 MINUTE", "144 of 144"),
+        ("CASE WHEN tx_fraud = 1 THEN tx_datetime + INTERVAL 7 HOURS ELSE tx_datetime END", "37 of 144"),
+    ],
+)
+def test_rows_that_ask_when_nothing_happened_to_their_keys_are_refused(
+    tables: Mapping[str, pa.Table], time: str, moved: str
+) -> None:
+    recipe = replace(RECIPE, spine=asked_at(time))
+    found = look(recipe, tables, TIMES, ["amount_cents"], ["customer_id", "terminal_id"], KNOWN_AT)[0]
+    assert (found.name, found.subject) == ("moved_time", "event_timestamp (spine)")
+    assert found.evidence.startswith(
+        f"nothing happened to their keys at the time of {moved} rows, the latest at 2018-"
+    )
+
+
+def test_when_its_own_label_became_known_is_no_input(tables: Mapping[str, pa.Table]) -> None:
+    took = "epoch(labelled_at - tx_datetime)::BIGINT"
+    for known_after in (timedelta(hours=12), timedelta(minutes=10)):
+        found = alarms(relabelled(tables, known_after), took, KNOWN_RATE)
+        assert [(a.name, a.subject) for a in found] == [("label_without_delay", "extra_0 (spine)")]
+
+
 def test_a_label_that_is_looked_at_twice_may_be_used_as_it_was_known(tables: Mapping[str, pa.Table]) -> None:
     first_known = """(
         SELECT coalesce(sum(l2.tx_fraud), 0)::BIGINT FROM labels AS l2 JOIN transactions AS t2 USING (transaction_id)

@@ -57,12 +57,13 @@ class SpineProbe:
     def alarms(self) -> list[Alarm]:
         """Return an alarm for each input that leaks, by the first of these names that fits it.
 
-        `not_repeatable`: run again, the SQL gives something else. `whole_history_rate` or `future_window`: it changes without the
-        rows from the cut on; whole history, if the share of rows that change is at least half as great among the earliest tenth
-        as among the latest before the cut, for the rows of a window change no further back than it is long. `future_window` too,
-        if it changes with more rows a microsecond later. `label_without_delay`: it changes with labels of events before the cut
-        that were not known then; `current_row`, if only in rows whose own label was changed. `current_row` too, if it changes
-        with more rows at the very same time, of which a request knows as little as of itself.
+        `not_repeatable`: run again, the SQL gives something else. `moved_time`, of the rows' time itself: at the time of some
+        rows nothing happened to their keys. `whole_history_rate` or `future_window`: it changes without the rows from the cut on;
+        whole history, if the share of rows that change is at least half as great among the earliest tenth as among the latest
+        before the cut, for the rows of a window change no further back than it is long. `future_window` too, if it changes with
+        more rows a microsecond later. `label_without_delay`: it changes with labels of events before the cut that were not known
+        then, or with when these became known; `current_row`, if only in rows whose own label was changed. `current_row` too, if
+        it changes with more rows at the very same time, of which a request knows as little as of itself.
 
         Which rows there are may not depend on later rows or on others' labels either; the subject is then `rows (spine)`.
 
@@ -72,10 +73,12 @@ class SpineProbe:
         self.tables.require_label()
         real = self._kept(self.tables.run())
         self._judge_repeated(real)
+        self._judge_times(real)
         self._judge_without_later(real)
         self._judge_copies(real, later_us=1)
         for cut_us, times in self._cuts(real):
             self._judge_flips(real, cut_us, times)
+            self._judge_known_times(real, cut_us)
         self._judge_copies(real, later_us=0)
         return list(self._named.values())
 
@@ -83,6 +86,19 @@ class SpineProbe:
         rows = self._kept(self.rows)
         for column, lost in self._lost(rows, real):
             self._name("not_repeatable", column, f"run again, the SQL gives something else for {_told(lost, rows)}")
+
+    def _judge_times(self, real: pa.Table) -> None:
+        moved = self.tables.without_event(real)
+        if moved.num_rows:
+            evidence = f"nothing happened to their keys at the time of {_told(moved, real)}"
+            self._name("moved_time", EVENT_TIMESTAMP, evidence)
+
+    def _judge_known_times(self, real: pa.Table, cut_us: int) -> None:
+        before = _rows(real, _times(real) < cut_us)
+        for column, lost in self._lost(before, self._kept(self.tables.with_moved_known_times(cut_us))):
+            if column != ROWS:  # that a row is taken or left for when its own label was known is fair
+                evidence = f"with labels known at other times, all from {_moment(cut_us)} on, it changes in"
+                self._name("label_without_delay", column, f"{evidence} {_told(lost, before)}")
 
     def _judge_without_later(self, real: pa.Table) -> None:
         before = _rows(real, _times(real) < self.cut_us)

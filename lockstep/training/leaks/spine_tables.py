@@ -121,6 +121,42 @@ class SpineTables:
             changed[table] = f"SELECT * REPLACE ({flipped}) FROM {quote(as_it_is(table))}"
         return self.run(changed)
 
+    def with_moved_known_times(self, cut_us: int) -> pa.Table:
+        """Run it with labels that were not known before a time known earlier than they were, by chance, and not before it either.
+
+        Only events before it are meant. Earlier, so that what the SQL asks of labels (known by `$known_at`, known in time) stays.
+        """
+        changed: dict[str, str] = {}
+        for table in self.labelled:
+            column = self.recipe.label_known_at
+            if column not in self.recipe.spine_tables[table]:
+                continue
+            name = quote(column)
+            known = f"epoch_us({name})"
+            after = f"to_microseconds(-(hash({known}) % ({known} - {cut_us} + 1)::UBIGINT)::BIGINT)"
+            before = f"epoch_us({quote(self.event_times[table])}) < {cut_us} AND {known} >= {cut_us}"
+            changed[table] = (
+                f"SELECT * REPLACE (CASE WHEN {before} THEN {name} + {after} ELSE {name} END AS {name}) "
+                f"FROM {quote(as_it_is(table))}"
+            )
+        return self.run(changed)
+
+    def without_event(self, rows: pa.Table) -> pa.Table:
+        """Return those rows at whose time, in microseconds, nothing happened to their keys.
+
+        Tables without any of the keys say nothing if others have some; when labels became known is no time of an event.
+        """
+        told = {table: set(self.keys).intersection(columns) for table, columns in self.recipe.spine_tables.items()}
+        self.connection.register("lockstep_asked", rows)
+        left = "SELECT * FROM lockstep_asked"
+        for table, keys in told.items():
+            if self.event_times[table] == self.recipe.label_known_at or (not keys and any(told.values())):
+                continue
+            same = [f"epoch_us(there.{quote(self.event_times[table])}) = asked.{quote(EVENT_TIMESTAMP)}"]
+            same += [f"there.{quote(key)}::VARCHAR = asked.{quote(key)}::VARCHAR" for key in sorted(keys)]
+            left = f"FROM ({left}) AS asked ANTI JOIN {quote(as_it_is(table))} AS there ON {' AND '.join(same)}"
+        return self.connection.sql(left).to_arrow_table()
+
     def with_copies(self, times_us: Sequence[int], later_us: int = 0) -> pa.Table:
         """Run it with copies of all rows of these event times, as if more had happened then, or that much later.
 
@@ -262,6 +298,8 @@ def _other(table: str, column: str) -> str:
 def _rename(copied: dict[str, pa.Table], name: str, extremes: tuple[int, int]) -> None:
     """Give the copies new names in a column, the same in each table where they had the same."""
     having = [table for table, rows in copied.items() if name in rows.column_names]
+    if not any(copied[table].num_rows for table in having):
+        return  # nothing happened at these times
     known = pa.chunked_array([chunk for table in having for chunk in copied[table][name].chunks]).unique()
     low, high = extremes
     for table in having:
