@@ -131,8 +131,29 @@ def test_rows_that_are_chosen_by_what_comes_later_are_named(tables: Mapping[str,
     assert (found.name, found.subject) == ("whole_history_rate", "rows (spine)")
 
 
-def test_rows_may_be_left_out_by_their_own_label(tables: Mapping[str, pa.Table]) -> None:
-    assert alarms(tables, where="WHERE tx_fraud = 1 OR transaction_id % 2 = 0") == []
+@pytest.mark.parametrize(
+    "last_of",
+    [
+        "customer_id, (tx_datetime + INTERVAL 7 HOURS)::DATE",
+        "customer_id",
+    ],
+)
+def test_rows_that_are_there_only_as_long_as_nothing_follows_are_named(
+    tables: Mapping[str, pa.Table], last_of: str
+) -> None:
+    chosen = f"QUALIFY row_number() OVER (PARTITION BY {last_of} ORDER BY tx_datetime DESC) = 1"
+    found = alarms(tables, where=chosen)
+    assert [(a.name, a.subject) for a in found if "rows" in a.subject] == [("future_window", "rows (spine)")]
+
+
+def test_rows_to_train_on_may_be_left_out_by_their_own_label_and_those_held_out_not(
+    tables: Mapping[str, pa.Table],
+) -> None:
+    some = "tx_fraud = 1 OR transaction_id % 2 = 0"
+    assert alarms(tables, where=f"WHERE {some} OR tx_datetime >= $end - INTERVAL 2 DAYS") == []
+    for chosen in (some, "tx_fraud = 0 OR amount_cents > 27000"):
+        found = alarms(tables, where=f"WHERE {chosen}")
+        assert [(a.name, a.subject) for a in found] == [("current_row", "rows (spine)")]
 
 
 def test_an_input_at_random_is_not_repeatable(tables: Mapping[str, pa.Table]) -> None:

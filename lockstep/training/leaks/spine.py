@@ -9,6 +9,7 @@ an engine adds them in another order over other rows.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from lockstep.clock import from_micros
 from lockstep.lake.engine import quote
 from lockstep.training.leaks.alarm import Alarm, AlarmName
+from lockstep.training.leaks.spine_copies import SpineCopies
 from lockstep.training.leaks.spine_tables import SpineTables
 from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP
 
@@ -41,7 +43,7 @@ class SpineProbe:
         inputs: the columns of its result that a model gets to see: the request's inputs, but for those that it leaves to others.
         gap_us: how long nobody knows an event's label, in microseconds, where its table does not say when it became known.
         cut_us: the time around which rows are changed.
-        sampled_us: the event times from which on rows are sampled, and before which: half-open.
+        sampled_us: the event times held out, half-open: rows are sampled from these.
         seed: of the sample.
     """
 
@@ -65,7 +67,8 @@ class SpineProbe:
         then, or with when these became known; `current_row`, if only in rows whose own label was changed. `current_row` too, if
         it changes with more rows at the very same time, of which a request knows as little as of itself.
 
-        Which rows there are may not depend on later rows or on others' labels either; the subject is then `rows (spine)`.
+        Which rows there are may not depend on later rows or on others' labels either, and which there are of those held out not
+        on their own: the subject is then `rows (spine)`.
 
         Raises:
             UseCaseError: the SQL does not run, or its label has another name in the tables.
@@ -104,7 +107,7 @@ class SpineProbe:
         before = _rows(real, _times(real) < self.cut_us)
         times = np.sort(_times(before))
         tenth = max(1, len(times) // 10)
-        for column, lost in self._lost(before, self._kept(self.tables.without_later(self.cut_us))):
+        for column, lost in self._changed(before, self._kept(self.tables.without_later(self.cut_us)), self.cut_us):
             changed = np.isin(times, _times(lost))
             early, late = changed[:tenth].mean(), changed[-tenth:].mean()
             evidence = f"without what happened from {_moment(self.cut_us)} on it changes in {_told(lost, before)}"
@@ -116,7 +119,7 @@ class SpineProbe:
 
     def _judge_flips(self, real: pa.Table, cut_us: int, times: Sequence[int]) -> None:
         before = _rows(real, _times(real) < cut_us)
-        changed = dict(self._lost(before, self._flipped(times, cut_us)))
+        changed = dict(self._changed(before, self._flipped(times, cut_us), cut_us))
         if not changed:
             return
         number = max(_FEWEST_FLIPPED, len(times) // _FLIPPED_SHARE)
@@ -125,17 +128,24 @@ class SpineProbe:
         label = dict(self._lost(before, sparse, [self.tables.recipe.label]))
         own = np.union1d(few, _times(label[self.tables.recipe.label]) if self.tables.recipe.label in label else few)
         told = f"with other labels for events before {_moment(cut_us)}, which were not known then, it changes in"
-        for column, lost in self._lost(before, sparse):
+        for column, lost in self._changed(before, sparse, cut_us):
             others = _rows(lost, ~np.isin(_times(lost), own))
             if others.num_rows:
                 which = f"{_told(others, before)}, besides those whose label it is"
                 self._name("label_without_delay", column, f"{told} {which}")
-            elif column != ROWS:  # that a row is taken or left for its own label is fair
+                continue
+            if column == ROWS:  # that a row to train on is taken or left for its own label is fair
+                lost = _rows(lost, _times(lost) >= self.sampled_us[0])  # noqa: PLW2901
+            if lost.num_rows:
                 which = f"{_told(lost, before)}, each one whose own label it is"
                 self._name("current_row", column, f"{told} {which}")
         for column, lost in changed.items():
             if column != ROWS:
                 self._name("label_without_delay", column, f"{told} {_told(lost, before)}")
+
+    @cached_property
+    def _copies(self) -> SpineCopies:
+        return SpineCopies(self.tables)
 
     def _flipped(self, times: Sequence[int], cut_us: int) -> pa.Table:
         return self._kept(self.tables.with_flipped_labels(times, cut_us, self.gap_us))
@@ -159,13 +169,13 @@ class SpineProbe:
         """
         times = self._sampled(real)
         there = _rows(real, np.isin(_times(real), times))
-        changed = self._lost(there, self._kept(self.tables.with_copies(times, later_us)))
+        changed = self._lost(there, self._kept(self._copies.run(times, later_us)))
         suspects = {column: lost for column, lost in changed if column not in {ROWS, *self._named}}
         for time in _each_often({column: np.unique(_times(lost)) for column, lost in suspects.items()}, _ALONE):
             if suspects.keys() <= self._named.keys():
                 break
             there = _rows(real, _times(real) == time)
-            for column, lost in self._lost(there, self._kept(self.tables.with_copies([time], later_us))):
+            for column, lost in self._lost(there, self._kept(self._copies.run([time], later_us))):
                 if column in suspects:
                     when = "a microsecond later" if later_us else "at the very same time"
                     evidence = f"with more rows {when} it changes in {_told(lost, there)}"
@@ -205,6 +215,16 @@ class SpineProbe:
 
     def _given(self, *tables: pa.Table) -> list[str]:
         return [column for column in self.inputs if all(column in rows.column_names for rows in tables)]
+
+    def _changed(self, before: pa.Table, after: pa.Table, cut_us: int) -> Iterator[tuple[str, pa.Table]]:
+        """Yield what `_lost` does of rows before a time, and as `ROWS` those too that only come by the change."""
+        after = _rows(after, _times(after) < cut_us)
+        came = [rows for column, rows in self._lost(after, before, []) if column == ROWS]
+        changed = dict(self._lost(before, after))
+        gone = [changed.pop(ROWS)] if ROWS in changed else []
+        if came or gone:
+            yield ROWS, pa.concat_tables([*gone, *came])
+        yield from changed.items()
 
     def _lost(
         self, before: pa.Table, after: pa.Table, columns: Sequence[str] | None = None
