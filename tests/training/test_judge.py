@@ -237,7 +237,7 @@ def test_a_model_that_raises_an_alarm_is_refused_by_name_kept_and_never_register
     project: Project, trained: Trained
 ) -> None:
     settings, before = project.settings, project.versions()
-    strict = project.with_model(ceilings=Ceilings())
+    strict = project.with_model(ceilings=Ceilings(not_as_declared=1.0))
     logged = train(settings, strict, project.training_set.table)
 
     with pytest.raises(Refused, match=r"leaks: one_feature \(transaction_context:tx_amount\)") as refused:

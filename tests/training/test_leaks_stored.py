@@ -15,7 +15,7 @@ from lockstep.contract import TrainingCut
 from lockstep.training.contract import compile_contract
 from lockstep.training.leaks.flips import flip_leaks
 from lockstep.training.leaks.stored import audit
-from lockstep.views import UseCase, WindowedView, count, days, hours, total
+from lockstep.views import UseCase, WindowedView, count, days, hours, latest_view, total
 from lockstep.views.naive import SourceRow, value_at
 
 START = to_micros(datetime(2018, 5, 1, tzinfo=UTC))
@@ -135,21 +135,70 @@ def test_of_a_table_only_the_feature_that_leaks_is_named_with_an_example() -> No
     assert "windows without the delay, known or not, as 0." in found.evidence
 
 
-def test_a_table_that_is_wrong_in_another_way_is_no_leak_and_is_counted() -> None:
+def test_a_table_that_is_wrong_in_another_way_is_counted_and_said() -> None:
     right = written(SPEND, PAID)
     doubled = pa.array(right["amount_cents_1d"].to_numpy() * 2 + 1)
     nothing = pa.array(np.zeros(120, np.int64))
     wrong = right.set_column(right.column_names.index("amount_cents_1d"), "amount_cents_1d", doubled)
     wrong = wrong.set_column(right.column_names.index("nb_tx_3d"), "nb_tx_3d", nothing)
-    found = audit(SPEND, LABEL, wrong, PAID)
+    found = audit(SPEND, LABEL, wrong, PAID, tolerated=1.0)
     assert (found.alarms, dict(found.unexplained)) == ((), {"amount_cents_1d": 120, "nb_tx_3d": 120})
+    strict = audit(SPEND, LABEL, wrong, PAID)
+    assert strict.unexplained == found.unexplained
+    assert [(a.name, a.subject) for a in strict.alarms] == [
+        ("not_as_declared", "customer_spend:nb_tx_3d"),
+        ("not_as_declared", "customer_spend:amount_cents_1d"),
+    ]
+    assert strict.alarms[0].evidence.startswith(
+        "120 of 120 sampled rows are not what the view declares, by no leak known"
+    )
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+def test_what_is_wrong_in_another_way_is_an_alarm_above_the_share_that_a_recipe_tolerates(share: float) -> None:
+    right = written(SPEND, PAID)
+    values = right["amount_cents_1d"].to_numpy().copy()
+    values[:6] += 1
+    wrong = right.set_column(right.column_names.index("amount_cents_1d"), "amount_cents_1d", pa.array(values))
+    found = audit(SPEND, LABEL, wrong, PAID, tolerated=share)
+    assert [a.name for a in found.alarms] == (["not_as_declared"] if share < 6 / 120 else [])
+
+
+def test_attributes_that_a_latest_view_does_not_declare_are_an_alarm() -> None:
+    view = latest_view(
+        name="last_paid",
+        entity=SPEND.entity,
+        source=SPEND.source,
+        columns={"amount_cents": "int64"},
+        every=hours(1),
+        ttl=days(30),
+        freshness=SPEND.freshness,
+        owner="me",
+        description="What was paid last.",
+    )
+    ticks, sources = START + np.arange(9 * 24, 15 * 24) * HOUR, by_key(SPEND, PAID)
+    key = np.arange(len(ticks)) % TERMINALS
+    newest = [
+        max(
+            (row for row in sources[of] if row.event_us < tick and row.known_us <= tick + SECOND),
+            key=lambda row: row.event_us,
+        ).values["amount_cents"]
+        for of, tick in zip(key.tolist(), ticks.tolist(), strict=True)
+    ]
+    times = {"event_timestamp": moments(ticks), "created_timestamp": moments(ticks + SECOND)}
+    rows = pa.table({SPEND.entity.join_key: key, "amount_cents": newest, **times}).cast(view.schema)
+    assert audit(view, LABEL, rows, PAID).alarms == ()
+    newest[7] += 1
+    wrong = rows.set_column(1, "amount_cents", pa.array(newest, pa.int64()))
+    (found,) = audit(view, LABEL, wrong, PAID).alarms
+    assert (found.name, found.subject) == ("not_as_declared", "last_paid:amount_cents")
 
 
 def test_a_few_rows_that_a_leak_explains_are_no_leak() -> None:
     right, leaking = written(SPEND, PAID), written(SPEND, PAID, "future_window")
     mixed = pa.concat_tables([right.slice(0, 116), leaking.slice(116)])
     found = audit(SPEND, LABEL, mixed, PAID)
-    assert found.alarms == ()
+    assert {a.name for a in found.alarms} == {"not_as_declared"}
     assert found.unexplained["nb_tx_3d"] <= 4
 
 

@@ -28,6 +28,7 @@ from lockstep.training.leaks.stored import Audit, audit
 from lockstep.training.protocol import SPLIT, TEST, TRAIN
 from lockstep.training.span import Span
 from lockstep.views.declare import EVENT_TIMESTAMP
+from lockstep.views.latest import LatestView
 from lockstep.views.use_case import UseCase
 from lockstep.views.windowed import WindowedView
 
@@ -43,7 +44,7 @@ class Search:
 
     Attributes:
         alarms: the leaks; none, and the model may be registered.
-        stored: how many rows of each windowed view's table were held against its source.
+        stored: how many rows of each view's table were held against its source.
         unexplained: for each `view:feature` how many of these are not what is declared and yet no leak.
     """
 
@@ -98,9 +99,7 @@ def find_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspe
     labels = rows[recipe.label].to_numpy()
     train, test = suspect.of(TRAIN), suspect.of(TEST)
     names = [f"{feature.view}:{feature.name}" for feature in suspect.contract.features]
-    audits = {
-        view.name: _audit(settings, use_case, lake, suspect, view, seed) for view in _windowed(use_case, suspect)
-    }
+    audits = {view.name: _audit(settings, use_case, lake, suspect, view, seed) for view in _audited(use_case, suspect)}
     prepared = suspect.prepare(suspect.vectors)
     picked = np.random.default_rng(seed).permutation(np.flatnonzero(train))[:_FITTED_ROWS]
 
@@ -127,9 +126,10 @@ def _positive(estimator: Any, vectors: NDArray[np.float64]) -> NDArray[np.float6
         return estimator.predict_proba(vectors)[:, 1]
 
 
-def _windowed(use_case: UseCase, suspect: Suspect) -> list[WindowedView]:
+def _audited(use_case: UseCase, suspect: Suspect) -> list[WindowedView | LatestView]:
+    """Return the views whose values can be worked out again without an engine."""
     views = (use_case.view(view.name) for view in suspect.contract.views)
-    return [view for view in views if isinstance(view, WindowedView)]
+    return [view for view in views if isinstance(view, WindowedView | LatestView)]
 
 
 def _spine_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect, seed: int) -> list[Alarm]:
@@ -156,13 +156,15 @@ def _middle(span: Span) -> int:
 
 
 def _audit(
-    settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect, view: WindowedView, seed: int
+    settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect, view: WindowedView | LatestView, seed: int
 ) -> Audit:
-    span = Span.of(use_case.model, suspect.contract.cut.known_at)
+    span, recipe = Span.of(use_case.model, suspect.contract.cut.known_at), use_case.model
     within = TimeRange(EVENT_TIMESTAMP, span.start, span.end)
-    stored = sampled_rows(settings, lake, view, suspect.snapshots, within, _STORED_ROWS, seed)
+    picked = np.random.default_rng(seed).permutation(suspect.rows.num_rows)[: _STORED_ROWS // 2]
+    asked = suspect.rows.select([view.entity.join_key, EVENT_TIMESTAMP]).take(pa.array(picked))
+    stored = sampled_rows(settings, lake, view, suspect.snapshots, within, asked, _STORED_ROWS, seed)
     source = source_rows(settings, lake, view, suspect.snapshots, stored[view.entity.join_key])
-    return audit(view, use_case.model.label, stored, source)
+    return audit(view, recipe.label, stored, source, tolerated=recipe.ceilings.not_as_declared)
 
 
 def _flip_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect) -> list[Alarm]:
