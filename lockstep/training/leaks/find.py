@@ -18,7 +18,7 @@ from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training.leaks.alarm import Alarm
 from lockstep.training.leaks.flips import flip_leaks, outcome_columns
-from lockstep.training.leaks.judged import one_feature, too_good
+from lockstep.training.leaks.judged import not_judged, one_feature, too_good
 from lockstep.training.leaks.null_test import shuffled_labels
 from lockstep.training.leaks.repeat import not_repeatable
 from lockstep.training.leaks.sources import sampled_rows, source_rows
@@ -45,12 +45,14 @@ class Search:
     Attributes:
         alarms: the leaks; none, and the model may be registered.
         stored: how many rows of each view's table were held against its source.
-        unexplained: for each `view:feature` how many of these are not what is declared and yet no leak.
+        unexplained: for each `view:feature` how many of these are not what is declared and yet none of the leaks looked for.
+        not_judged: in a sentence each, what was not looked for, and why.
     """
 
     alarms: tuple[Alarm, ...]
     stored: Mapping[str, int]
     unexplained: Mapping[str, int]
+    not_judged: tuple[str, ...] = ()
 
 
 def _as_they_are(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -118,7 +120,8 @@ def find_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspe
     ]
     by_place = {(alarm.name, alarm.subject): alarm for alarm in reversed(alarms)}
     unexplained = {f"{view}:{feature}": n for view, done in audits.items() for feature, n in done.unexplained.items()}
-    return Search(tuple(reversed(by_place.values())), {view: done.rows for view, done in audits.items()}, unexplained)
+    stored = {view: done.rows for view, done in audits.items()}
+    return Search(tuple(reversed(by_place.values())), stored, unexplained, not_judged(labels[test]))
 
 
 def _positive(estimator: Any, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
