@@ -115,6 +115,24 @@ def test_inputs_of_what_was_known_raise_no_alarm(tables: Mapping[str, pa.Table])
     assert found == []
 
 
+def test_a_label_that_hides_in_the_last_digits_is_found_and_the_order_of_a_sum_is_none(
+    tables: Mapping[str, pa.Table],
+) -> None:
+    found = alarms(
+        tables,
+        "amount_cents::DOUBLE * (1 + 5e-10 * tx_fraud)",
+        "epoch(tx_datetime)::DOUBLE + tx_fraud",
+        f"avg(ln(amount_cents)) {BEFORE}",
+        f"sum(amount_cents / 3.0 - 5000) {BEFORE}",
+        f"stddev_pop(amount_cents / 7.0) {BEFORE}",
+        f"avg(epoch(tx_datetime)::DOUBLE + 0.1) {BEFORE}",
+    )
+    assert [(a.name, a.subject) for a in found] == [
+        ("current_row", "extra_0 (spine)"),
+        ("current_row", "extra_1 (spine)"),
+    ]
+
+
 def test_the_evidence_counts_and_says_when_but_names_no_key(tables: Mapping[str, pa.Table]) -> None:
     (found,) = alarms(tables, "avg(tx_fraud) OVER (PARTITION BY terminal_id)")
     assert found.evidence == (

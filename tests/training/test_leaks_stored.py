@@ -133,6 +133,7 @@ def test_of_a_table_only_the_feature_that_leaks_is_named_with_an_example() -> No
     assert (found.name, found.subject) == ("label_without_delay", "terminal_risk:risk_3d")
     assert "of 120 sampled rows are not what the view declares" in found.evidence
     assert "windows without the delay, known or not, as 0." in found.evidence
+    assert RISK.entity.join_key not in found.evidence, "an erased key is not looked for in evaluations"
 
 
 def test_a_table_that_is_wrong_in_another_way_is_counted_and_said() -> None:

@@ -2,8 +2,8 @@
 
 What a row of the spine hands in as a request's input may depend on what happened before its time, and on labels that were known
 then. So everything else is changed, one thing at a time, and each input of a row must come out as before. Rows are told apart by
-their time and keys alone, as the SQL may give any; an input of theirs is compared as a bag of values, floats to nine digits, for
-an engine adds them in another order over other rows.
+their time and keys alone, as the SQL may give any; an input of theirs is compared as a bag of values, floats to twelve digits,
+for an engine adds them in another order over other rows.
 """
 
 from collections import Counter
@@ -30,7 +30,8 @@ _ALONE = 3
 _FLIPPED_SHARE = 10
 _FEWEST_FLIPPED = 5
 _MORE_CUTS = 4
-_CLOSE = 1e-9
+# A sum of a million floats in another order differs by one part in 1e13 or so; a leak can hide below this alone.
+_CLOSE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,8 @@ class SpineProbe:
                 sql = f"FROM ({_except([*place, column])}) AS x WHERE NOT EXISTS (FROM gone AS y WHERE {same})"
                 if pa.types.is_floating(before.schema.field(column).type):
                     x, y = f"x.{quote(column)}", f"y.{quote(column)}"
-                    close = f"abs({x} - {y}) <= {_CLOSE} * greatest(abs({x}), abs({y}))"
+                    spread = _spread(before[column])
+                    close = f"abs({x} - {y}) <= {_CLOSE} * greatest(abs({x}), abs({y}), {spread!r})"
                     sql += f" AND NOT EXISTS (FROM after AS y WHERE {same} AND {close})"
                 lost = engine.sql(sql).to_arrow_table()
                 if lost.num_rows:
@@ -259,6 +261,13 @@ def _each_often(times: Mapping[str, NDArray[np.int64]], often: int) -> list[int]
         shared = sorted(set(of.tolist()) - chosen, key=lambda time: (-columns[time], time))
         chosen.update(shared[: max(0, wanted)])
     return sorted(chosen)
+
+
+def _spread(values: pa.ChunkedArray) -> float:
+    """Return the median distance from the median: what a sum that comes close to 0 is small against."""
+    numbers = values.cast(pa.float64()).drop_null().to_numpy()
+    numbers = numbers[np.isfinite(numbers)]
+    return float(np.median(np.abs(numbers - np.median(numbers)))) if len(numbers) else 0.0
 
 
 def _except(columns: Sequence[str]) -> str:

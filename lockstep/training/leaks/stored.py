@@ -189,8 +189,8 @@ def _by_key(view: StoredView, source: pa.Table) -> Mapping[Any, Sequence[SourceR
 
 
 def _same(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
-    """Compare values, quotients to nine digits: a leak may have divided otherwise."""
-    return np.isclose(one, other, rtol=1e-9, atol=0) if one.dtype.kind == "f" else one == other
+    """Compare values, quotients to twelve digits: another engine may have divided otherwise."""
+    return np.isclose(one, other, rtol=1e-12, atol=0) if one.dtype.kind == "f" else one == other
 
 
 def _micros(table: pa.Table, column: str) -> NDArray[np.int64]:
