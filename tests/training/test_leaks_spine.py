@@ -154,6 +154,7 @@ def test_rows_that_are_chosen_by_what_comes_later_are_named(tables: Mapping[str,
     [
         "customer_id, (tx_datetime + INTERVAL 7 HOURS)::DATE",
         "customer_id",
+        "1",  # none before the cut
     ],
 )
 def test_rows_that_are_there_only_as_long_as_nothing_follows_are_named(

@@ -110,7 +110,7 @@ class SpineProbe:
         tenth = max(1, len(times) // 10)
         for column, lost in self._changed(before, self._kept(self.tables.without_later(self.cut_us)), self.cut_us):
             changed = np.isin(times, _times(lost))
-            early, late = changed[:tenth].mean(), changed[-tenth:].mean()
+            early, late = (int(some.sum()) for some in (changed[:tenth], changed[-tenth:]))
             evidence = f"without what happened from {_moment(self.cut_us)} on it changes in {_told(lost, before)}"
             if early > 0 and 2 * early >= late:
                 self._name("whole_history_rate", column, f"{evidence}; in the earliest as often as in the latest")
