@@ -126,6 +126,22 @@ def test_a_table_that_was_written_with_a_leak_is_named_after_it(
     assert found.unexplained == {}
 
 
+def test_a_correction_says_what_was_read_the_first_time_and_is_no_other_value() -> None:
+    late = made(SPEND, 2 * SECOND)
+    time = late["tx_datetime"].cast(pa.int64()).to_numpy()
+    known = moments(time + np.where(np.arange(PAYMENTS) % 4 == 0, 2 * DAY, 2 * SECOND))
+    late = late.set_column(late.column_names.index("ingested_at"), "ingested_at", known)
+    first = written(SPEND, late)
+    ticks = first["event_timestamp"].cast(pa.int64()).to_numpy()
+    place = first.column_names.index("created_timestamp")
+    corrected = first.set_column(place, first.schema.field("created_timestamp"), moments(ticks + 9 * DAY))
+    assert audit(SPEND, LABEL, corrected, late).alarms == ()
+    too_much = corrected.set_column(
+        first.column_names.index("nb_tx_1d"), "nb_tx_1d", pa.array(first["nb_tx_1d"].to_numpy() + 1_000)
+    )
+    assert [a.subject for a in audit(SPEND, LABEL, too_much, late).alarms] == ["customer_spend:nb_tx_1d"]
+
+
 def test_of_a_table_only_the_feature_that_leaks_is_named_with_an_example() -> None:
     right, leaking = written(RISK, LABELS), written(RISK, LABELS, "label_without_delay")
     place = right.column_names.index("risk_3d")

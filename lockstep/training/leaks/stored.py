@@ -26,6 +26,7 @@ from lockstep.views.windowed import WindowedView
 
 _FITS = 0.9
 _FEWEST = 5
+_MOST_READS = 20
 _EVER_US = 1 << 60
 # What is worked out without an engine takes half a microsecond a row, window and measure.
 _MOST_SOURCE_ROWS = 300_000
@@ -152,7 +153,11 @@ def _hypotheses(view: WindowedView, label: str) -> list[_Hypothesis]:
 
 
 def _declared(view: WindowedView | LatestView, stored: pa.Table, source: pa.Table) -> dict[str, list[Any]]:
-    """Return the values declared for the first rows of `stored`: as many as looking at so many source rows allows."""
+    """Return the values declared for the first rows of `stored`: as many as looking at so many source rows allows.
+
+    Declared are those of what was known by a row's created time, or by any time since its tick: a correction, created long after,
+    says what was read the first time, and what was known may have come to the lake too late to be read.
+    """
     rows = _by_key(view, source)
     reach = _EVER_US
     if isinstance(view, WindowedView):
@@ -161,14 +166,37 @@ def _declared(view: WindowedView | LatestView, stored: pa.Table, source: pa.Tabl
     looked_at = 0
     keys = stored[view.entity.join_key].to_pylist()
     times = zip(_micros(stored, EVENT_TIMESTAMP).tolist(), _micros(stored, CREATED_TIMESTAMP).tolist(), strict=True)
-    for key, (event, created) in zip(keys, times, strict=True):
+    for place, (key, (event, created)) in enumerate(zip(keys, times, strict=True)):
         of_key = rows[key]
         first, last = (bisect_left(of_key, time, key=lambda row: row.event_us) for time in (event - reach, event))
         looked_at += last - first
         if told and looked_at > _MOST_SOURCE_ROWS:
             break
-        told.append(value_at(view, of_key[first:last], event, created) or nothing_of(view))
+        told.append(_nearest(view, of_key[first:last], event, created, stored.slice(place, 1)))
     return {name: [values[name] for values in told] for name in view.features}
+
+
+def _nearest(
+    view: WindowedView | LatestView, rows: Sequence[SourceRow], event: int, created: int, there: pa.Table
+) -> Mapping[str, Any]:
+    """Return a row's values as they were known by its created time, or earlier, where more features are as the table says."""
+
+    def known_by(time: int) -> Mapping[str, Any]:
+        return value_at(view, rows, event, time) or nothing_of(view)
+
+    def wrong(values: Mapping[str, Any]) -> int:
+        return sum(bool(_differing(view, there[name], [values[name]])[0]) for name in view.features)
+
+    best = known_by(created)
+    if not (fewest := wrong(best)):
+        return best
+    end = event - (view.delay // MICROSECOND if isinstance(view, WindowedView) else 0)
+    late = {row.known_us for row in rows if row.event_us < end and event < row.known_us <= created}
+    for known in sorted(late)[:_MOST_READS]:
+        values = known_by(known - 1)
+        if (number := wrong(values)) < fewest:
+            best, fewest = values, number
+    return best
 
 
 def _by_key(view: StoredView, source: pa.Table) -> Mapping[Any, Sequence[SourceRow]]:
