@@ -39,11 +39,13 @@ HEADINGS = {
     "limit_cpu_s": "limit",
     "fit_cpu_s": "the fit itself",
 }
+IN_TIME = "CASE WHEN labelled_at <= tx_datetime + INTERVAL 7 DAYS THEN tx_fraud END"
+"""Late labels are none that a window which ends seven days ago knows."""
 WINDOWS = {
     "customer_sum": ("sum(amount_cents)", "customer_id", "7 DAYS", "1 MICROSECOND"),
     "customer_mean": ("avg(amount_cents)", "customer_id", "30 DAYS", "1 MICROSECOND"),
     "terminal_busy": ("count(*)", "terminal_id", "1 DAY", "1 MICROSECOND"),
-    "terminal_rate": ("avg(tx_fraud)", "terminal_id", "37 DAYS", "7 DAYS"),
+    "terminal_rate": (f"avg({IN_TIME})", "terminal_id", "37 DAYS", "7 DAYS"),
 }
 
 

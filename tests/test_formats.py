@@ -167,7 +167,7 @@ def an_evaluation() -> document.Evaluation:
         ),
         fallback=document.Fallback(model=model, service="s", features=("f",), metrics=metrics),
         alarms=(document.Alarm(name="current_row", subject="v:f", evidence="5 of 5"),),
-        audit=document.Audit(rows={"v": 400}, unexplained={"v:f": 1}),
+        audit=document.Audit(rows={"v": 400}, unexplained={"v:f": 1}, not_judged=("few",)),
     )
 
 

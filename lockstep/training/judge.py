@@ -167,7 +167,7 @@ def _evaluate(
         clocks=_clocks(settings, use_case, lake, contract, rows, metrics(measured, judging.top)),
         fallback=_fallback(recipe, contract, artifact, logged, rows),
         alarms=[Alarm(name=a.name, subject=a.subject, evidence=a.evidence) for a in found.alarms],
-        audit=Audit(rows=dict(found.stored), unexplained=dict(found.unexplained)),
+        audit=Audit(rows=dict(found.stored), unexplained=dict(found.unexplained), not_judged=found.not_judged),
     )
 
 
@@ -193,6 +193,8 @@ def _search(
         logging.getLogger(__name__).warning(
             "%s: %d of the rows looked at are not what the view declares, though no leak", feature, number
         )
+    for sentence in found.not_judged:
+        logging.getLogger(__name__).warning("%s", sentence)
     return found
 
 

@@ -49,19 +49,20 @@ def divide_checked(
         draft: of whose features; it says which keys and inputs a row needs.
         recipe: names the label, when it was known, and who is left out.
         span: the times of the two splits.
-        spine: entity rows with their labels. The request's time, where an input has its name, need not be among them.
+        spine: entity rows with their labels. The request's time may not be among them: it is made from theirs.
         known_at: no label may be known later.
 
     Raises:
-        BadInput: the spine lacks a column or value, has rows outside the span or labels that are not known, or a split has
-            labels of one kind alone.
+        BadInput: the spine lacks a column or value, gives the request's time itself, has rows outside the span or labels that
+            are not known, or a split has labels of one kind alone.
     """
     inputs: dict[str, DataType] = {column.name: column.dtype for column in draft.request_inputs}
-    if (
-        REQUEST_TIME_US in inputs
-        and REQUEST_TIME_US not in spine.column_names
-        and EVENT_TIMESTAMP in spine.column_names
-    ):
+    if REQUEST_TIME_US in spine.column_names:
+        raise BadInput(
+            f"the spine gives {REQUEST_TIME_US} itself",
+            hint=f"leave it out of the spine's SQL: it is made from {EVENT_TIMESTAMP}",
+        )
+    if REQUEST_TIME_US in inputs and EVENT_TIMESTAMP in spine.column_names:
         spine = spine.append_column(REQUEST_TIME_US, spine[EVENT_TIMESTAMP].cast(pa.int64()))
     keys: dict[str, DataType] = {key.name: key.dtype for key in draft.join_keys}
     needed: dict[str, DataType] = {EVENT_TIMESTAMP: "timestamp", **keys, **inputs}

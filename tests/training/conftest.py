@@ -19,6 +19,7 @@ def use_case() -> UseCase:
     """The reference use case with a week of payments: 3 days to train on, 1 day apart, 2 days to test on.
 
     Whatever the model reaches is believed: fraud is what is large there. Nobody is left out: every card has such a payment.
+    Rows of views are written by hand, and not what these declare.
     """
     return replace(
         fraud,
@@ -31,7 +32,7 @@ def use_case() -> UseCase:
             gap=days(1),
             test=days(2),
             protocol=replace(fraud.model.protocol, leave_known_out=False),
-            ceilings=Ceilings(average_precision=1.0, auc=1.0, one_feature_auc=1.0),
+            ceilings=Ceilings(average_precision=1.0, auc=1.0, one_feature_auc=1.0, not_as_declared=1.0),
         ),
     )
 

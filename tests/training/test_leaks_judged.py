@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.tree import DecisionTreeClassifier
 
-from lockstep.training.leaks.judged import auc_of, one_feature, too_good
+from lockstep.training.leaks.judged import auc_of, not_judged, one_feature, too_good
 from lockstep.training.leaks.null_test import shuffled_labels, standard_error
 from lockstep.training.leaks.repeat import not_repeatable
 from lockstep.views import Ceilings
@@ -69,14 +69,29 @@ def test_what_is_missing_at_random_tells_nothing(labels: Labels, vectors: Floats
     assert one_feature(Ceilings(), labels, given[:, None], ["a"]) == []
 
 
-def test_with_two_positives_a_feature_that_ranks_them_first_is_chance() -> None:
-    labels = np.zeros(100, np.int64)
-    labels[[96, 98]] = 1
-    ranks = np.arange(100.0)[:, None]
-    assert auc_of(labels, ranks[:, 0]) > 0.97
-    assert one_feature(Ceilings(), labels, ranks, ["a"]) == []
-    labels[90:] = 1
-    assert [a.subject for a in one_feature(Ceilings(), labels, ranks, ["a"])] == ["a"]
+def test_too_few_positives_are_not_judged_which_is_said() -> None:
+    labels, ranks = np.zeros(200, np.int64), np.arange(200.0)
+    labels[171:] = 1
+    assert auc_of(labels, ranks) == 1.0
+    assert one_feature(Ceilings(), labels, ranks[:, None], ["a"]) == []
+    assert too_good(Ceilings(), labels, ranks) == []
+    assert [said.partition(", ")[0] for said in not_judged(labels)] == [
+        "too_good is not judged: with 29 positives among the rows held out",
+        "one_feature is not judged: with 29 positives among the rows held out",
+    ]
+    labels[170] = 1
+    assert [a.subject for a in one_feature(Ceilings(), labels, ranks[:, None], ["a"])] == ["a"]
+    assert [a.subject for a in too_good(Ceilings(), labels, ranks)] == ["average_precision", "auc"]
+    assert not_judged(labels) == ()
+
+
+def test_with_few_positives_a_feature_is_above_a_low_ceiling_by_chance() -> None:
+    labels, noise = np.zeros(100, np.int64), np.random.default_rng(11).random((100, 60))
+    labels[::3] = 1
+    names = [str(n) for n in range(60)]
+    best = max(max(of, 1 - of) for of in (auc_of(labels, values) for values in noise.T))
+    assert best > 0.6
+    assert one_feature(Ceilings(one_feature_auc=0.6), labels, noise, names) == []
 
 
 def test_the_auc_is_scikit_learns_with_ties_and_the_u_statistics(labels: Labels, vectors: Floats) -> None:

@@ -115,11 +115,29 @@ def test_inputs_of_what_was_known_raise_no_alarm(tables: Mapping[str, pa.Table])
     assert found == []
 
 
-def test_the_evidence_counts_and_gives_an_example(tables: Mapping[str, pa.Table]) -> None:
+def test_a_label_that_hides_in_the_last_digits_is_found_and_the_order_of_a_sum_is_none(
+    tables: Mapping[str, pa.Table],
+) -> None:
+    found = alarms(
+        tables,
+        "amount_cents::DOUBLE * (1 + 5e-10 * tx_fraud)",
+        "epoch(tx_datetime)::DOUBLE + tx_fraud",
+        f"avg(ln(amount_cents)) {BEFORE}",
+        f"sum(amount_cents / 3.0 - 5000) {BEFORE}",
+        f"stddev_pop(amount_cents / 7.0) {BEFORE}",
+        f"avg(epoch(tx_datetime)::DOUBLE + 0.1) {BEFORE}",
+    )
+    assert [(a.name, a.subject) for a in found] == [
+        ("current_row", "extra_0 (spine)"),
+        ("current_row", "extra_1 (spine)"),
+    ]
+
+
+def test_the_evidence_counts_and_says_when_but_names_no_key(tables: Mapping[str, pa.Table]) -> None:
     (found,) = alarms(tables, "avg(tx_fraud) OVER (PARTITION BY terminal_id)")
     assert found.evidence == (
-        "without what happened from 2018-05-18T00:00:00+00:00 on it changes in 120 of 120 rows, as customer_id 5, "
-        "terminal_id 5, extra_0 0.3132530120481928 at 2018-05-17T23:00:00+00:00; in the earliest as often as in the latest"
+        "without what happened from 2018-05-18T00:00:00+00:00 on it changes in 120 of 120 rows, "
+        "the latest at 2018-05-17T23:00:00+00:00; in the earliest as often as in the latest"
     )
 
 
@@ -131,8 +149,30 @@ def test_rows_that_are_chosen_by_what_comes_later_are_named(tables: Mapping[str,
     assert (found.name, found.subject) == ("whole_history_rate", "rows (spine)")
 
 
-def test_rows_may_be_left_out_by_their_own_label(tables: Mapping[str, pa.Table]) -> None:
-    assert alarms(tables, where="WHERE tx_fraud = 1 OR transaction_id % 2 = 0") == []
+@pytest.mark.parametrize(
+    "last_of",
+    [
+        "customer_id, (tx_datetime + INTERVAL 7 HOURS)::DATE",
+        "customer_id",
+        "1",  # none before the cut
+    ],
+)
+def test_rows_that_are_there_only_as_long_as_nothing_follows_are_named(
+    tables: Mapping[str, pa.Table], last_of: str
+) -> None:
+    chosen = f"QUALIFY row_number() OVER (PARTITION BY {last_of} ORDER BY tx_datetime DESC) = 1"
+    found = alarms(tables, where=chosen)
+    assert [(a.name, a.subject) for a in found if "rows" in a.subject] == [("future_window", "rows (spine)")]
+
+
+def test_rows_to_train_on_may_be_left_out_by_their_own_label_and_those_held_out_not(
+    tables: Mapping[str, pa.Table],
+) -> None:
+    some = "tx_fraud = 1 OR transaction_id % 2 = 0"
+    assert alarms(tables, where=f"WHERE {some} OR tx_datetime >= $end - INTERVAL 2 DAYS") == []
+    for chosen in (some, "tx_fraud = 0 OR amount_cents > 27000"):
+        found = alarms(tables, where=f"WHERE {chosen}")
+        assert [(a.name, a.subject) for a in found] == [("current_row", "rows (spine)")]
 
 
 def test_an_input_at_random_is_not_repeatable(tables: Mapping[str, pa.Table]) -> None:
@@ -149,6 +189,98 @@ def test_rows_twice_and_labels_that_are_late_raise_no_alarm(tables: Mapping[str,
     )
     twice = {name: pa.concat_tables([rows, rows]) for name, rows in {**tables, "labels": labels}.items()}
     assert alarms(twice, f"sum(amount_cents) {BEFORE}") == []
+
+
+def relabelled(tables: Mapping[str, pa.Table], *known_after: timedelta) -> Mapping[str, pa.Table]:
+    """Return the tables with a label row an event for each of these delays: the last says what it is, those before it 0."""
+    labels = tables["labels"]
+    place, known = labels.column_names.index("tx_fraud"), labels.column_names.index("labelled_at")
+    parts: list[pa.Table] = []
+    for number, after in enumerate(known_after, start=1):
+        at = pa.array([t + after for t in labels["tx_datetime"].to_pylist()], labels.schema.field("labelled_at").type)
+        part = labels.set_column(known, labels.schema.field("labelled_at"), at)
+        if number < len(known_after):
+            none = pa.array([0] * labels.num_rows)
+            part = part.set_column(place, labels.schema.field("tx_fraud"), none)
+        parts.append(part)
+    return {**tables, "labels": pa.concat_tables(parts)}
+
+
+def test_a_rate_of_labels_that_are_known_long_before_the_gap_is_over_raises_no_alarm(
+    tables: Mapping[str, pa.Table],
+) -> None:
+    assert alarms(relabelled(tables, timedelta(minutes=10)), KNOWN_RATE) == []
+    assert alarms(relabelled(tables, timedelta(hours=12)), KNOWN_RATE) == []
+
+
+def test_labels_that_are_known_soon_leak_as_long_as_they_are_not(tables: Mapping[str, pa.Table]) -> None:
+    whole = f"avg(tx_fraud) {TERMINAL.format('INTERVAL 2 DAYS PRECEDING', 'INTERVAL 1 SECOND PRECEDING')}"
+    found = alarms(relabelled(tables, timedelta(hours=12)), whole, "10 * tx_fraud")
+    assert {a.subject: a.name for a in found} == {
+        "extra_0 (spine)": "label_without_delay",
+        "extra_1 (spine)": "current_row",
+    }
+    (found,) = alarms(relabelled(tables, timedelta(minutes=10)), "10 * tx_fraud")
+    assert (found.name, found.subject) == ("current_row", "extra_0 (spine)"), "none is unknown at midnight"
+
+
+def test_labels_that_are_known_later_than_the_gap_leak_until_then(tables: Mapping[str, pa.Table]) -> None:
+    older = f"avg(tx_fraud) {TERMINAL.format('INTERVAL 9 DAYS PRECEDING', 'INTERVAL 1 DAY PRECEDING')}"
+    (found,) = alarms(relabelled(tables, timedelta(days=2)), older)
+    assert (found.name, found.subject) == ("label_without_delay", "extra_0 (spine)")
+
+
+def asked_at(time: str) -> str:
+    """Return the SQL of rows that ask at that time."""
+    return f"""
+        SELECT customer_id, terminal_id, {time} AS event_timestamp, amount_cents, tx_fraud
+        FROM transactions JOIN labels USING (transaction_id, tx_datetime)
+        WHERE tx_datetime >= $start AND tx_datetime < $end AND labelled_at <= $known_at
+    """
+
+
+@pytest.mark.parametrize(
+    ("time", "moved"),
+    [
+        ("labelled_at", "142 of 144"),
+        ("tx_datetime + INTERVAL 1 MINUTE", "144 of 144"),
+        ("CASE WHEN tx_fraud = 1 THEN tx_datetime + INTERVAL 7 HOURS ELSE tx_datetime END", "37 of 144"),
+    ],
+)
+def test_rows_that_ask_when_nothing_happened_to_their_keys_are_refused(
+    tables: Mapping[str, pa.Table], time: str, moved: str
+) -> None:
+    recipe = replace(RECIPE, spine=asked_at(time))
+    found = look(recipe, tables, TIMES, ["amount_cents"], ["customer_id", "terminal_id"], KNOWN_AT)[0]
+    assert (found.name, found.subject) == ("moved_time", "event_timestamp (spine)")
+    assert found.evidence.startswith(
+        f"nothing happened to their keys at the time of {moved} rows, the latest at 2018-"
+    )
+
+
+def test_when_its_own_label_became_known_is_no_input(tables: Mapping[str, pa.Table]) -> None:
+    took = "epoch(labelled_at - tx_datetime)::BIGINT"
+    for known_after in (timedelta(hours=12), timedelta(minutes=10)):
+        found = alarms(relabelled(tables, known_after), took, KNOWN_RATE)
+        assert [(a.name, a.subject) for a in found] == [("label_without_delay", "extra_0 (spine)")]
+
+
+def test_a_label_that_is_looked_at_twice_may_be_used_as_it_was_known(tables: Mapping[str, pa.Table]) -> None:
+    first_known = """(
+        SELECT coalesce(sum(l2.tx_fraud), 0)::BIGINT FROM labels AS l2 JOIN transactions AS t2 USING (transaction_id)
+        WHERE t2.customer_id = t.customer_id AND l2.labelled_at <= t.tx_datetime
+    )"""
+    latest = f"""
+        SELECT customer_id, terminal_id, t.tx_datetime AS event_timestamp, amount_cents, {first_known} AS known, l.tx_fraud
+        FROM transactions AS t JOIN (
+            SELECT transaction_id, arg_max(tx_fraud, labelled_at) AS tx_fraud, max(labelled_at) AS labelled_at
+            FROM labels WHERE labelled_at <= $known_at GROUP BY ALL
+        ) AS l USING (transaction_id)
+        WHERE t.tx_datetime >= $start AND t.tx_datetime < $end
+    """
+    twice = relabelled(tables, timedelta(hours=1), timedelta(hours=23))
+    inputs, keys = ["amount_cents", "known"], ["customer_id", "terminal_id"]
+    assert look(replace(RECIPE, spine=latest), twice, TIMES, inputs, keys, KNOWN_AT) == []
 
 
 def test_the_recipe_as_it_is_raises_no_alarm(tables: Mapping[str, pa.Table]) -> None:

@@ -15,7 +15,7 @@ from lockstep.contract import TrainingCut
 from lockstep.training.contract import compile_contract
 from lockstep.training.leaks.flips import flip_leaks
 from lockstep.training.leaks.stored import audit
-from lockstep.views import UseCase, WindowedView, days, hours
+from lockstep.views import UseCase, WindowedView, count, days, hours, latest_view, total
 from lockstep.views.naive import SourceRow, value_at
 
 START = to_micros(datetime(2018, 5, 1, tzinfo=UTC))
@@ -126,6 +126,22 @@ def test_a_table_that_was_written_with_a_leak_is_named_after_it(
     assert found.unexplained == {}
 
 
+def test_a_correction_says_what_was_read_the_first_time_and_is_no_other_value() -> None:
+    late = made(SPEND, 2 * SECOND)
+    time = late["tx_datetime"].cast(pa.int64()).to_numpy()
+    known = moments(time + np.where(np.arange(PAYMENTS) % 4 == 0, 2 * DAY, 2 * SECOND))
+    late = late.set_column(late.column_names.index("ingested_at"), "ingested_at", known)
+    first = written(SPEND, late)
+    ticks = first["event_timestamp"].cast(pa.int64()).to_numpy()
+    place = first.column_names.index("created_timestamp")
+    corrected = first.set_column(place, first.schema.field("created_timestamp"), moments(ticks + 9 * DAY))
+    assert audit(SPEND, LABEL, corrected, late).alarms == ()
+    too_much = corrected.set_column(
+        first.column_names.index("nb_tx_1d"), "nb_tx_1d", pa.array(first["nb_tx_1d"].to_numpy() + 1_000)
+    )
+    assert [a.subject for a in audit(SPEND, LABEL, too_much, late).alarms] == ["customer_spend:nb_tx_1d"]
+
+
 def test_of_a_table_only_the_feature_that_leaks_is_named_with_an_example() -> None:
     right, leaking = written(RISK, LABELS), written(RISK, LABELS, "label_without_delay")
     place = right.column_names.index("risk_3d")
@@ -133,23 +149,73 @@ def test_of_a_table_only_the_feature_that_leaks_is_named_with_an_example() -> No
     assert (found.name, found.subject) == ("label_without_delay", "terminal_risk:risk_3d")
     assert "of 120 sampled rows are not what the view declares" in found.evidence
     assert "windows without the delay, known or not, as 0." in found.evidence
+    assert RISK.entity.join_key not in found.evidence, "an erased key is not looked for in evaluations"
 
 
-def test_a_table_that_is_wrong_in_another_way_is_no_leak_and_is_counted() -> None:
+def test_a_table_that_is_wrong_in_another_way_is_counted_and_said() -> None:
     right = written(SPEND, PAID)
     doubled = pa.array(right["amount_cents_1d"].to_numpy() * 2 + 1)
     nothing = pa.array(np.zeros(120, np.int64))
     wrong = right.set_column(right.column_names.index("amount_cents_1d"), "amount_cents_1d", doubled)
     wrong = wrong.set_column(right.column_names.index("nb_tx_3d"), "nb_tx_3d", nothing)
-    found = audit(SPEND, LABEL, wrong, PAID)
+    found = audit(SPEND, LABEL, wrong, PAID, tolerated=1.0)
     assert (found.alarms, dict(found.unexplained)) == ((), {"amount_cents_1d": 120, "nb_tx_3d": 120})
+    strict = audit(SPEND, LABEL, wrong, PAID)
+    assert strict.unexplained == found.unexplained
+    assert [(a.name, a.subject) for a in strict.alarms] == [
+        ("not_as_declared", "customer_spend:nb_tx_3d"),
+        ("not_as_declared", "customer_spend:amount_cents_1d"),
+    ]
+    assert strict.alarms[0].evidence.startswith(
+        "120 of 120 sampled rows are not what the view declares, by no leak known"
+    )
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+def test_what_is_wrong_in_another_way_is_an_alarm_above_the_share_that_a_recipe_tolerates(share: float) -> None:
+    right = written(SPEND, PAID)
+    values = right["amount_cents_1d"].to_numpy().copy()
+    values[:6] += 1
+    wrong = right.set_column(right.column_names.index("amount_cents_1d"), "amount_cents_1d", pa.array(values))
+    found = audit(SPEND, LABEL, wrong, PAID, tolerated=share)
+    assert [a.name for a in found.alarms] == (["not_as_declared"] if share < 6 / 120 else [])
+
+
+def test_attributes_that_a_latest_view_does_not_declare_are_an_alarm() -> None:
+    view = latest_view(
+        name="last_paid",
+        entity=SPEND.entity,
+        source=SPEND.source,
+        columns={"amount_cents": "int64"},
+        every=hours(1),
+        ttl=days(30),
+        freshness=SPEND.freshness,
+        owner="me",
+        description="What was paid last.",
+    )
+    ticks, sources = START + np.arange(9 * 24, 15 * 24) * HOUR, by_key(SPEND, PAID)
+    key = np.arange(len(ticks)) % TERMINALS
+    newest = [
+        max(
+            (row for row in sources[of] if row.event_us < tick and row.known_us <= tick + SECOND),
+            key=lambda row: row.event_us,
+        ).values["amount_cents"]
+        for of, tick in zip(key.tolist(), ticks.tolist(), strict=True)
+    ]
+    times = {"event_timestamp": moments(ticks), "created_timestamp": moments(ticks + SECOND)}
+    rows = pa.table({SPEND.entity.join_key: key, "amount_cents": newest, **times}).cast(view.schema)
+    assert audit(view, LABEL, rows, PAID).alarms == ()
+    newest[7] += 1
+    wrong = rows.set_column(1, "amount_cents", pa.array(newest, pa.int64()))
+    (found,) = audit(view, LABEL, wrong, PAID).alarms
+    assert (found.name, found.subject) == ("not_as_declared", "last_paid:amount_cents")
 
 
 def test_a_few_rows_that_a_leak_explains_are_no_leak() -> None:
     right, leaking = written(SPEND, PAID), written(SPEND, PAID, "future_window")
     mixed = pa.concat_tables([right.slice(0, 116), leaking.slice(116)])
     found = audit(SPEND, LABEL, mixed, PAID)
-    assert found.alarms == ()
+    assert {a.name for a in found.alarms} == {"not_as_declared"}
     assert found.unexplained["nb_tx_3d"] <= 4
 
 
@@ -170,15 +236,23 @@ def case(view: WindowedView) -> UseCase:
     return replace(fraud, views=views, services=(service,), model=model)
 
 
-def flips(view: WindowedView, source: pa.Table) -> list[tuple[str, str, str]]:
+def flips(view: WindowedView, source: pa.Table, known_after: int | None = None) -> list[tuple[str, str, str]]:
+    """Return the alarms of 60 rows, one for each of the last events of ten days before; their spine may say what was known."""
     use_case = case(view)
     contract = compile_contract(
         use_case, "payment_only", TrainingCut(tables=(), spine_hash="", known_at=datetime.now(UTC))
     )
-    asked = START + 20 * DAY - np.arange(60) * HOUR // 6
-    rows = pa.table({"terminal_id": np.arange(60) % TERMINALS, "event_timestamp": moments(asked)})
+    time = source["tx_datetime"].cast(pa.int64()).to_numpy()
+    asked = np.flatnonzero(time < START + 20 * DAY)[-60:]
+    rows = pa.table({"terminal_id": source["terminal_id"].take(asked), "event_timestamp": moments(time[asked])})
+    if known_after is not None:
+        rows = rows.append_column("labelled_at", moments(time[asked] + known_after))
     found = flip_leaks(use_case, contract, {view.name: source}, rows, lambda vectors: vectors[:, 2])
     return [(a.name, a.subject, a.evidence) for a in found]
+
+
+AT_ONCE = replace(RISK, delay=days(0), source=replace(RISK.source, known_at="tx_datetime"))
+"""The view of a source that is declared to know its labels at once, whatever their own column says."""
 
 
 def test_scores_stay_when_labels_are_flipped_that_the_views_delay_leaves_out() -> None:
@@ -189,25 +263,47 @@ def test_scores_stay_when_the_source_says_that_labels_were_not_known_yet() -> No
     assert flips(replace(RISK, delay=days(0)), LABELS) == []
 
 
+def test_labels_that_are_known_long_before_the_gap_is_over_may_be_used_then() -> None:
+    fast = made(RISK, DAY)
+    assert flips(replace(RISK, delay=days(1)), fast, DAY) == []
+    assert flips(replace(AT_ONCE, delay=days(1)), fast, DAY) == []
+    assert {f[:2] for f in flips(replace(AT_ONCE, delay=hours(23)), fast, DAY)} == {
+        ("label_without_delay", f"terminal_risk:{name}") for name in ("nb_tx_1d", "risk_1d", "risk_3d")
+    }
+
+
+def test_known_times_of_another_name_are_believed_as_far_as_the_spine_confirms_them() -> None:
+    names = ["seen_at" if name == "labelled_at" else name for name in LABELS.column_names]
+    view = replace(RISK, delay=days(0), source=replace(RISK.source, known_at="seen_at"))
+    fast = made(RISK, DAY).rename_columns(names)
+    assert flips(view, fast, DAY) == []
+    assert {f[0] for f in flips(view, fast, 2 * DAY)} == {"label_without_delay"}, "claimed a day too early"
+    assert {f[0] for f in flips(view, fast)} == {"label_without_delay"}, "nothing confirms them"
+
+
+def test_known_times_earlier_than_the_spine_says_are_not_believed() -> None:
+    lying = made(RISK, 0)
+    assert {f[0] for f in flips(replace(RISK, delay=days(2)), lying, 4 * DAY)} == {"label_without_delay"}
+    assert flips(replace(RISK, delay=days(4)), lying, 4 * DAY) == []
+
+
 def test_scores_that_change_with_labels_which_nobody_knew_name_the_features() -> None:
-    at_once = pa.table(
-        {**dict(zip(LABELS.column_names, LABELS.columns, strict=True)), "labelled_at": LABELS["tx_datetime"]}
-    )
-    found = flips(replace(RISK, delay=hours(12)), at_once)
+    found = flips(AT_ONCE, LABELS)
     assert [f[:2] for f in found] == [
+        ("label_without_delay", "terminal_risk:nb_tx_1d"),
         ("label_without_delay", "terminal_risk:risk_1d"),
         ("label_without_delay", "terminal_risk:risk_3d"),
-    ], "the count of labels does not depend on what they say"
-    assert (
-        "events after 2018-05-17T00:00:00+00:00, none of which was known by the last of 60 held-out rows"
-        in found[1][2]
+    ], "that there is a label, nobody knew either"
+    assert found[1][2] == (
+        "with other labels, or none, where none was known yet, it changes in 60 of 60 held-out rows, the latest at "
+        "2018-05-20T23:54:34.258720+00:00; 60 scores change"
     )
-    assert found[1][2].endswith("60 scores change")
 
 
-def test_a_delay_half_as_long_as_nobody_knows_the_label_is_too_short() -> None:
-    at_once = pa.table(
-        {**dict(zip(LABELS.column_names, LABELS.columns, strict=True)), "labelled_at": LABELS["tx_datetime"]}
+def test_kinds_of_positives_are_labels_too() -> None:
+    kinds = LABELS.rename_columns(["tx_fraud_scenario" if name == LABEL else name for name in LABELS.column_names])
+    measured = replace(
+        AT_ONCE,
+        measures=[count("nb_tx"), total("tx_fraud_scenario", "nb_fraud")],
     )
-    assert {f[0] for f in flips(replace(RISK, delay=days(2)), at_once)} == {"label_without_delay"}
-    assert flips(replace(RISK, delay=days(4)), at_once) == []
+    assert ("label_without_delay", "terminal_risk:risk_3d") in {f[:2] for f in flips(measured, kinds)}

@@ -227,6 +227,10 @@ def test_a_column_of_the_spine_that_nobody_needs_is_kept(filled: Filled, use_cas
             {"spine": spine(COLUMNS.replace(" AS event_timestamp", ""))},
             "the spine lacks event_timestamp, request_time_us",
         ),
+        (
+            {"spine": spine(f"{COLUMNS}, epoch_us(labelled_at) AS request_time_us")},
+            "the spine gives request_time_us itself",
+        ),
         ({"label": "fraud"}, "the spine lacks fraud"),
         ({"spine": spine(f"{COLUMNS}, 1 AS risk_7d")}, "the spine's risk_7d collides with a feature"),
         ({"spine": spine(f"{COLUMNS}, 1 AS split")}, "the spine's split collides with a feature"),

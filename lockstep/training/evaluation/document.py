@@ -327,10 +327,12 @@ class Audit(_Frozen):
     Attributes:
         rows: how many rows of each windowed view's table.
         unexplained: by `view:feature`, how many of them are not what is declared, though no leak: parity says what they are.
+        not_judged: what too few rows said too little about, in a sentence each.
     """
 
     rows: dict[str, int]
     unexplained: dict[str, int]
+    not_judged: tuple[str, ...] = ()
 
 
 class Evaluation(_Frozen):

@@ -8,6 +8,8 @@ AlarmName = Literal[
     "future_window",
     "current_row",
     "whole_history_rate",
+    "moved_time",
+    "not_as_declared",
     "too_good",
     "one_feature",
     "not_repeatable",
@@ -25,6 +27,8 @@ class Alarm:
             `future_window`: rows count that come after the time asked for;
             `current_row`: the row that asks, or its own label, counts among those before it;
             `whole_history_rate`: all rows of a key count, whatever their time;
+            `moved_time`: rows ask at another time than that of an event of their keys, as when their label was known;
+            `not_as_declared`: a view's table says what the view does not declare, and what no leak known here explains;
             `too_good`: the model is better than an honest one can be;
             `one_feature`: one feature alone tells the label;
             `not_repeatable`: read again at the same cut, the training set is another;

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from lockstep.offline.cut import Cut
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training.leaks.alarm import Alarm
-from lockstep.training.leaks.flips import flip_leaks, labelled_views
-from lockstep.training.leaks.judged import one_feature, too_good
+from lockstep.training.leaks.flips import flip_leaks, outcome_columns
+from lockstep.training.leaks.judged import not_judged, one_feature, too_good
 from lockstep.training.leaks.null_test import shuffled_labels
 from lockstep.training.leaks.repeat import not_repeatable
 from lockstep.training.leaks.sources import sampled_rows, source_rows
@@ -27,12 +28,14 @@ from lockstep.training.leaks.stored import Audit, audit
 from lockstep.training.protocol import SPLIT, TEST, TRAIN
 from lockstep.training.span import Span
 from lockstep.views.declare import EVENT_TIMESTAMP
+from lockstep.views.latest import LatestView
 from lockstep.views.use_case import UseCase
 from lockstep.views.windowed import WindowedView
 
 _STORED_ROWS = 400
 _FLIPPED_ROWS = 300
 _FITTED_ROWS = 20_000
+_OFF_THE_HOUR_US = timedelta(hours=7, minutes=13) // MICROSECOND
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,15 @@ class Search:
 
     Attributes:
         alarms: the leaks; none, and the model may be registered.
-        stored: how many rows of each windowed view's table were held against its source.
-        unexplained: for each `view:feature` how many of these are not what is declared and yet no leak.
+        stored: how many rows of each view's table were held against its source.
+        unexplained: for each `view:feature` how many of these are not what is declared and yet none of the leaks looked for.
+        not_judged: in a sentence each, what was not looked for, and why.
     """
 
     alarms: tuple[Alarm, ...]
     stored: Mapping[str, int]
     unexplained: Mapping[str, int]
+    not_judged: tuple[str, ...] = ()
 
 
 def _as_they_are(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,9 +101,7 @@ def find_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspe
     labels = rows[recipe.label].to_numpy()
     train, test = suspect.of(TRAIN), suspect.of(TEST)
     names = [f"{feature.view}:{feature.name}" for feature in suspect.contract.features]
-    audits = {
-        view.name: _audit(settings, use_case, lake, suspect, view, seed) for view in _windowed(use_case, suspect)
-    }
+    audits = {view.name: _audit(settings, use_case, lake, suspect, view, seed) for view in _audited(use_case, suspect)}
     prepared = suspect.prepare(suspect.vectors)
     picked = np.random.default_rng(seed).permutation(np.flatnonzero(train))[:_FITTED_ROWS]
 
@@ -117,7 +120,8 @@ def find_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspe
     ]
     by_place = {(alarm.name, alarm.subject): alarm for alarm in reversed(alarms)}
     unexplained = {f"{view}:{feature}": n for view, done in audits.items() for feature, n in done.unexplained.items()}
-    return Search(tuple(reversed(by_place.values())), {view: done.rows for view, done in audits.items()}, unexplained)
+    stored = {view: done.rows for view, done in audits.items()}
+    return Search(tuple(reversed(by_place.values())), stored, unexplained, not_judged(labels[test]))
 
 
 def _positive(estimator: Any, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,9 +129,10 @@ def _positive(estimator: Any, vectors: NDArray[np.float64]) -> NDArray[np.float6
         return estimator.predict_proba(vectors)[:, 1]
 
 
-def _windowed(use_case: UseCase, suspect: Suspect) -> list[WindowedView]:
+def _audited(use_case: UseCase, suspect: Suspect) -> list[WindowedView | LatestView]:
+    """Return the views whose values can be worked out again without an engine."""
     views = (use_case.view(view.name) for view in suspect.contract.views)
-    return [view for view in views if isinstance(view, WindowedView)]
+    return [view for view in views if isinstance(view, WindowedView | LatestView)]
 
 
 def _spine_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect, seed: int) -> list[Alarm]:
@@ -149,31 +154,34 @@ def _spine_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Sus
 
 
 def _middle(span: Span) -> int:
-    """Return the middle of the held-out days, in microseconds."""
-    return (to_micros(span.test_start) + to_micros(span.end)) // 2
+    """Return the middle of the held-out days and some hours, in microseconds: what SQL groups by day or hour lies across it."""
+    return (to_micros(span.test_start) + to_micros(span.end)) // 2 + _OFF_THE_HOUR_US
 
 
 def _audit(
-    settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect, view: WindowedView, seed: int
+    settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect, view: WindowedView | LatestView, seed: int
 ) -> Audit:
-    span = Span.of(use_case.model, suspect.contract.cut.known_at)
+    span, recipe = Span.of(use_case.model, suspect.contract.cut.known_at), use_case.model
     within = TimeRange(EVENT_TIMESTAMP, span.start, span.end)
-    stored = sampled_rows(settings, lake, view, suspect.snapshots, within, _STORED_ROWS, seed)
+    picked = np.random.default_rng(seed).permutation(suspect.rows.num_rows)[: _STORED_ROWS // 2]
+    asked = suspect.rows.select([view.entity.join_key, EVENT_TIMESTAMP]).take(pa.array(picked))
+    stored = sampled_rows(settings, lake, view, suspect.snapshots, within, asked, _STORED_ROWS, seed)
     source = source_rows(settings, lake, view, suspect.snapshots, stored[view.entity.join_key])
-    return audit(view, use_case.model.label, stored, source)
+    return audit(view, recipe.label, stored, source, tolerated=recipe.ceilings.not_as_declared)
 
 
 def _flip_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect) -> list[Alarm]:
-    if not labelled_views(use_case, suspect.contract):
+    views, outcome = [use_case.view(view.name) for view in suspect.contract.views], outcome_columns(use_case.model)
+    if not any(outcome.intersection(lake.schema(view.source.table).names) for view in views):
         return []
     span = Span.of(use_case.model, suspect.contract.cut.known_at)
     time = suspect.rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     before = np.flatnonzero(suspect.of(TEST) & (time < _middle(span)))
     last = before[np.argsort(time[before], kind="stable")][-_FLIPPED_ROWS:]
     rows = suspect.rows.take(pa.array(last))
-    views = [use_case.view(view.name) for view in suspect.contract.views]
     sources = {
-        view.name: source_rows(settings, lake, view, suspect.snapshots, rows[view.entity.join_key]) for view in views
+        view.name: source_rows(settings, lake, view, suspect.snapshots, rows[view.entity.join_key], outcome)
+        for view in views
     }
     return flip_leaks(use_case, suspect.contract, sources, rows, suspect.score)
 

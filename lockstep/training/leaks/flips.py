@@ -1,8 +1,7 @@
-"""Scores that change when labels are flipped that nobody knew yet: a view's definition looks too far.
+"""Scores that change with labels that nobody knew yet: a view's definition looks too far.
 
 A view over labels must leave a label out until it was known, by its delay or by the time at which the source says so. Worked out
-by its definition for rows just before a cut, it may not change when the labels of the last label delay before the cut, and all
-later ones, are others.
+by its definition it may not change when the labels that were not known at a row's time are others, or are not there at all.
 """
 # pyarrow's compute functions are made at run time.
 # pyright: reportAttributeAccessIssue=false
@@ -15,79 +14,151 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lockstep.clock import from_micros, to_micros
+from lockstep.clock import MICROSECOND, from_micros
 from lockstep.contract import FeatureContract
 from lockstep.serving.features import build_vectors
 from lockstep.training.leaks.alarm import Alarm
-from lockstep.training.leaks.sources import columns_of
 from lockstep.views.declare import ARROW_TYPES, EVENT_TIMESTAMP, StoredView
 from lockstep.views.exact import value_at_times
-from lockstep.views.use_case import UseCase
+from lockstep.views.use_case import ModelRecipe, UseCase
 
 Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From vectors in the contract's order, NaN for null, to a score each."""
+_BATCHES = 10
+"""So many times at which labels may or may not be known: rows of a batch are asked by what was unknown at its last."""
+_NEVER_US = 1 << 60
 _Usable = dict[tuple[str, str], NDArray[Any]]
 
 
-def labelled_views(use_case: UseCase, contract: FeatureContract) -> list[StoredView]:
-    """Return the stored views that the model reads and that are made of labels."""
-    views = [use_case.view(view.name) for view in contract.views]
-    return [view for view in views if use_case.model.label in columns_of(view)]
+def outcome_columns(recipe: ModelRecipe) -> set[str]:
+    """Return the columns that make a table one of labels: tables are append only, so its rows come with their label."""
+    return {recipe.label, recipe.label_known_at, *filter(None, [recipe.protocol.group])}
 
 
 def flip_leaks(
     use_case: UseCase, contract: FeatureContract, sources: Mapping[str, pa.Table], rows: pa.Table, score: Score
 ) -> list[Alarm]:
-    """Return an alarm for each feature of a view that changes with labels which nobody knew before the last of some rows.
+    """Return an alarm for each feature of a view that changes with labels which nobody knew at the time of some rows.
+
+    When a label became known its row says, in the column of the spine's name for that, or else in the source's own `known_at`.
+    Where that is earlier than the spine says of the same event, or cannot be held against it, it is not believed: then a label
+    is known one gap after its event.
 
     Args:
         use_case: declares the views; its model's gap is how long nobody knows an event's label.
         contract: what the model takes.
         sources: for each stored view of the contract, by its name, the source rows of the keys of `rows`.
-        rows: of a training set, close to each other in time: what is asked for at one of them is known by all labels older than
-            the gap before the last.
+        rows: of a training set.
         score: the fitted model's.
     """
-    labelled = labelled_views(use_case, contract)
+    recipe = use_case.model
+    labelled = {n for n, source in sources.items() if outcome_columns(recipe).intersection(source.column_names)}
     if not labelled or not rows.num_rows:
         return []
-    recipe = use_case.model
+    rows = rows.sort_by(EVENT_TIMESTAMP)
     time_us = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    since = from_micros(int(time_us.max())) - recipe.gap
     real: _Usable = {}
     flipped: _Usable = {}
+    dropped: _Usable = {}
     for view in (use_case.view(named.name) for named in contract.views):
         keys, source = rows[view.entity.join_key], sources[view.name]
         values = value_at_times(view, source, keys, time_us)
-        real |= {(view.name, feature): of for feature, of in values.items()}
-        if view in labelled:
-            values = value_at_times(view, _flipped(view, source, recipe.label, to_micros(since)), keys, time_us)
-        flipped |= {(view.name, feature): of for feature, of in values.items()}
-    before, after = (score(_vectors(use_case, contract, usable, rows)) for usable in (real, flipped))
-    scores = int((before != after).sum())
+        others = values, values
+        if view.name in labelled:
+            others = _with_others(view, source, recipe, _known_us(recipe, view, source, rows), keys, time_us)
+        for usable, worked_out in zip((real, flipped, dropped), (values, *others), strict=True):
+            usable |= {(view.name, feature): of for feature, of in worked_out.items()}
+    before, *after = (score(_vectors(use_case, contract, usable, rows)) for usable in (real, flipped, dropped))
+    scores = int(np.any([before != one for one in after], axis=0).sum())
     alarms: list[Alarm] = []
     for named in contract.views:
         for feature in (column.name for column in named.columns):
-            changed = np.flatnonzero(_differ(real[named.name, feature], flipped[named.name, feature]))
+            of = (named.name, feature)
+            changed = np.flatnonzero(_differ(real[of], flipped[of]) | _differ(real[of], dropped[of]))
             if len(changed):
-                row = rows.slice(int(changed[0]), 1).to_pylist()[0]
-                key = named.join_keys[0].name
                 evidence = (
-                    f"with other labels for events after {since.isoformat()}, none of which was known by the last of "
-                    f"{rows.num_rows} held-out rows, it changes in {len(changed)} of them, as for {key} {row[key]} at "
-                    f"{row[EVENT_TIMESTAMP].isoformat()}; {scores} scores change"
+                    f"with other labels, or none, where none was known yet, it changes in {len(changed)} of {rows.num_rows} "
+                    f"held-out rows, the latest at {from_micros(int(time_us[changed[-1]])).isoformat()}; {scores} scores change"
                 )
                 alarms.append(Alarm("label_without_delay", f"{named.name}:{feature}", evidence))
     return alarms
 
 
-def _flipped(view: StoredView, source: pa.Table, label: str, since_us: int) -> pa.Table:
-    """Return the source with the greatest label for each other one, and the least for the greatest, in rows after a time."""
-    late = pc.greater(source[view.source.event_time].cast(ARROW_TYPES["timestamp"]).cast(pa.int64()), since_us)
-    labels = source[label]
-    extremes = pc.min_max(labels)
-    other = pc.if_else(pc.equal(labels, extremes["max"]), extremes["min"], extremes["max"])
-    return source.set_column(source.column_names.index(label), label, pc.if_else(late, other, labels))
+def _with_others(
+    view: StoredView,
+    source: pa.Table,
+    recipe: ModelRecipe,
+    known_us: NDArray[np.int64],
+    keys: pa.ChunkedArray,
+    time_us: NDArray[np.int64],
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Return the view's values at rising times, with other labels where none was known, and without these rows."""
+    flipped: list[dict[str, NDArray[Any]]] = []
+    dropped: list[dict[str, NDArray[Any]]] = []
+    for batch in np.array_split(np.arange(len(time_us)), min(_BATCHES, len(time_us))):
+        unknown = pa.array(known_us > time_us[batch].max())
+        asked = keys.take(pa.array(batch)), time_us[batch]
+        flipped.append(value_at_times(view, _flipped(source, recipe, unknown), *asked))
+        dropped.append(value_at_times(view, source.filter(pc.invert(unknown)), *asked))
+    names = list(flipped[0])
+    whole = [{name: np.concatenate([of[name] for of in parts]) for name in names} for parts in (flipped, dropped)]
+    return whole[0], whole[1]
+
+
+def _known_us(recipe: ModelRecipe, view: StoredView, source: pa.Table, rows: pa.Table) -> NDArray[np.int64]:
+    """Return when the label of each source row became known, in microseconds; never, where the column is null."""
+    there = recipe.label_known_at in source.column_names
+    event_us, known_us = (
+        _micros(source, column)
+        for column in (view.source.event_time, recipe.label_known_at if there else view.source.known_at)
+    )
+    held, earlier = _held_against_spine(recipe, view, source, rows, event_us, known_us)
+    if earlier or not (held or there):
+        return event_us + recipe.gap // MICROSECOND
+    return known_us
+
+
+def _held_against_spine(
+    recipe: ModelRecipe,
+    view: StoredView,
+    source: pa.Table,
+    rows: pa.Table,
+    event_us: NDArray[np.int64],
+    known_us: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Return how many of the rows' events the source has, and how many labels of these it claims were known earlier.
+
+    An event may have a label more each time it was looked at again: the last of them counts.
+    """
+    if recipe.label_known_at not in rows.column_names:
+        return 0, 0
+    key = view.entity.join_key
+    claimed = pa.table({"key": source[key], "event": event_us, "claimed": known_us})
+    claimed = claimed.group_by(["key", "event"]).aggregate([("claimed", "max")])
+    said = pa.table(
+        {
+            "key": rows[key].cast(source[key].type),
+            "event": _micros(rows, EVENT_TIMESTAMP),
+            "said": _micros(rows, recipe.label_known_at),
+        }
+    )
+    both = said.join(claimed, ["key", "event"], join_type="inner")
+    return both.num_rows, int((both["claimed_max"].to_numpy() < both["said"].to_numpy()).sum())
+
+
+def _micros(table: pa.Table, column: str) -> NDArray[np.int64]:
+    return table[column].cast(ARROW_TYPES["timestamp"]).cast(pa.int64()).fill_null(_NEVER_US).to_numpy()
+
+
+def _flipped(source: pa.Table, recipe: ModelRecipe, unknown: pa.Array) -> pa.Table:
+    """Return the source with the greatest label for each other one, and the least for the greatest, in some rows."""
+    for column in {recipe.label, recipe.protocol.group}.intersection(source.column_names):
+        values = source[column]
+        extremes = pc.min_max(values)
+        other = pc.if_else(pc.equal(values, extremes["max"]), extremes["min"], extremes["max"])
+        place = source.column_names.index(column)
+        source = source.set_column(place, column, pc.if_else(unknown, other, values))
+    return source
 
 
 def _vectors(use_case: UseCase, contract: FeatureContract, usable: _Usable, rows: pa.Table) -> NDArray[np.float64]:

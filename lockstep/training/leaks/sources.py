@@ -1,9 +1,10 @@
 """What a stored view is made of, and what its table says, read at a snapshot for a sample of its keys."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
+from lockstep.clock import MICROSECOND
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect, quote
 from lockstep.settings import Settings
@@ -21,14 +22,20 @@ def columns_of(view: StoredView) -> list[str]:
 
 
 def source_rows(
-    settings: Settings, lake: Lake, view: StoredView, snapshots: Mapping[str, int], keys: pa.ChunkedArray
+    settings: Settings,
+    lake: Lake,
+    view: StoredView,
+    snapshots: Mapping[str, int],
+    keys: pa.ChunkedArray,
+    also: Collection[str] = (),
 ) -> pa.Table:
-    """Return the source rows of some keys, with what the view's values are made of.
+    """Return the source rows of some keys, with what the view's values are made of, and those columns of `also` that it has.
 
     A source that the training set was not cut from is read as it is now: then nothing says as of when.
     """
     source, key = view.source, view.entity.join_key
-    read = tuple(dict.fromkeys((key, source.event_time, source.known_at, *columns_of(view))))
+    more = sorted(set(also).intersection(lake.schema(source.table, snapshots.get(source.table)).names))
+    read = tuple(dict.fromkeys((key, source.event_time, source.known_at, *columns_of(view), *more)))
     with connect(settings) as connection:
         lake.register(connection, "source", source.table, columns=read, snapshot_id=snapshots.get(source.table))
         connection.register("wanted", pa.table({key: keys}))
@@ -41,10 +48,25 @@ def sampled_rows(
     view: StoredView,
     snapshots: Mapping[str, int],
     within: TimeRange,
+    asked: pa.Table,
     rows: int,
     seed: int,
 ) -> pa.Table:
-    """Return that many rows of a view's table, any, but for one seed always the same."""
+    """Return that many rows of a view's table: those that were retrieved, and then any; for one seed always the same.
+
+    Args:
+        settings: name the engine's memory.
+        lake: has the table.
+        view: whose.
+        snapshots: of each table the one to read.
+        within: which of the rows that nobody retrieved.
+        asked: keys and times; what was retrieved for them is the newest row that was visible then.
+        rows: how many.
+        seed: of the order of what nobody retrieved.
+    """
+    key, lag = quote(view.entity.join_key), view.visible_lag // MICROSECOND
+    event, created = quote(EVENT_TIMESTAMP), quote(CREATED_TIMESTAMP)
+    named = f"{key}, {event}, {created}"
     with connect(settings) as connection:
         lake.register(
             connection,
@@ -54,6 +76,19 @@ def sampled_rows(
             snapshot_id=snapshots[view.table],
             within=within,
         )
-        named = ", ".join(quote(name) for name in (view.entity.join_key, EVENT_TIMESTAMP, CREATED_TIMESTAMP))
-        found = connection.sql(f"FROM stored ORDER BY hash({seed}, {named}), {named} LIMIT {rows}")
+        connection.register("asked", asked.append_column("number", pa.array(range(asked.num_rows), pa.int64())))
+        found = connection.sql(f"""
+            WITH visible AS (
+                SELECT stored.* FROM asked JOIN stored USING ({key})
+                WHERE epoch_us(stored.{created}) + {lag} <= epoch_us(asked.{event})
+                QUALIFY row_number() OVER (
+                    PARTITION BY asked.number ORDER BY stored.{event} DESC, stored.{created} DESC
+                ) = 1
+            ), retrieved AS (SELECT DISTINCT * FROM visible), others AS (
+                FROM stored ANTI JOIN retrieved USING ({named}) ORDER BY hash({seed}, {named}), {named} LIMIT {rows}
+            ), all_of_them AS (SELECT 0 AS place, * FROM retrieved UNION ALL SELECT 1, * FROM others)
+            SELECT * EXCLUDE (place, rank) FROM (
+                SELECT *, row_number() OVER (ORDER BY place, hash({seed}, {named}), {named}) AS rank FROM all_of_them
+            ) WHERE rank <= {rows} ORDER BY hash({seed}, {named}), {named}
+        """)
         return found.to_arrow_table().cast(view.schema)
