@@ -190,7 +190,7 @@ def prepared(published: World) -> Prepared:
 def test_the_published_days_have_the_published_rows_and_no_feature_is_null(prepared: Prepared) -> None:
     assert prepared.sizes == {TRAIN: Size(67_240, 598), TEST: Size(58_264, 385)}
     for held in prepared.splits.values():
-        assert (held.rejected, np.isnan(held.vectors).sum(), held.vectors.shape[1]) == (0, 0, 15)
+        assert (held.rejected.sum(), np.isnan(held.vectors).sum(), held.vectors.shape[1]) == (0, 0, 15)
     frauds = np.bincount(prepared.splits[TEST].rows["tx_fraud_scenario"].to_numpy())
     assert frauds[1:].tolist() == [20, 281, 84]
 

@@ -177,6 +177,7 @@ def test_the_command_line_goes_the_same_way(
         "feast.Field(name='card_id', dtype=types.Int64), feast.Field(name='n', dtype=types.Int64)])\n"
     )
     monkeypatch.setattr(sys, "path", [*sys.path])  # the command adds the repository, and imports from it
+    monkeypatch.chdir(Path.cwd())  # and it goes there and stays, but for this
     for arguments in (["apply"], ["materialize", "2018-06-01T00:00:00", "2018-06-02T00:00:00"]):
         done = CliRunner().invoke(cli, ["--chdir", str(tmp_path), *arguments])
         assert done.exit_code == 0, done.output
