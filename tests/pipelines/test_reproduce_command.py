@@ -200,9 +200,9 @@ def test_a_use_case_without_published_results_is_told_so(
 
 
 def test_published_results_that_lack_something_name_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "bare_case").mkdir()
-    (tmp_path / "bare_case/__init__.py").write_text("")
-    (tmp_path / "bare_case/published_results.py").write_text("PUBLICATION = None\n")
+    (tmp_path / "resultless_case").mkdir()
+    (tmp_path / "resultless_case/__init__.py").write_text("")
+    (tmp_path / "resultless_case/published_results.py").write_text("PUBLICATION = None\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(BadInput, match=r"bare_case/published_results\.py lacks make_events"):
-        reproduce.load_results("bare_case")
+    with pytest.raises(BadInput, match=r"resultless_case/published_results\.py lacks make_events"):
+        reproduce.load_results("resultless_case")
