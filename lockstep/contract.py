@@ -123,6 +123,11 @@ class TrainingCut(_Frozen):
     spine_hash: str
     known_at: datetime
 
+    @property
+    def snapshots(self) -> dict[str, int]:
+        """The snapshot of each table."""
+        return {cut.table: cut.snapshot_id for cut in self.tables}
+
 
 class FeatureContract(_Frozen):
     """Everything that must hold for a served vector to be the one a training set would contain.

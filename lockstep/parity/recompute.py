@@ -168,7 +168,7 @@ def _differences(
 def _source_rows(lake: Lake, view: StoredView, wanted: set[Any], snapshot: int) -> Mapping[Any, list[SourceRow]]:
     source, key = view.source, view.entity.join_key
     columns = view.value_columns
-    raw = _scanned(lake, source.table, [key, source.event_time, source.known_at, *columns], snapshot)
+    raw = _scanned(lake, source.table, view.source_columns, snapshot)
     values = {name: raw[name] for name in columns}
     if isinstance(view, LatestView):
         values = {name: raw[name].cast(ARROW_TYPES[view.columns[name]]) for name in columns}

@@ -10,10 +10,9 @@ import orjson
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from lockstep.errors import BadInput
 from lockstep.hashing import digest
 from lockstep.lake import Lake
-from lockstep.lake.documents import find_document
+from lockstep.lake.documents import load_document
 from lockstep.parity.compare import EXCUSED
 from lockstep.parity.verdict import Verdict
 from lockstep.settings import Settings
@@ -252,13 +251,5 @@ def load(settings: Settings, lake: Lake, name: str) -> ParityReport:
     Raises:
         BadInput: there is none of that name, or it was changed since.
     """
-    found = find_document(settings, lake, PARITY_REPORTS, "report", name)
-    if found is None:
-        raise BadInput(f"there is no parity report {name!r}", hint="lockstep run verify-parity makes one")
-    try:
-        report = ParityReport.model_validate_json(found)
-    except ValueError as invalid:
-        raise BadInput(f"parity report {name} cannot be read: {invalid}") from invalid
-    if report.hash != name:
-        raise BadInput(f"parity report {name} was changed after it was made: its content hashes to {report.hash}")
-    return report
+    hint = "lockstep run verify-parity makes one"
+    return load_document(settings, lake, PARITY_REPORTS, "report", name, ParityReport, what="parity report", hint=hint)

@@ -1,6 +1,5 @@
 """What the champion says to the very rows that a new model is judged on."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from lockstep.training.evaluation.evaluate import Champion
 from lockstep.training.fit import given
 from lockstep.training.protocol import SPLIT, TEST
 from lockstep.training.registry import CHAMPION, find_model
+from lockstep.training.training_set import newest_snapshots
 from lockstep.views.use_case import UseCase
 
 _UNDECISIVE = {
@@ -87,18 +87,9 @@ def _retrieved(
     from lockstep.offline.history import training_features  # noqa: PLC0415 - imports Feast, 4 s; rarely needed
 
     bare = held_out.drop_columns([SPLIT, *(f.name for f in contract.features)])
-    cut = {table.table: table.snapshot_id for table in contract.cut.tables}
-    snapshots: Mapping[str, int] = {
-        view.table: cut.get(view.table) or _newest(lake, view.table) for view in theirs.views
-    }
+    tables, cut = {view.table for view in theirs.views}, contract.cut.snapshots
+    snapshots = newest_snapshots(lake, tables - cut.keys()) | {table: cut[table] for table in tables & cut.keys()}
     found = training_features(
         settings, use_case, theirs.feature_service, bare, Cut(snapshots, contract.cut.known_at)
     ).rows
     return found.append_column(SPLIT, held_out[SPLIT])
-
-
-def _newest(lake: Lake, table: str) -> int:
-    snapshot = lake.current(table)
-    if snapshot is None:
-        raise BadInput(f"the table {table!r}, which the champion reads, is empty")
-    return snapshot.id

@@ -58,7 +58,7 @@ def exact_features(
     Raises:
         SchemaDrift: an on-demand function is not what the contract names.
     """
-    cut = {table.table: table.snapshot_id for table in contract.cut.tables}
+    cut = contract.cut.snapshots
     times = _times(rows)
 
     def source(view: StoredView) -> pa.Table:
@@ -163,14 +163,13 @@ def _source(
     settings: Settings, lake: Lake, view: StoredView, snapshot: int | None, times: NDArray[np.int64]
 ) -> pa.Table:
     """Read the rows of a view's source that can matter to values at these times."""
-    columns = list(
-        dict.fromkeys([view.entity.join_key, view.source.event_time, view.source.known_at, *view.value_columns])
-    )
     within = None
     if isinstance(view, WindowedView) and len(times):
         reach = view.delay + max(view.windows)
         first = from_micros(int(times.min())) - reach
         within = TimeRange(view.source.event_time, first, from_micros(int(times.max())) + timedelta.resolution)
     with connect(settings) as connection:
-        lake.register(connection, "source", view.source.table, columns=columns, snapshot_id=snapshot, within=within)
+        lake.register(
+            connection, "source", view.source.table, columns=view.source_columns, snapshot_id=snapshot, within=within
+        )
         return connection.sql("SELECT * FROM source").to_arrow_table()

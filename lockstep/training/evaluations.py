@@ -2,15 +2,15 @@
 
 import pyarrow as pa
 
-from lockstep.errors import BadInput
 from lockstep.lake import Lake
-from lockstep.lake.documents import find_document
+from lockstep.lake.documents import find_document, load_document, require_name
 from lockstep.lake.engine import connect
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import Evaluation, Rules
 from lockstep.views.declare import ARROW_TYPES
 
 EVALUATIONS = "evaluations"
+_WHAT = "evaluation"  # and the column that has the names
 EVALUATIONS_SCHEMA = pa.schema(
     [
         pa.field("evaluation", pa.string(), nullable=False),
@@ -26,7 +26,7 @@ EVALUATIONS_SCHEMA = pa.schema(
 def keep_evaluation(settings: Settings, lake: Lake, evaluation: Evaluation) -> str:
     """Keep an evaluation in the lake, unless it is there; return its name."""
     lake.ensure_table(EVALUATIONS, EVALUATIONS_SCHEMA)
-    if find_document(settings, lake, EVALUATIONS, "evaluation", evaluation.hash) is None:
+    if find_document(settings, lake, EVALUATIONS, _WHAT, evaluation.hash) is None:
         row = {
             "evaluation": evaluation.hash,
             "created": evaluation.created_at,
@@ -45,20 +45,8 @@ def load_evaluation(settings: Settings, lake: Lake, name: str) -> Evaluation:
     Raises:
         BadInput: there is none of that name, or it was changed since.
     """
-    found = find_document(settings, lake, EVALUATIONS, "evaluation", name)
-    if found is None:
-        raise BadInput(f"there is no evaluation {name!r}", hint="training makes one: lockstep run train")
-    try:
-        evaluation = Evaluation.model_validate_json(found)
-    except ValueError as invalid:
-        raise BadInput(f"evaluation {name} cannot be read: {invalid}") from invalid
-    _require_name(name, evaluation)
-    return evaluation
-
-
-def _require_name(name: str, evaluation: Evaluation) -> None:
-    if evaluation.hash != name:
-        raise BadInput(f"evaluation {name} was changed after it was made: its content hashes to {evaluation.hash}")
+    hint = "training makes one: lockstep run train"
+    return load_document(settings, lake, EVALUATIONS, _WHAT, name, Evaluation, what=_WHAT, hint=hint)
 
 
 def evaluations_of(settings: Settings, lake: Lake, digest: str, rules: Rules) -> list[Evaluation]:
@@ -80,7 +68,7 @@ def evaluations_of(settings: Settings, lake: Lake, digest: str, rules: Rules) ->
             evaluation = Evaluation.model_validate_json(text)
         except ValueError:
             continue
-        _require_name(name, evaluation)
+        require_name(evaluation, name, _WHAT)
         if evaluation.rules == rules:
             made.append(evaluation)
     return made

@@ -55,7 +55,7 @@ class Given:
         """
         said = np.zeros(len(self.labels))
         if self.answered.any():
-            said[self.answered] = scorer(estimator)(self.vectors[self.answered])
+            said[self.answered] = score(estimator, self.vectors[self.answered])
         return said
 
 
@@ -131,9 +131,9 @@ def scored(recipe: ModelRecipe, held_out: Given, scores: NDArray[np.float64]) ->
     )
 
 
-def scorer(estimator: Any) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Return what gives the score of each vector: the probability of class 1, as the predictor answers it."""
-    return lambda vectors: estimator.predict_proba(vectors)[:, 1]
+def score(estimator: Any, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the score of each vector: the probability of class 1, as the predictor answers it."""
+    return estimator.predict_proba(vectors)[:, 1]
 
 
 def recipe_digest(recipe: ModelRecipe) -> str:

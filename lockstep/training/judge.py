@@ -69,7 +69,7 @@ def judge(settings: Settings, use_case: UseCase, model: str) -> Evaluation:
         beside = _champion(settings, use_case, lake, contract, held_out)
         evaluation = _judged_before(settings, use_case, lake, logged, beside)
         if evaluation is None:
-            evaluation = _evaluate(settings, use_case, lake, logged, rows, beside)
+            evaluation = _evaluate(settings, use_case, lake, logged, rows, held_out, beside)
     name = keep_evaluation(settings, lake, evaluation)
     with quiet():
         client = open_client(settings)
@@ -112,7 +112,7 @@ def _require_recipe(
         BadInput: it is such a set.
     """
     recipe, known_at = use_case.model, contract.cut.known_at
-    snapshots = {cut.table: cut.snapshot_id for cut in contract.cut.tables}
+    snapshots = contract.cut.snapshots
     if absent := sorted(recipe.spine_tables.keys() - snapshots.keys()):
         raise BadInput(f"{training_set} was built without {', '.join(absent)}", hint="build the training set again")
     rows, _ = entity_rows(settings, lake, contract, recipe, Span.of(recipe, known_at), snapshots, known_at)
@@ -138,11 +138,12 @@ def _evaluate(
     lake: Lake,
     logged: Logged,
     rows: pa.Table,
+    test: Given,
     beside: tuple[Champion | None, str | None],
 ) -> Evaluation:
     recipe, contract = use_case.model, logged.contract
     artifact = load_artifact(logged.model_dir)
-    train, test = (given(recipe, contract, rows, split) for split in (TRAIN, TEST))
+    train = given(recipe, contract, rows, TRAIN)
     measured = scored(recipe, test, test.scores(artifact.estimator))
     judging = Judging(top=recipe.protocol.top, threshold=recipe.thresholds.decision)
     found = _search(settings, use_case, lake, contract, artifact, [train, test])
@@ -254,5 +255,5 @@ def _used(
             "the policy rejects them, to train on": int(train.rejected.sum()),
             "the policy rejects them, which counts as the score 0": int(test.rejected.sum()),
         },
-        snapshots={cut.table: cut.snapshot_id for cut in contract.cut.tables},
+        snapshots=contract.cut.snapshots,
     )

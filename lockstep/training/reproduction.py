@@ -20,7 +20,7 @@ from lockstep.training.clocks import exact_vectors
 from lockstep.training.contract import compile_contract
 from lockstep.training.evaluation.document import Metrics
 from lockstep.training.evaluation.evaluate import metrics
-from lockstep.training.fit import Given, given, scored, scorer
+from lockstep.training.fit import Given, given, score, scored
 from lockstep.training.protocol import TEST, TRAIN
 from lockstep.training.span import Span
 from lockstep.training.spine import divide_checked
@@ -198,9 +198,9 @@ def outside(figures: Iterable[Figure]) -> list[Figure]:
 
 def _measure(prepared: Prepared, estimator: Any) -> dict[str, Metrics]:
     recipe, train = prepared.recipe, prepared.splits[TRAIN]
-    score = scorer(estimator.fit(train.vectors, train.labels))
+    estimator.fit(train.vectors, train.labels)
     return {
         # Some estimators answer in float32.
-        split: metrics(scored(recipe, held, score(held.vectors).astype(np.float64)), recipe.protocol.top)
+        split: metrics(scored(recipe, held, score(estimator, held.vectors).astype(np.float64)), recipe.protocol.top)
         for split, held in prepared.splits.items()
     }

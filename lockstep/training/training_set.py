@@ -79,7 +79,7 @@ def build_training_set(
     lake = Lake.open(settings, use_case.project)
     service = service or recipe.service.name
     draft = compile_contract(use_case, service, TrainingCut(tables=(), spine_hash="", known_at=known_at))
-    snapshots = _newest(lake, {*recipe.spine_tables, *(view.table for view in draft.views)})
+    snapshots = newest_snapshots(lake, {*recipe.spine_tables, *(view.table for view in draft.views)})
     span = Span.of(recipe, known_at)
     spine, left_out = entity_rows(settings, lake, draft, recipe, span, snapshots, known_at)
     name, contract = _contract(use_case, service, spine, snapshots, known_at)
@@ -140,7 +140,12 @@ def read_left_out(lake: Lake, table: str) -> LeftOut:
     return LeftOut(**orjson.loads(text))
 
 
-def _newest(lake: Lake, tables: Iterable[str]) -> dict[str, int]:
+def newest_snapshots(lake: Lake, tables: Iterable[str]) -> dict[str, int]:
+    """Return the newest snapshot of each table.
+
+    Raises:
+        BadInput: one is empty.
+    """
     newest: dict[str, int] = {}
     for table in sorted(tables):
         snapshot = lake.current(table)

@@ -150,6 +150,12 @@ class StoredView(ABC):
         """The source's columns that values are made of, besides the key and the times."""
 
     @property
+    def source_columns(self) -> tuple[str, ...]:
+        """All columns of the source that decide a value, each once: the key, the two times, and those above."""
+        needed = (self.entity.join_key, self.source.event_time, self.source.known_at, *self.value_columns)
+        return tuple(dict.fromkeys(needed))
+
+    @property
     def table(self) -> str:
         """The view's Iceberg table in the lake."""
         return self.name

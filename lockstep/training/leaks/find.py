@@ -16,6 +16,7 @@ from lockstep.lake.engine import TimeRange
 from lockstep.offline.cut import Cut
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
+from lockstep.training.fit import score
 from lockstep.training.leaks.alarm import Alarm
 from lockstep.training.leaks.flips import flip_leaks, outcome_columns
 from lockstep.training.leaks.judged import not_judged, one_feature, too_good
@@ -79,7 +80,8 @@ class Suspect:
 
     def score(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the fitted model's scores."""
-        return _positive(self.estimator, self.prepare(vectors))
+        with one_thread():
+            return score(self.estimator, self.prepare(vectors))
 
     def of(self, split: str) -> NDArray[np.bool_]:
         """Return which rows are in a split."""
@@ -88,7 +90,7 @@ class Suspect:
     @property
     def snapshots(self) -> dict[str, int]:
         """The snapshot of each table that the set was cut from."""
-        return {cut.table: cut.snapshot_id for cut in self.contract.cut.tables}
+        return self.contract.cut.snapshots
 
 
 def find_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspect, *, seed: int = 0) -> Search:
@@ -107,14 +109,14 @@ def find_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspe
 
     def fit(given: NDArray[np.int64]) -> NDArray[np.float64]:
         with one_thread():
-            return _positive(recipe.estimator().fit(prepared[picked], given), prepared[test])
+            return score(recipe.estimator().fit(prepared[picked], given), prepared[test])
 
     alarms = [
         *_spine_leaks(settings, use_case, lake, suspect, seed),
         *(alarm for done in audits.values() for alarm in done.alarms),
         *_flip_leaks(settings, use_case, lake, suspect),
         *one_feature(recipe.ceilings, labels[test], suspect.vectors[test], names),
-        *too_good(recipe.ceilings, labels[test], _positive(suspect.estimator, prepared[test])),
+        *too_good(recipe.ceilings, labels[test], suspect.score(suspect.vectors[test])),
         *_repeated(settings, use_case, suspect),
         *shuffled_labels(fit, labels[picked], labels[test], seed),
     ]
@@ -122,11 +124,6 @@ def find_leaks(settings: Settings, use_case: UseCase, lake: Lake, suspect: Suspe
     unexplained = {f"{view}:{feature}": n for view, done in audits.items() for feature, n in done.unexplained.items()}
     stored = {view: done.rows for view, done in audits.items()}
     return Search(tuple(reversed(by_place.values())), stored, unexplained, not_judged(labels[test]))
-
-
-def _positive(estimator: Any, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    with one_thread():
-        return estimator.predict_proba(vectors)[:, 1]
 
 
 def _audited(use_case: UseCase, suspect: Suspect) -> list[WindowedView | LatestView]:

@@ -9,16 +9,6 @@ from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect, quote
 from lockstep.settings import Settings
 from lockstep.views.declare import CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
-from lockstep.views.latest import LatestView
-from lockstep.views.windowed import WindowedView
-
-
-def columns_of(view: StoredView) -> list[str]:
-    """Return the columns of its source that a view's values are made of, each once."""
-    if isinstance(view, LatestView):
-        return list(view.columns)
-    measured = view.measures if isinstance(view, WindowedView) else ()
-    return list(dict.fromkeys(measure.column for measure in measured if measure.column))
 
 
 def source_rows(
@@ -35,7 +25,7 @@ def source_rows(
     """
     source, key = view.source, view.entity.join_key
     more = sorted(set(also).intersection(lake.schema(source.table, snapshots.get(source.table)).names))
-    read = tuple(dict.fromkeys((key, source.event_time, source.known_at, *columns_of(view), *more)))
+    read = tuple(dict.fromkeys((*view.source_columns, *more)))
     with connect(settings) as connection:
         lake.register(connection, "source", source.table, columns=read, snapshot_id=snapshots.get(source.table))
         connection.register("wanted", pa.table({key: keys}))

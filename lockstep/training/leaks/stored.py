@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from lockstep.clock import MICROSECOND, from_micros
 from lockstep.training.leaks.alarm import Alarm, AlarmName
-from lockstep.training.leaks.sources import columns_of
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, StoredView
 from lockstep.views.exact import FUTURE, WHOLE_HISTORY, Reach, value_at_times
 from lockstep.views.latest import LatestView
@@ -143,7 +142,7 @@ def _hypotheses(view: WindowedView, label: str) -> list[_Hypothesis]:
         _Hypothesis("current_row", "windows that hold what happened at their very end", closed),
         _Hypothesis("whole_history_rate", "all rows of the key, earlier and later", WHOLE_HISTORY),
     ]
-    if view.delay or label in columns_of(view):
+    if view.delay or label in view.value_columns:
         return [
             _Hypothesis("label_without_delay", "windows without the delay, known or not", at_once, -1),
             _Hypothesis("label_without_delay", "windows without the delay that hold their end", at_once),
@@ -201,7 +200,7 @@ def _nearest(
 
 def _by_key(view: StoredView, source: pa.Table) -> Mapping[Any, Sequence[SourceRow]]:
     """Return each key's rows in order of time, but for those in quarantine: without a time, or known before they happened."""
-    columns = source.select(columns_of(view))
+    columns = source.select(view.value_columns)
     values = columns.to_pylist() if columns.num_columns else [{}] * source.num_rows
     times = (
         source[name].cast(ARROW_TYPES["timestamp"]).cast(pa.int64()).to_pylist()
