@@ -6,19 +6,16 @@ error here, for nothing leaks.
 
 import tempfile
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks._table import cpu_seconds, show
+from benchmarks._world import lived_in
 from feature_repo.definitions import use_case
-from feature_repo.world import append_slice, make_world
 from lockstep.clock import MICROSECOND, to_micros
 from lockstep.lake import Lake
-from lockstep.materialize.ledger import Ledger
-from lockstep.offline.registry import apply_definitions
 from lockstep.serving.features import feature_matrix
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
@@ -29,7 +26,6 @@ from lockstep.training.leaks.spine_tables import open_tables
 from lockstep.training.protocol import SPLIT, TRAIN
 from lockstep.training.span import Span
 from lockstep.training.training_set import build_training_set, read_training_set
-from lockstep.views.compute import bootstrap
 
 DAYS, LIMIT_CPU_S = 80, 15.0
 HEADINGS = {
@@ -87,15 +83,7 @@ def probed(settings: Settings, lake: Lake, suspect: Suspect) -> list[Alarm]:
 
 def measured(home: Path, size: int) -> list[dict[str, Any]]:
     """Make a world of so many cards and a training set of it, fit the model, and look for leaks twice."""
-    settings = Settings(home=home, clock_file=home / "clock").resolved()
-    lake, ledger = Lake.open(settings, use_case.project), Ledger.open(settings, use_case.project)
-    world = make_world(size, DAYS)
-    start, end = world.parameters.start, world.parameters.start + timedelta(days=DAYS)
-    settings.clock.advance_to(end + timedelta(hours=1))
-    append_slice(lake, world, None, end)
-    apply_definitions(settings, use_case)
-    for view in use_case.views:
-        bootstrap(settings, lake, ledger, view, start, end)
+    settings, lake, end = lived_in(home, size, DAYS)
     made = build_training_set(settings, use_case, known_at=end)
     rows, contract = read_training_set(lake, made.table)
     vectors, train = feature_matrix(contract, rows), rows[SPLIT].to_numpy() == TRAIN

@@ -4,19 +4,14 @@ There is no peer: what is compared is the fit alone, which any training has to d
 """
 
 import tempfile
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks._table import cpu_seconds, show
+from benchmarks._world import lived_in
 from feature_repo.definitions import use_case
-from feature_repo.world import append_slice, make_world
-from lockstep.lake import Lake
-from lockstep.materialize.ledger import Ledger
-from lockstep.offline.registry import apply_definitions
-from lockstep.settings import Settings
 from lockstep.threads import one_thread
 from lockstep.training.fit import given
 from lockstep.training.judge import judge
@@ -24,7 +19,6 @@ from lockstep.training.protocol import TRAIN
 from lockstep.training.register import register
 from lockstep.training.train import train
 from lockstep.training.training_set import build_training_set, read_training_set
-from lockstep.views.compute import bootstrap
 
 CARDS, DAYS, LIMIT_CPU_S = 2_700, 90, 90.0
 HEADINGS = {"step": "step", "cpu_s": "CPU s: ours", "fit_cpu_s": "the fit alone", "limit_cpu_s": "limit"}
@@ -32,15 +26,7 @@ HEADINGS = {"step": "step", "cpu_s": "CPU s: ours", "fit_cpu_s": "the fit alone"
 
 def measured(home: Path, cards: int) -> list[dict[str, Any]]:
     """Make the world, compute its views, and take the four steps in this process."""
-    settings = Settings(home=home, clock_file=home / "clock").resolved()
-    lake, ledger = Lake.open(settings, use_case.project), Ledger.open(settings, use_case.project)
-    world = make_world(cards, DAYS)
-    start, end = world.parameters.start, world.parameters.start + timedelta(days=DAYS)
-    settings.clock.advance_to(end + timedelta(hours=1))
-    append_slice(lake, world, None, end)
-    apply_definitions(settings, use_case)
-    for view in use_case.views:
-        bootstrap(settings, lake, ledger, view, start, end)
+    settings, lake, end = lived_in(home, cards, DAYS)
     made: dict[str, str] = {}
 
     def build() -> None:

@@ -47,21 +47,31 @@ class Population:
 
 def draw_population(parameters: SimulatorParameters) -> Population:
     """x, y ~ U(0, 100) for everyone; mu ~ U(5, 100) and lambda ~ U(0, 4) for customers."""
+    customers = generator(parameters.seed, Stream.CUSTOMERS)
+    return populate(parameters, customers, generator(parameters.seed, Stream.TERMINALS))
+
+
+def populate(
+    parameters: SimulatorParameters,
+    of_customers: np.random.Generator | np.random.RandomState,
+    of_terminals: np.random.Generator | np.random.RandomState,
+) -> Population:
+    """The population that these numbers make: four draws a customer, two a terminal."""
     # A row per customer: with more customers, the first ones stay who they were.
     low, high = np.array([0.0, 0.0, 5.0, 0.0]), np.array([MAP_SIDE, MAP_SIDE, 100.0, 4.0])
-    drawn = generator(parameters.seed, Stream.CUSTOMERS).uniform(low, high, (parameters.customers, 4))
-    terminals = generator(parameters.seed, Stream.TERMINALS).uniform(0.0, MAP_SIDE, (parameters.terminals, 2))
+    drawn = of_customers.uniform(low, high, (parameters.customers, 4))
+    terminals = of_terminals.uniform(0.0, MAP_SIDE, (parameters.terminals, 2))
     customers = drawn[:, :2].copy()
     return Population(
         customer_places=customers,
         terminal_places=terminals,
         mean_amount=drawn[:, 2].copy(),
         payments_per_day=drawn[:, 3].copy(),
-        reach=find_reach(customers, terminals, parameters.radius),
+        reach=_find_reach(customers, terminals, parameters.radius),
     )
 
 
-def find_reach(customers: NDArray[np.float64], terminals: NDArray[np.float64], radius: float) -> Reach:
+def _find_reach(customers: NDArray[np.float64], terminals: NDArray[np.float64], radius: float) -> Reach:
     """Which of `terminals` each of `customers` (rows of x, y) reaches: those strictly nearer than `radius`."""
     tree = KDTree(terminals)
     runs, sizes = [], []

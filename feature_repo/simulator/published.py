@@ -24,7 +24,7 @@ from feature_repo.simulator.fraud import (
 )
 from feature_repo.simulator.moments import DAY_SECONDS
 from feature_repo.simulator.parameters import SimulatorParameters
-from feature_repo.simulator.population import MAP_SIDE, Population, find_reach
+from feature_repo.simulator.population import Population, populate
 from feature_repo.simulator.transactions import Payments
 from feature_repo.simulator.world import World, assemble
 
@@ -75,17 +75,7 @@ def simulate_published(
 
 def draw_published_population(parameters: SimulatorParameters) -> Population:
     """Customers from seed 0, four draws each; terminals from seed 1, two draws each."""
-    low, high = np.array([0.0, 0.0, 5.0, 0.0]), np.array([MAP_SIDE, MAP_SIDE, 100.0, 4.0])
-    drawn = np.random.RandomState(0).uniform(low, high, (parameters.customers, 4))
-    terminals = np.random.RandomState(1).uniform(0.0, MAP_SIDE, (parameters.terminals, 2))
-    customers = drawn[:, :2].copy()
-    return Population(
-        customer_places=customers,
-        terminal_places=terminals,
-        mean_amount=drawn[:, 2].copy(),
-        payments_per_day=drawn[:, 3].copy(),
-        reach=find_reach(customers, terminals, parameters.radius),
-    )
+    return populate(parameters, np.random.RandomState(0), np.random.RandomState(1))
 
 
 def draw_published_payments(parameters: SimulatorParameters, population: Population) -> Payments:
