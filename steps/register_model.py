@@ -26,8 +26,7 @@ def register_model(given: RegisterModelInput) -> RegisterModelOutput:
     from lockstep.training.register import register  # noqa: PLC0415 - imports MLflow, 2 s
 
     wiring = Wiring()
-    done = register(wiring.settings, wiring.use_case, given.model, given.evaluation)
-    return RegisterModelOutput(version=done.version)
+    return RegisterModelOutput(version=register(wiring.settings, wiring.use_case, given.model, given.evaluation))
 
 
 if __name__ == "__main__":

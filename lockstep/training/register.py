@@ -1,8 +1,5 @@
 """Register a logged model with the evaluation that speaks for it, and make it the challenger."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -29,23 +26,8 @@ from lockstep.training.rules import rules_of, unsound
 from lockstep.views.use_case import UseCase
 
 
-@dataclass(frozen=True)
-class Registered:
-    """A version of the registered model.
-
-    Attributes:
-        digest: of its folder; see `lockstep.serving.artifact.model_digest`.
-    """
-
-    model_name: str
-    version: int
-    model_uri: str
-    model_dir: Path
-    digest: str
-
-
-def register(settings: Settings, use_case: UseCase, model: str, evaluation: str) -> Registered:
-    """Register a model as the challenger; the same model again is found, not registered twice.
+def register(settings: Settings, use_case: UseCase, model: str, evaluation: str) -> int:
+    """Register a model as the challenger and return its version; the same model again is found, not registered twice.
 
     Args:
         settings: name the lake and the tracking store.
@@ -79,7 +61,7 @@ def register(settings: Settings, use_case: UseCase, model: str, evaluation: str)
             _challenge(client, name, version)
         except MlflowException as raced:
             raise Transient(f"the alias {CHALLENGER} of {name} was moved at the same time: {raced}") from raced
-    return Registered(name, version, logged.model_uri, logged.model_dir, logged.digest)
+    return version
 
 
 def _decided(client: MlflowClient, name: str, version: int) -> bool:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from tiny_lake import fill
+from whole import Project, Trained, train_whole
 
 from feature_repo.definitions import use_case as fraud
 from lockstep.lake import Lake
@@ -55,3 +56,9 @@ def filled(new_settings: Callable[[], Settings], use_case: UseCase) -> tuple[Set
     """A lake with payments, labels and both views' rows."""
     settings = new_settings()
     return settings, fill(settings, use_case)
+
+
+@pytest.fixture(scope="module")
+def trained(project: Project) -> Trained:
+    """The model of a module's own `project`: fitted, judged and registered."""
+    return train_whole(project.settings, project.use_case, project.training_set.table)

@@ -1,7 +1,7 @@
 """A model is judged: its fallback, the champion beside it, both clocks; and what is not registered."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,10 +12,9 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score
 from tiny_lake import KNOWN_AT, fill
-from whole import Trained, train_whole
+from whole import Project, Trained, train_whole
 
 from lockstep.errors import BadInput, Refused, Terminal
-from lockstep.lake import Lake
 from lockstep.offline.registry import apply_definitions
 from lockstep.serving.artifact import load_artifact
 from lockstep.serving.features import feature_matrix
@@ -32,29 +31,10 @@ from lockstep.training.protocol import TEST
 from lockstep.training.register import register
 from lockstep.training.spine import rows_of
 from lockstep.training.train import train
-from lockstep.training.training_set import TrainingSet, build_training_set, read_training_set
+from lockstep.training.training_set import build_training_set
 from lockstep.views import Ceilings, FeatureService, OnDemandView, StoredView, UseCase, days, reject
 
 DAY_US = 86_400_000_000
-
-
-@dataclass(frozen=True)
-class Project:
-    settings: Settings
-    lake: Lake
-    use_case: UseCase
-    training_set: TrainingSet
-
-    @property
-    def rows(self) -> pa.Table:
-        return read_training_set(self.lake, self.training_set.table)[0]
-
-    def with_model(self, **changes: Any) -> UseCase:
-        return replace(self.use_case, model=replace(self.use_case.model, **changes))
-
-    def versions(self) -> int:
-        client = registry.open_client(self.settings)
-        return len(client.search_model_versions("name = 'fraud'"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,14 +52,7 @@ def project(new_settings: Callable[[], Settings], use_case: UseCase) -> Project:
     )
     services = (*use_case.services, fallback)
     use_case = replace(use_case, services=services, model=replace(use_case.model, fallback=fallback))
-    settings = new_settings()
-    lake = fill(settings, use_case)
-    return Project(settings, lake, use_case, build_training_set(settings, use_case, known_at=KNOWN_AT))
-
-
-@pytest.fixture(scope="module")
-def trained(project: Project) -> Trained:
-    return train_whole(project.settings, project.use_case, project.training_set.table)
+    return Project.of(new_settings(), use_case)
 
 
 def test_the_fallback_is_fitted_on_the_same_rows_and_lies_in_the_same_folder(

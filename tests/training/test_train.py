@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import mlflow
@@ -15,8 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.svm import LinearSVC
-from tiny_lake import KNOWN_AT, fill
-from whole import Trained, train_whole
+from whole import Project, Trained, train_whole
 
 from lockstep.errors import BadInput, NotYetSupported, Terminal, UseCaseError
 from lockstep.lake import Lake
@@ -28,23 +27,8 @@ from lockstep.training import registry
 from lockstep.training.judge import summary
 from lockstep.training.spine import rows_of
 from lockstep.training.train import train
-from lockstep.training.training_set import TrainingSet, build_training_set, read_training_set
+from lockstep.training.training_set import read_training_set
 from lockstep.views import UseCase
-
-
-@dataclass(frozen=True)
-class Project:
-    settings: Settings
-    lake: Lake
-    use_case: UseCase
-    training_set: TrainingSet
-
-    def versions(self) -> list[int]:
-        client = registry.open_client(self.settings)
-        return sorted(int(v.version) for v in client.search_model_versions("name = 'fraud'"))
-
-    def with_estimator(self, estimator: Callable[[], Any], **changes: Any) -> UseCase:
-        return replace(self.use_case, model=replace(self.use_case.model, estimator=estimator, **changes))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,19 +40,11 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def project(new_settings: Callable[[], Settings], use_case: UseCase) -> Project:
-    settings = new_settings()
-    lake = fill(settings, use_case)
-    return Project(settings, lake, use_case, build_training_set(settings, use_case, known_at=KNOWN_AT))
-
-
-@pytest.fixture(scope="module")
-def trained(project: Project) -> Trained:
-    return train_whole(project.settings, project.use_case, project.training_set.table)
+    return Project.of(new_settings(), use_case)
 
 
 def split(project: Project, name: str) -> pa.Table:
-    rows, _ = read_training_set(project.lake, project.training_set.table)
-    return rows_of(rows, name)
+    return rows_of(project.rows, name)
 
 
 def test_the_challenger_answers_as_the_estimator_fitted_by_hand(project: Project, trained: Trained) -> None:
@@ -196,7 +172,7 @@ def test_another_estimator_on_the_same_set_is_another_version_and_the_new_challe
     project: Project, trained: Trained
 ) -> None:
     settings, table = project.settings, project.training_set.table
-    smaller = project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=5, random_state=0))
+    smaller = project.with_model(estimator=lambda: HistGradientBoostingClassifier(max_iter=5, random_state=0))
 
     second = train_whole(settings, smaller, table)
 
@@ -222,7 +198,7 @@ def test_a_champion_that_is_replaced_becomes_the_previous_one(project: Project, 
     settings = project.settings
     second = train_whole(
         settings,
-        project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=6, random_state=0)),
+        project.with_model(estimator=lambda: HistGradientBoostingClassifier(max_iter=6, random_state=0)),
         project.training_set.table,
     )
     assert registry.find_model(settings, "fraud", "champion") is None
@@ -246,7 +222,7 @@ def test_a_model_or_version_that_is_not_there_is_said(project: Project, trained:
 
 
 def test_a_folder_somebody_changed_is_refused(project: Project) -> None:
-    changed = project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=7, random_state=0))
+    changed = project.with_model(estimator=lambda: HistGradientBoostingClassifier(max_iter=7, random_state=0))
     done = train_whole(project.settings, changed, project.training_set.table)
     registry.set_alias(project.settings, "fraud", "tampered", done.version)
     described = (done.model_dir / "MLmodel").read_text()
@@ -260,7 +236,7 @@ def test_a_version_of_an_earlier_contract_is_named_and_left_out_of_what_is_in_us
     project: Project, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = project.settings
-    changed = project.with_estimator(lambda: HistGradientBoostingClassifier(max_iter=8, random_state=0))
+    changed = project.with_model(estimator=lambda: HistGradientBoostingClassifier(max_iter=8, random_state=0))
     old = train_whole(settings, changed, project.training_set.table)
     registry.set_alias(settings, "fraud", "old", old.version)
     described = yaml.safe_load((old.model_dir / "MLmodel").read_text())
@@ -326,7 +302,7 @@ def test_an_estimator_that_cannot_be_served_is_never_registered(
     with pytest.raises(UseCaseError) as failure:
         train(
             project.settings,
-            project.with_estimator(estimator, trusted_types=trusted),
+            project.with_model(estimator=estimator, trusted_types=trusted),
             project.training_set.table,
         )
 
@@ -370,7 +346,11 @@ def test_a_mistake_in_the_estimator_is_the_use_case_s_and_no_reason_to_try_again
     trusted = (*project.use_case.model.trusted_types, f"{__name__}.Mute")
 
     with pytest.raises(UseCaseError) as failure:
-        train(project.settings, project.with_estimator(estimator, trusted_types=trusted), project.training_set.table)
+        train(
+            project.settings,
+            project.with_model(estimator=estimator, trusted_types=trusted),
+            project.training_set.table,
+        )
 
     assert str(failure.value).startswith(f"the estimator of model 'fraud' {message}")
     assert failure.value.__cause__ is not None
@@ -382,7 +362,7 @@ def test_an_estimator_without_probabilities_is_never_registered(project: Project
             return super().fit(np.nan_to_num(given), labels)
 
     with pytest.raises(UseCaseError, match="the estimator of model 'fraud' has no predict_proba"):
-        train(project.settings, project.with_estimator(Margins), project.training_set.table)
+        train(project.settings, project.with_model(estimator=Margins), project.training_set.table)
 
 
 def test_a_training_set_of_other_definitions_is_refused(project: Project, trained: Trained) -> None:
