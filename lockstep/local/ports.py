@@ -57,7 +57,7 @@ def says_taken(words: str) -> bool:
 def listens(pid: int, port: int) -> bool:
     """Whether this process listens on a loopback port yet: only then is what answers there an answer of its own.
 
-    Elsewhere than on Linux nobody can be asked, and it is taken for granted.
+    Elsewhere than on Linux nobody can be asked, and it is taken for granted. A process that has ended listens nowhere, whoever does.
 
     Raises:
         PortTaken: another process listens there. A server that finds its port taken need not end, so this does not wait
@@ -68,9 +68,11 @@ def listens(pid: int, port: int) -> bool:
     listening = _listening_sockets(port)
     if not listening:
         return False
-    if listening.isdisjoint(_sockets(pid)):  # looked at last: it holds what it listened on a moment ago
-        raise PortTaken(f"another process listens on port {port}")
-    return True
+    if not listening.isdisjoint(_open_files(pid)):  # looked at last: it holds what it listened on a moment ago
+        return True
+    if not _open_files(pid):  # it has ended, and what listened may have been its own
+        return False
+    raise PortTaken(f"another process listens on port {port}")
 
 
 def _taken(port: int) -> bool:
@@ -92,7 +94,8 @@ def _listening_sockets(port: int) -> set[str]:
     return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1] in addresses}
 
 
-def _sockets(pid: int) -> set[str]:
+def _open_files(pid: int) -> set[str]:
+    """Return what a process has open; nothing once it has ended, or is about to."""
     found: set[str] = set()
     with suppress(OSError):  # it has ended
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():

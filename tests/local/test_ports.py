@@ -45,9 +45,19 @@ def test_whose_port_it_is_is_known(server: socket.socket) -> None:
 
     assert listens(os.getpid(), port)
     assert not listens(os.getpid(), free_port())
-    for other in (os.getppid(), NOBODY):
-        with pytest.raises(PortTaken, match=f"another process listens on port {port}"):
-            listens(other, port)
+    with pytest.raises(PortTaken, match=f"another process listens on port {port}"):
+        listens(os.getppid(), port)
+
+
+def test_a_process_that_has_ended_listens_nowhere_and_is_not_told_that_its_port_is_taken(
+    server: socket.socket,
+) -> None:
+    """A server that binds its port and then fails would be started anew on another port, and nobody told why it fails."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # a zombie: nobody has asked for its exit code
+
+        for process in (ended.pid, NOBODY):
+            assert not listens(process, server.getsockname()[1])
 
 
 def test_who_listens_on_another_address_of_this_machine_takes_no_port_from_us() -> None:
