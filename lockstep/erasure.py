@@ -33,7 +33,7 @@ from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import MaterializeRow, State
 from lockstep.materialize.receipts import Erasures, Outcome, Receipt, TableErased, UnderWay
 from lockstep.online.layout import EntityKeys
-from lockstep.online.store import Store, answering
+from lockstep.online.store import Store, answering, connect_log
 from lockstep.serving.drain import drain
 from lockstep.serving.log import ROW_FIELD, SERVED_LOG, stream_key
 from lockstep.settings import Settings
@@ -116,6 +116,7 @@ class Erasure:
         self._lake = lake
         self._ledger = ledger
         self._store = store
+        self._log = connect_log(settings) if settings.served_log_url.get_secret_value() else store
         self._receipts = Erasures.open(settings, use_case.project)
         self._progress = progress
 
@@ -195,9 +196,9 @@ class Erasure:
 
     def _drain(self) -> None:
         with answering():
-            waits = cast("int", self._store.exists(stream_key(self._use_case.project)))
+            waits = cast("int", self._log.exists(stream_key(self._use_case.project)))
         if waits:
-            drained = drain(self._settings, self._lake, self._store, self._use_case.project)
+            drained = drain(self._settings, self._lake, self._log, self._use_case.project)
             self._progress(f"{drained.rows:,} rows of the served log drained")
 
     def _erase_lake(self, receipt: Receipt, key: Key) -> Receipt:
@@ -252,7 +253,7 @@ class Erasure:
         entries = self._stream_entries(key)
         with answering():
             if entries:
-                self._store.xdel(stream_key(self._use_case.project), *entries)
+                self._log.xdel(stream_key(self._use_case.project), *entries)
             gone = cast("int", self._store.unlink(key.online))
         self._progress(f"{gone} hashes of the online store gone")
         return self._receipts.end(receipt, receipt.outcome.with_online(len(entries), gone))
@@ -285,7 +286,7 @@ class Erasure:
         found: list[bytes] = []
         while True:
             with answering():
-                answer = self._store.xrange(stream, min=last.decode(), max="+", count=_STREAM_ROWS)
+                answer = self._log.xrange(stream, min=last.decode(), max="+", count=_STREAM_ROWS)
             entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
             if not entries:
                 return found

@@ -23,6 +23,7 @@ from lockstep.errors import BadInput
 
 _PORTS = 65_535
 _TOKEN = re.compile(r"\s*((Bearer|Basic) +)?[!-~]*\s*")
+_LOG_URL = re.compile(r"rediss?://[^/\s]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]")
 
 
@@ -51,6 +52,14 @@ class Settings(BaseSettings):
         argo_tls_ca: the file with the authorities that may have signed its certificate; those that `requests` trusts if not
             given.
         argo_tls_skip_verify: take any certificate, so anybody for Argo's server.
+        request_budget: how long a request may take that does not ask for more or less (`x-lockstep-budget-ms`).
+        replay_budget: what a shadow replay asks for, for each of its requests.
+        circuit_failures: so many failures one after the other, of the store or the predictor, and it is not asked for a moment.
+        circuit_pause: how long that is; then one request tries.
+        request_time_limit: how far a request's time, or a view's watermark, may be from our clock.
+        served_log_rate: the share of live requests whose rows are logged, whatever became of them; flagged rows always are.
+        served_log_url: a Redis of its own for the served log's stream, as in rediss://user:password@host:port/0; the online
+            store if not given. Never shown.
         promotion_approval: whether somebody has to approve each promotion, whatever its run was asked for.
         snapshots_keep: how long a snapshot is kept that nothing else keeps (`retention.py`); at least `parity_max_age`.
         report_url: where a run that failed is reported to, as JSON with a `text`; never shown: with chat services it is a secret.
@@ -84,9 +93,13 @@ class Settings(BaseSettings):
     argo_tls_skip_verify: bool = False
     clock_file: Path | None = None
     shadow_url: str = ""
-    read_deadline: timedelta = timedelta(milliseconds=250)
-    predictor_deadline: timedelta = timedelta(seconds=5)
+    request_budget: timedelta = Field(default=timedelta(milliseconds=100), gt=timedelta(0))
+    replay_budget: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0), le=timedelta(minutes=1))
+    circuit_failures: int = Field(default=5, gt=0)
+    circuit_pause: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
     request_time_limit: timedelta = timedelta(minutes=5)
+    served_log_rate: float = Field(default=1.0, ge=0, le=1)
+    served_log_url: SecretStr = SecretStr("")
     duckdb_memory_limit: str = "1500MB"
     retrieval_rows: int = Field(default=1_000_000, gt=0)
     materialize_memory_limit: str = "300MB"
@@ -180,6 +193,8 @@ def _contradictions(given: Settings) -> Iterator[tuple[object, str, str]]:
     """Yield what may not be, whether it is so, and which setting to look at."""
     mode, password = given.redis_mode, given.redis_password.get_secret_value()
     several, sentinel = mode in {"sentinel", "cluster"}, mode == "sentinel"
+    log = given.served_log_url.get_secret_value()
+    yield log and not _LOG_URL.match(log), "served_log_url is no redis:// or rediss:// URL", "served_log_url"
     files = given.redis_tls_ca or given.redis_tls_certificate or given.redis_tls_key
     for node in given.redis_nodes:
         yield not all(address_of(node)), f"{node!r} is no host:port", "redis_nodes, as in 10.0.0.7:6379"

@@ -48,6 +48,13 @@ class Wiring:
 
         return connect(self.settings)
 
+    @cached_property
+    def log_store(self) -> "Store":
+        """Where the served log's stream is."""
+        from lockstep.online.store import connect_log  # noqa: PLC0415 - redis-py
+
+        return connect_log(self.settings)
+
     def materializer(self, view: str) -> "Materializer":
         """Return what brings a view online."""
         from lockstep.materialize.interval import Materializer  # noqa: PLC0415 - all of these

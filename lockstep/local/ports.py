@@ -57,7 +57,7 @@ def says_taken(words: str) -> bool:
 def listens(pid: int, port: int) -> bool:
     """Whether this process listens on a loopback port yet: only then is what answers there an answer of its own.
 
-    Elsewhere than on Linux nobody can be asked, and it is taken for granted. A process that has ended listens nowhere, whoever does.
+    Elsewhere than on Linux nobody can be asked, and it is taken for granted. A process that has ended listens nowhere.
 
     Raises:
         PortTaken: another process listens there. A server that finds its port taken need not end, so this does not wait

@@ -26,6 +26,7 @@ StoreAsync: TypeAlias = redis.asyncio.Redis | RedisClusterAsync
 # Far above any honest answer: a batch of 10 000 scripts takes 0.1 s. A request's own deadline lies around the whole read.
 SOCKET_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
+_TIME_LIMITS: Mapping[str, Any] = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
 
 _TRANSIENT = {
     "READONLY": "a replica answered: a failover is under way, or redis_host names a replica",
@@ -97,6 +98,20 @@ def connect_async(settings: Settings) -> StoreAsync:
     return redis.asyncio.Redis(host=settings.redis_host, port=settings.redis_port, retry=retry, **options)
 
 
+def connect_log(settings: Settings) -> Store:
+    """Return a client of the Redis that the served log's stream is in; otherwise as `connect`."""
+    if not (url := settings.served_log_url.get_secret_value()):
+        return connect(settings)
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_TIME_LIMITS)
+
+
+def connect_log_async(settings: Settings) -> StoreAsync:
+    """Return an asyncio client of the Redis that the served log's stream is in; otherwise as `connect_async`."""
+    if not (url := settings.served_log_url.get_secret_value()):
+        return connect_async(settings)
+    return redis.asyncio.Redis.from_url(url, retry=RetryAsync(NoBackoff(), 0), **_TIME_LIMITS)
+
+
 class _Primary(redis.Redis):
     """A client that closes the connections to the Sentinels with its own."""
 
@@ -117,11 +132,7 @@ class _PrimaryAsync(redis.asyncio.Redis):
 
 def _options(settings: Settings) -> dict[str, Any]:
     """Return what every connection is opened with."""
-    options: dict[str, Any] = {
-        "socket_timeout": SOCKET_SECONDS,
-        "socket_connect_timeout": CONNECT_SECONDS,
-        "decode_responses": False,
-    }
+    options: dict[str, Any] = {**_TIME_LIMITS, "decode_responses": False}
     if password := settings.redis_password.get_secret_value():
         options |= {"username": settings.redis_username or None, "password": password}
     if settings.redis_tls:

@@ -6,7 +6,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from lockstep.errors import BadInput, Terminal, Transient
-from lockstep.serving.policy import RowRejected
+from lockstep.serving.refusal import RowRejected
 
 
 class _Answer(BaseModel):

@@ -1,11 +1,15 @@
 """The served log: one row for each answered row, exactly as it was read and scored, on its way to the lake.
 
 The transformer puts rows into a bounded queue and a task sends them in batches to a Redis Stream; `drain` moves them to
-Iceberg. Answering never waits for it. Each process numbers its rows, so that a lost row is a gap and not a silence: a batch
-whose sending failed is not sent twice.
+Iceberg. Answering never waits for it. Each process numbers the rows that it logs, so that a lost row is a gap and not a
+silence: a batch whose sending failed is not sent twice.
+
+Where not all rows are logged, those of a share of the requests are, whatever became of them, and beside them each row with a
+flag. Only the former say something about all that was served.
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import socket
@@ -19,7 +23,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from lockstep.online.reader import Reading
 from lockstep.online.store import FAILURES, StoreAsync
@@ -75,7 +79,10 @@ BATCH_ROWS = 500
 # About 1.5 kB a row: if nobody drains, the log costs the store at most 750 MB and then loses its oldest rows, seen as gaps.
 STREAM_ROWS = 500_000
 
+_SEND_SECONDS = 5.0
+
 _ROWS = Counter("lockstep_served_log_rows", "Rows of the served log by what became of them.", ["outcome"])
+_WAITING = Gauge("lockstep_served_log_queue_rows", "Rows of the served log that wait to be sent.")
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class Served:
         vectors: what the model got, rows by features.
         scores: what it said, one a row.
         flags: what was unusual, one list a row.
+        contract: the hash of the contract that made the vectors.
         shadow: nobody acts on the answer.
     """
 
@@ -98,12 +106,26 @@ class Served:
     vectors: NDArray[np.float64]
     scores: Sequence[float]
     flags: Sequence[Sequence[str]]
+    contract: str
     shadow: bool
 
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-        return len(self.scores)
+
+def chosen_rows(served: Served, rate: float) -> list[tuple[int, str]]:
+    """Return which rows are logged, each with why.
+
+    Args:
+        served: all its rows are chosen, or none, by a hash of the request's id; so the same request is chosen everywhere.
+        rate: the share of the requests to choose. Other rows are chosen if they are flagged.
+    """
+    rows = range(len(served.scores))
+    if rate >= 1 or _share(served.request.id) < rate:
+        return [(row, UNIFORM) for row in rows]
+    return [(row, FLAGGED) for row in rows if served.flags[row]]
+
+
+def _share(request_id: str) -> float:
+    """Return where an id lies in [0, 1)."""
+    return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest()) / 2**64
 
 
 def stream_key(project: str) -> str:
@@ -128,11 +150,13 @@ def _encoded(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def encode_rows(served: Served, contract_hash: str, model: str, process: str, counter: int) -> Iterator[bytes]:
-    """Yield each row as JSON with the schema's names; times are whole microseconds, and `counter` is the first row's."""
+def encode_rows(
+    served: Served, chosen: Sequence[tuple[int, str]], model: str, process: str, counter: int
+) -> Iterator[bytes]:
+    """Yield each chosen row as JSON with the schema's names; times are whole microseconds, `counter` is the first one's."""
     request, reading = served.request, served.reading
     before, after = reading.before.to_json().decode(), reading.after.to_json().decode()
-    for row in range(served.rows):
+    for number, (row, why) in enumerate(chosen, counter):
         views = [
             {
                 "view": name,
@@ -154,14 +178,14 @@ def encode_rows(served: Served, contract_hash: str, model: str, process: str, co
             "epoch_after": after,
             "views": views,
             "vector": served.vectors[row],
-            "contract": contract_hash,
+            "contract": served.contract,
             "model": model,
             "score": served.scores[row],
             "flags": served.flags[row],
             "shadow": served.shadow,
-            "why": UNIFORM,
+            "why": why,
             "process": process,
-            "counter": counter + row,
+            "counter": number,
         }
         yield orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -171,38 +195,46 @@ def _known(created_us: int | None) -> int | None:
     return None if created_us == -1 else created_us
 
 
+_Item = tuple[int, Served, Sequence[tuple[int, str]]]
+"""The number of the first row, what was served, and which rows of it are logged."""
+
+
 class ServedLog:
     """Sends served rows to the project's Redis Stream, behind the answers.
 
     Args:
         redis: where the stream is; closed by its owner.
         project: names the stream.
-        contract_hash: which contract made the vectors.
-        model: the digest of the model that scored them.
+        model: the digest of the model that scored the rows.
+        rate: see `chosen_rows`.
     """
 
-    def __init__(self, redis: StoreAsync, project: str, contract_hash: str, model: str) -> None:
+    def __init__(self, redis: StoreAsync, project: str, model: str, rate: float = 1.0) -> None:
         self.process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.sent = 0
         self.dropped = 0
         self._redis = redis
         self._key = stream_key(project)
-        self._names = (contract_hash, model)
+        self._model = model
+        self._rate = rate
         self._counter = 0
         self._waiting = 0
-        self._queue: asyncio.Queue[tuple[int, Served] | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Item | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(_report)
 
     def offer(self, served: Served) -> None:
         """Take one answered request, or count its rows as dropped when the queue is full; never waits."""
-        first = self._counter + 1
-        self._counter += served.rows
-        if self._task.done() or self._waiting + served.rows > QUEUE_ROWS:
-            self._count(dropped=served.rows)
+        chosen = chosen_rows(served, self._rate)
+        if not chosen:
             return
-        self._waiting += served.rows
-        self._queue.put_nowait((first, served))
+        first = self._counter + 1
+        self._counter += len(chosen)
+        if self._task.done() or self._waiting + len(chosen) > QUEUE_ROWS:
+            self._count(dropped=len(chosen))
+            return
+        self._wait(len(chosen))
+        self._queue.put_nowait((first, served, chosen))
 
     async def close(self, deadline: float = 5.0) -> None:
         """Send what is waiting, for at most `deadline` seconds."""
@@ -216,8 +248,8 @@ class ServedLog:
     async def _run(self) -> None:
         batch: list[bytes] = []
         while (item := await self._queue.get()) is not None:
-            first, served = item
-            for row in encode_rows(served, *self._names, self.process, first):
+            first, served, chosen = item
+            for row in encode_rows(served, chosen, self._model, self.process, first):
                 batch.append(row)
                 if len(batch) == BATCH_ROWS:
                     await self._send(batch)
@@ -231,16 +263,22 @@ class ServedLog:
         for row in batch:
             pipeline.xadd(self._key, {ROW_FIELD: row}, maxlen=STREAM_ROWS, approximate=True)
         try:
-            await pipeline.execute()
-        except FAILURES as failure:
+            # A store that hangs must not keep the rows of minutes in memory: those of this batch are lost, and counted.
+            async with asyncio.timeout(_SEND_SECONDS):
+                await pipeline.execute()
+        except FAILURES as failure:  # TimeoutError is an OSError
             logging.getLogger(__name__).warning(
                 "%d rows of the served log were not confirmed: %s", len(batch), failure
             )
             self._count(dropped=len(batch))
         else:
             self._count(sent=len(batch))
-        self._waiting -= len(batch)
+        self._wait(-len(batch))
         batch.clear()
+
+    def _wait(self, rows: int) -> None:
+        self._waiting += rows
+        _WAITING.set(self._waiting)
 
     def _count(self, *, sent: int = 0, dropped: int = 0) -> None:
         self.sent += sent

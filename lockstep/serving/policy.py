@@ -1,7 +1,7 @@
 """The value half of the policy: what becomes of a feature that has no value. Training, serving and parity all ask here.
 
 A row without a value looks the same in training, whether no row answered, the row was too old or it held a null; so all three
-are one case here too. That a view is late is another matter, which only serving can know.
+are one case here too. That a view is late is another matter, which only serving can know (`serving/freshness.py`).
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep.contract import FeatureContract
-from lockstep.errors import BadInput
-
-
-class RowRejected(BadInput):
-    """A feature that the contract asks for has no value, so there is no score (serving answers 422)."""
+from lockstep.serving.refusal import RowRejected
 
 
 @dataclass(frozen=True)

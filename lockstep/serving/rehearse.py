@@ -49,10 +49,10 @@ async def _serve(
         load_functions(contract, settings.use_case),
         RequestParser(contract, settings.request_time_limit),
     )
-    redis, log_redis = store.connect_async(settings), store.connect_async(settings)
+    redis, log_redis = store.connect_async(settings), store.connect_log_async(settings)
     try:
         reader = OnlineReader(redis, ReadPlan.compile(contract))
-        log = ServedLog(log_redis, contract.project, contract.hash, digest)
+        log = ServedLog(log_redis, contract.project, digest)
         for start in range(0, len(instances), MAX_ROWS):
             now = settings.clock.now()
             rows = [{**row, REQUEST_TIME: now.isoformat()} for row in instances[start : start + MAX_ROWS]]
@@ -62,7 +62,8 @@ async def _serve(
             read_us = to_micros(settings.clock.now())
             vectors = vectors_of(contract, functions, request, reading)
             flags = flags_of(reading.views, len(rows))
-            log.offer(Served(request, read_us, reading, vectors, [NO_SCORE] * len(rows), flags, shadow=True))
+            scores = [NO_SCORE] * len(rows)
+            log.offer(Served(request, read_us, reading, vectors, scores, flags, contract.hash, shadow=True))
         await log.close()
         if log.dropped:
             raise Transient(f"{log.dropped} rows of the served log were not confirmed")

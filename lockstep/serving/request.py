@@ -12,6 +12,7 @@ from lockstep.clock import parse_time, to_micros
 from lockstep.contract import Column, FeatureContract
 from lockstep.errors import BadInput, NotYetSupported, nearest
 from lockstep.serving.features import REQUEST_TIME_US
+from lockstep.serving.tensors import DATATYPES, instances
 from lockstep.views.declare import DataType
 
 REQUEST_TIME = "request_time"
@@ -55,6 +56,7 @@ class RequestParser:
             if column.dtype not in _CHECKS:
                 raise NotYetSupported(f"a request cannot carry {column.name}, a {column.dtype}, so far")
         self._fields = frozenset(c.name for c in (*self._keys, *self._inputs)) | {REQUEST_TIME}
+        self.datatypes = {c.name: DATATYPES[c.dtype] for c in (*self._keys, *self._inputs)} | {REQUEST_TIME: "BYTES"}
 
     def parse(self, payload: object, now: datetime, request_id: str | None = None) -> Request:
         """Read a request.
@@ -68,7 +70,14 @@ class RequestParser:
             BadInput: it does not fit, with the place and the reason.
         """
         body = _body(payload)
-        instances = body.get("instances")
+        return self._request(body.get("instances"), now, body.get("request_id", request_id))
+
+    def parse_tensors(self, payload: object, now: datetime, request_id: str | None = None) -> Request:
+        """Read a request of the V2 protocol, one tensor a field (`serving/tensors.py`); otherwise as `parse`."""
+        rows, given = instances(_parsed(payload), self.datatypes)
+        return self._request(rows, now, request_id if given is None else given)
+
+    def _request(self, instances: object, now: datetime, request_id: object) -> Request:
         if not isinstance(instances, list) or not instances:
             raise BadInput('"instances" must be a list with at least one row')
         if len(instances) > MAX_ROWS:
@@ -83,7 +92,7 @@ class RequestParser:
                 entities[key.name].append(_value(row, key, place))
             inputs.append({column.name: _value(row, column, place) for column in self._inputs})
             times_us.append(self._time(row[REQUEST_TIME], now, f"{place}.{REQUEST_TIME}"))
-        return Request(_id(body, request_id), times_us, entities, inputs)
+        return Request(_id(request_id), times_us, entities, inputs)
 
     def _require_fields(self, row: object, place: str) -> None:
         if not isinstance(row, dict):
@@ -108,13 +117,17 @@ class RequestParser:
         return to_micros(time)
 
 
+def _parsed(payload: object) -> object:
+    if not isinstance(payload, bytes):
+        return payload
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError as broken:
+        raise BadInput(f"the body is no JSON: {broken}") from None
+
+
 def _body(payload: object) -> Mapping[str, Any]:
-    # KServe parses only `application/json` without parameters; any other content type arrives as bytes.
-    if isinstance(payload, bytes):
-        try:
-            payload = orjson.loads(payload)
-        except orjson.JSONDecodeError as broken:
-            raise BadInput(f"the body is no JSON: {broken}") from None
+    payload = _parsed(payload)
     if not isinstance(payload, dict):
         raise BadInput(f"the body is {_kind(payload)}, not an object")
     known = {"instances", "request_id"}
@@ -124,8 +137,7 @@ def _body(payload: object) -> Mapping[str, Any]:
     return payload
 
 
-def _id(body: Mapping[str, Any], given: str | None) -> str:
-    value = body.get("request_id", given)
+def _id(value: object) -> str:
     if value is None:
         return uuid4().hex
     # It travels on as a header.
@@ -134,7 +146,7 @@ def _id(body: Mapping[str, Any], given: str | None) -> str:
         or not 0 < len(value) <= MAX_ID_LENGTH
         or not (value.isascii() and value.isprintable())
     ):
-        raise BadInput(f'"request_id" must be 1 to {MAX_ID_LENGTH} printable ASCII characters')
+        raise BadInput(f"the id of a request must be 1 to {MAX_ID_LENGTH} printable ASCII characters")
     return value
 
 

@@ -8,29 +8,26 @@ a context variable that spawned workers do not inherit), so one process is one w
 import argparse
 import asyncio
 import copy
-from typing import Any
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, cast
 
 import uvloop
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from kserve import Model, ModelServer, logging, model_server
+from kserve import ModelServer, logging, model_server
 
-from lockstep.errors import BadInput, LockstepError, Transient
-from lockstep.serving.policy import RowRejected
-
-
-class DeadlinePassed(Transient):
-    """Something behind us did not answer in time."""
+from lockstep.serving.edge import App, Edge
 
 
 class _Server(ModelServer):
-    """Listens on one interface; KServe has no option for it."""
+    """Listens on one interface, behind our own edge; KServe has an option for neither."""
 
     host = "0.0.0.0"  # noqa: S104 - in a pod, the Service must reach it
+    edge: App | None = None
 
     async def _serve(self) -> None:
-        if self._rest_server is not None:
-            self._rest_server.config.host = self.host
+        if self._rest_server is not None and self.edge is not None:
+            config = self._rest_server.config
+            config.host, config.app, config.proxy_headers = self.host, self.edge, False
         await super()._serve()
 
 
@@ -49,36 +46,22 @@ def use_uvloop() -> None:
     asyncio.set_event_loop(asyncio.new_event_loop())
 
 
-def serve(model: Model, host: str, port: int) -> None:
-    """Serve one model until the process is told to end."""
+def serve(models: Sequence[Any], host: str, port: int, budget: timedelta, most_bytes: int) -> None:
+    """Serve models until the process is told to end.
+
+    Args:
+        models: KServe models that the edge can ask.
+        host: the interface to listen on.
+        port: where.
+        budget: of a request that does not ask for more or less.
+        most_bytes: the greatest body that is read.
+    """
     use_uvloop()
     logging.configure_logging(_quiet(logging.KSERVE_LOG_CONFIG))
-    answer_errors(model_server.app)
     server = _Server(http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False)
     server.host = host
-    server.start([model])
-
-
-def answer_errors(app: FastAPI) -> None:
-    """Have our errors answered with the status that each has."""
-    # The most special class counts, not the first.
-    for error, status in (
-        (RowRejected, 422),
-        (BadInput, 400),
-        (DeadlinePassed, 504),
-        (Transient, 503),
-        (LockstepError, 500),
-    ):
-        app.add_exception_handler(error, _answer(status))
-
-
-def _answer(status: int) -> Any:
-    headers = {"Retry-After": "1"} if status == 503 else None
-
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status, headers)
-
-    return answer
+    server.edge = Edge(cast("App", model_server.app), models, budget, most_bytes)
+    server.start(list(models))
 
 
 def _quiet(config: dict[str, Any]) -> dict[str, Any]:

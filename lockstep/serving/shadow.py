@@ -19,9 +19,10 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, Refused
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
+from lockstep.serving.budget import BUDGET_HEADER
 from lockstep.serving.client import score
 from lockstep.serving.features import REQUEST_TIME_US
-from lockstep.serving.policy import RowRejected
+from lockstep.serving.refusal import RowRejected
 from lockstep.serving.request import REQUEST_TIME
 from lockstep.settings import Settings
 from lockstep.views import UseCase
@@ -71,7 +72,8 @@ def replay(
     if not events:
         raise BadInput(f"the lake holds no event of the last {RECENT.days} days to replay")
     scored = 0
-    with httpx.Client(timeout=settings.predictor_deadline.total_seconds() * 2) as client:
+    budget = {BUDGET_HEADER: str(settings.replay_budget // timedelta(milliseconds=1))}
+    with httpx.Client(timeout=settings.replay_budget.total_seconds() * 2, headers=budget) as client:
         for start in range(0, len(events), batch):
             time = settings.clock.now().isoformat()
             instances = [{**event, REQUEST_TIME: time} for event in events[start : start + batch]]

@@ -1,71 +1,84 @@
 """The transformer: from entity keys to a score, by the contract. `python -m lockstep.serving.transformer --help`.
 
-A request is parsed, its rows are read from the online store in one pipeline, made into vectors by the one function parity also
-uses, scored by the predictor, answered, and logged as served.
+A request is parsed, its rows are read from the online store in one message, the freshness of its views decides which model
+answers, the rows are made into vectors by the one function parity also uses, scored by the predictor, answered, and logged as
+served: all of it within the request's budget, or it is refused with a reason.
 """
 
 import argparse
 import asyncio
-import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
-import orjson
 from kserve import Model
 from numpy.typing import NDArray
-from prometheus_client import Counter, Histogram
 
-from lockstep.clock import to_micros
+from lockstep.clock import MICROSECOND, to_micros
 from lockstep.contract import FeatureContract
-from lockstep.errors import BadInput, SchemaDrift, Transient
+from lockstep.errors import BadInput, LockstepError, SchemaDrift
 from lockstep.online import store
-from lockstep.online.reader import OnlineReader, Reading, ReadPlan, ViewRows
+from lockstep.online.reader import OnlineReader, Reading, ReadPlan
+from lockstep.serving import tensors
+from lockstep.serving.answering import Answering, models_of
 from lockstep.serving.artifact import load_contract, model_digest
-from lockstep.serving.features import load_functions
+from lockstep.serving.breaker import Breaker
+from lockstep.serving.budget import Budget
+from lockstep.serving.edge import OUTCOME_HEADER, Asked, Speaks
+from lockstep.serving.freshness import Freshness, answering_contract, freshness_of, require_filled
+from lockstep.serving.hop import REQUEST_ID_HEADER, PredictorHop
 from lockstep.serving.log import Served, ServedLog
+from lockstep.serving.metrics import READ_SECONDS, count_rows, describe_contract
+from lockstep.serving.readiness import Readiness, measure_lag
+from lockstep.serving.refusal import Reason, Unavailable
 from lockstep.serving.request import Request, RequestParser
-from lockstep.serving.server import DeadlinePassed, arguments, serve
+from lockstep.serving.server import arguments, serve
 from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings
 
 SHADOW_HEADER = "x-lockstep-shadow"
-REQUEST_ID_HEADER = "x-request-id"
-_RETRY_SECONDS = 0.1
+MODEL_HEADER = "x-lockstep-model"
+FALLBACK = "fallback"
+MOST_BYTES = 4 << 20  # a thousand rows of a few kB each
 
-# KServe's own histograms start at 5 ms, which is above what is measured here.
-_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
-_READ_SECONDS = Histogram("lockstep_feature_read_seconds", "One read of the online store.", buckets=_SECONDS)
-_PREDICTOR_SECONDS = Histogram("lockstep_predictor_seconds", "One call of the predictor.", buckets=_SECONDS)
-_VIEW_ROWS = Counter(
-    "lockstep_served_view_rows", "Rows read for live requests, by view and status.", ["view", "status"]
-)
+FRESH, FLAGGED = "fresh", "flagged"
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A request with its vectors, before it is scored."""
 
+    asked: Asked
     request: Request
     read_time_us: int
     reading: Reading
+    answering: Answering
     vectors: NDArray[np.float64]
-    flags: list[list[str]]
-    shadow: bool
+    flags: Sequence[Sequence[str]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A request with its scores."""
+
+    prepared: Prepared
+    scores: list[float]
+    seconds: float
 
 
 class Transformer(Model):
-    """Serves one contract.
+    """Serves one contract, and its fallback.
 
     Args:
         name: the model's name, here and at the predictor.
         contract: what to read and how to make vectors of it.
         digest: which model the predictor must be serving.
         predictor: its host and port.
-        settings: the store, the deadlines and the clock.
+        settings: the store, the budget and the clock.
         shadow: nobody acts on any answer of this process.
         plan: what to read; that of the contract when not given.
     """
@@ -84,34 +97,51 @@ class Transformer(Model):
         super().__init__(name)
         self._contract = contract
         self._digest = digest
-        self._predictor = f"http://{predictor}"
         self._settings = settings
         self._shadow = shadow
         self._parser = RequestParser(contract, settings.request_time_limit)
-        self._functions = load_functions(contract, settings.use_case)
         self._plan = plan or ReadPlan.compile(contract)
+        self._clocks_apart_us = settings.request_time_limit // MICROSECOND
+        self._models = models_of(contract, name, settings.use_case)
+        self._main = self._models[0]
+        self._breaker = Breaker(
+            "online store", Reason.STORE_CIRCUIT_OPEN, settings.circuit_failures, settings.circuit_pause
+        )
+        self._hop = PredictorHop(predictor, digest, settings)
+        self._readiness: Readiness | None = None
         self._stopping = asyncio.Event()
-        self._warm = False
         self.engine = True  # KServe then runs start_engine inside the server's loop
         self.ready = True
+        describe_contract(contract, digest)
+
+    def status(self) -> dict[str, Any]:
+        """Say whether requests would be answered now, and if not, why."""
+        wrong = self._readiness.wrong if self._readiness else "it is starting"
+        state = {"name": self.name, "ready": not wrong, "model": self._digest, "contract": self._main.hash}
+        return state | {"wrong": wrong} if wrong else state
 
     async def healthy(self) -> bool:
-        """Tell whether the store and the predictor have answered once; from then on failures are answered one by one."""
-        return self._warm
+        """Tell the same to KServe."""
+        return bool(self.status()["ready"])
 
     async def start_engine(self) -> None:
         """Hold the connections, from before readiness until the last request was answered and its log was sent."""
-        limit = aiohttp.ClientTimeout(total=self._settings.predictor_deadline.total_seconds())
-        connector = aiohttp.TCPConnector(limit=128, keepalive_timeout=60)
         # The log has connections of its own: a slow stream must not hold up a read.
-        redis, log_redis = store.connect_async(self._settings), store.connect_async(self._settings)
-        async with aiohttp.ClientSession(timeout=limit, connector=connector) as self._http:
+        redis, log_redis = store.connect_async(self._settings), store.connect_log_async(self._settings)
+        rate = 1.0 if self._shadow else self._settings.served_log_rate  # parity judges a replay by all of it
+        async with self._hop:
             self._reader = OnlineReader(redis, self._plan)
-            self._log = ServedLog(log_redis, self._contract.project, self._contract.hash, self._digest)
+            self._log = ServedLog(log_redis, self._contract.project, self._digest, rate)
+            self._readiness = Readiness(
+                self._contract, self._digest, self._models, self._reader, self._hop, self._settings
+            )
+            beside = [asyncio.create_task(self._readiness.run()), asyncio.create_task(measure_lag())]
             try:
-                await self._warm_up(redis)
                 await self._stopping.wait()
             finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
                 await self._log.close()
                 await redis.aclose()
                 await log_redis.aclose()
@@ -119,21 +149,6 @@ class Transformer(Model):
     def stop_engine(self) -> None:
         """Let go of the connections; KServe calls this when the last request has been answered."""
         self._stopping.set()
-
-    async def _warm_up(self, redis: store.StoreAsync) -> None:
-        while not self._stopping.is_set():
-            try:
-                async with asyncio.timeout(1):
-                    await redis.execute_command("PING")  # redis-py's own ping() is annotated as if it were sync
-                    async with self._http.get(f"{self._predictor}/v2/models/{self.name}/ready") as answer:
-                        if answer.status == 200:
-                            self._warm = True
-                            return
-                reason = f"the predictor answered {answer.status}"
-            except (*store.FAILURES, aiohttp.ClientError) as failure:  # TimeoutError is an OSError
-                reason = f"{type(failure).__name__}: {failure}"
-            logging.getLogger(__name__).info("not ready yet: %s", reason)
-            await asyncio.sleep(_RETRY_SECONDS)
 
     # KServe's annotations allow only bodies between its three stages; it passes on whatever they return.
     async def preprocess(self, payload: Any, headers: Mapping[str, str] | None = None) -> Any:
@@ -150,103 +165,148 @@ class Transformer(Model):
         self, result: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
         """Third stage: see `answer`."""
-        return self.answer(result)
+        return self.answer(result, response_headers if response_headers is not None else {})
 
-    async def prepare(self, payload: object, headers: Mapping[str, str]) -> Prepared:
-        """Read the request and the store, and make the vectors.
+    async def prepare(self, asked: Asked, headers: Mapping[str, str]) -> Prepared:
+        """Read the request and the store, choose who answers, and make the vectors.
 
         Raises:
-            BadInput: the request does not fit the contract, or calls itself a shadow of a live service (answered 400).
-            RowRejected: the contract's policy rejects a row (answered 422).
-            Transient: the store does not answer in time (answered 503).
+            BadInput: the request does not fit the contract, or asks a live service for what only a dark one does.
+            RowRejected: the contract's policy rejects a row.
+            Unavailable: the store does not answer in time or has nothing, or a hard objective is broken and nobody may answer.
         """
-        if SHADOW_HEADER in headers and not self._shadow:
-            raise BadInput(
-                f"this service takes traffic: it refuses the header {SHADOW_HEADER}",
-                hint="its rows are judged as live ones; send shadow requests to the dark service",
-            )
-        request = self._parser.parse(payload, self._settings.clock.now(), headers.get(REQUEST_ID_HEADER))
-        reading = await self._read(request)
+        forced = self._forced(headers)
+        request = self._request(asked, headers)
+        started = time.perf_counter()
+        reading = await self._read(request, asked.budget)
+        seconds = time.perf_counter() - started
         read_time_us = to_micros(self._settings.clock.now())
         if not self._shadow:
-            _count_rows(reading.views)  # before a row can be rejected: it is for what was read that it is
-        vectors = vectors_of(self._contract, self._functions, request, reading)
+            count_rows(reading.views)  # before a row can be rejected: it is for what was read that it is
+        answering, freshness = self._choose(reading, read_time_us, forced=forced)
+        contract = answering.contract
+        if answering is not self._main:
+            reading = reading._replace(views={view.name: reading.views[view.name] for view in contract.views})
+        vectors = vectors_of(contract, answering.functions, request, reading)
         flags = flags_of(reading.views, len(request.inputs))
-        return Prepared(request, read_time_us, reading, vectors, flags, self._shadow)
+        if freshness.unmet:
+            flags = [[*freshness.flags, *of_row] for of_row in flags]
+        return Prepared(asked, request, read_time_us, reading, answering, vectors, flags, seconds)
 
-    async def _read(self, request: Request) -> Reading:
+    def _forced(self, headers: Mapping[str, str]) -> bool:
+        """Return whether the fallback model has to answer.
+
+        Raises:
+            BadInput: a header asks for what a live service refuses, or for a model that there is not.
+        """
+        asked = next((name for name in (SHADOW_HEADER, MODEL_HEADER) if name in headers), None)
+        if asked and not self._shadow:
+            raise BadInput(
+                f"this service takes traffic: it refuses the header {asked}",
+                hint="its rows are judged as live ones; send shadow requests to the dark service",
+            )
+        model = headers.get(MODEL_HEADER)
+        if model not in {None, FALLBACK}:
+            raise BadInput(f"{MODEL_HEADER} can be {FALLBACK}")
+        return model == FALLBACK
+
+    def _request(self, asked: Asked, headers: Mapping[str, str]) -> Request:
+        now, name = self._settings.clock.now(), headers.get(REQUEST_ID_HEADER)
+        if asked.speaks is Speaks.V1:
+            return self._parser.parse(asked.body, now, name)
+        return self._parser.parse_tensors(asked.body, now, name)
+
+    async def _read(self, request: Request, budget: Budget) -> Reading:
         # The deadline is around everything: redis-py's own time-outs apply to each try and each socket operation.
-        deadline = self._settings.read_deadline.total_seconds()
-        try:
-            with _READ_SECONDS.time():
-                async with asyncio.timeout(deadline):
+        with self._breaker.call(counts=budget.usual), READ_SECONDS.time():
+            try:
+                async with asyncio.timeout_at(budget.read_end):
                     with store.answering():
                         return await self._reader.read(request.entities, request.times_us)
-        except TimeoutError:
-            raise Transient(f"the online store did not answer within {deadline:g} s") from None
+            except TimeoutError:
+                raise Unavailable(
+                    Reason.STORE_TIMEOUT,
+                    f"the online store did not answer within its half of the budget of {budget.seconds:g} s",
+                ) from None
+            except SchemaDrift:  # its bytes are not what the contract says: that is no outage
+                raise
+            except LockstepError as failure:
+                raise Unavailable(Reason.STORE_UNAVAILABLE, str(failure)) from failure
 
-    async def score(self, prepared: Prepared) -> Served:
+    def _choose(self, reading: Reading, now_us: int, *, forced: bool) -> tuple[Answering, Freshness]:
+        require_filled(self._contract, reading.before)
+        freshness = freshness_of(self._contract, reading.before, now_us, self._clocks_apart_us)
+        chosen = answering_contract(self._contract, freshness.unmet, forced=forced)
+        return next(model for model in self._models if model.contract is chosen), freshness
+
+    async def score(self, prepared: Prepared) -> Scored:
         """Have the vectors scored.
 
         Raises:
-            Transient: the predictor is down or fails (answered 503).
-            DeadlinePassed: it does not answer in time (answered 504).
-            SchemaDrift: it refuses our vectors or serves another model (answered 500).
+            Unavailable: the predictor is down, late, or answers what is no score of this contract's model.
         """
-        body = orjson.dumps({"instances": prepared.vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
-        sent = {"content-type": "application/json", REQUEST_ID_HEADER: prepared.request.id}
-        url = f"{self._predictor}/v1/models/{self.name}:predict"
-        try:
-            with _PREDICTOR_SECONDS.time():
-                async with self._http.post(url, data=body, headers=sent) as answer:
-                    text = await answer.read()
-        except TimeoutError:
-            raise DeadlinePassed(
-                f"the predictor did not answer within {self._settings.predictor_deadline.total_seconds():g} s"
-            ) from None
-        except (aiohttp.ClientError, OSError) as failure:
-            raise Transient(f"the predictor does not answer: {type(failure).__name__}") from failure
-        scores = self._scores(answer.status, text, len(prepared.flags))
-        return Served(
-            prepared.request,
-            prepared.read_time_us,
-            prepared.reading,
-            prepared.vectors,
-            scores,
-            prepared.flags,
-            prepared.shadow,
+        started = time.perf_counter()
+        scores = await self._hop.score(
+            prepared.answering.name, prepared.vectors, prepared.request.id, prepared.asked.budget
         )
+        return Scored(prepared, scores, time.perf_counter() - started)
 
-    def _scores(self, status: int, text: bytes, rows: int) -> list[float]:
-        if status >= 500:
-            raise Transient(f"the predictor failed with {status}")
-        if status != 200:
-            raise SchemaDrift(
-                f"the predictor refused our vectors with {status}: {text[:200].decode(errors='replace')}"
-            )
-        answer = orjson.loads(text)
-        if answer.get("model") != self._digest or len(answer["predictions"]) != rows:
-            raise SchemaDrift(
-                f"the predictor serves the model {answer.get('model')}, this contract is {self._digest}'s"
-            )
-        return answer["predictions"]
-
-    def answer(self, result: Served) -> dict[str, Any]:
+    def answer(self, scored: Scored, headers: dict[str, str]) -> dict[str, Any]:
         """Answer, and log what was served."""
-        self._log.offer(result)
+        prepared = scored.prepared
+        self._log.offer(
+            Served(
+                prepared.request,
+                prepared.read_time_us,
+                prepared.reading,
+                prepared.vectors,
+                scored.scores,
+                prepared.flags,
+                prepared.answering.hash,
+                self._shadow,
+            )
+        )
+        outcome = FRESH
+        if prepared.answering is not self._main:
+            outcome = FALLBACK
+        elif any(prepared.flags):
+            outcome = FLAGGED
+        headers[OUTCOME_HEADER] = outcome
+        # https://www.w3.org/TR/server-timing/, in milliseconds
+        headers["server-timing"] = f"read;dur={prepared.seconds * 1e3:.3f}, predict;dur={scored.seconds * 1e3:.3f}"
+        if prepared.asked.speaks is Speaks.V2:
+            return self._answer_tensors(scored, outcome)
         return {
-            "predictions": result.scores,
-            "request_id": result.request.id,
-            "flags": result.flags,
-            "contract": self._contract.hash,
+            "predictions": scored.scores,
+            "request_id": prepared.request.id,
+            "outcome": outcome,
+            "flags": prepared.flags,
+            "contract": prepared.answering.hash,
             "model": self._digest,
         }
 
+    def _answer_tensors(self, scored: Scored, outcome: str) -> dict[str, Any]:
+        prepared = scored.prepared
+        return {
+            "model_name": self.name,
+            "id": prepared.request.id,
+            "parameters": {"outcome": outcome, "contract": prepared.answering.hash, "model": self._digest},
+            "outputs": [
+                tensors.output("score", "FP64", scored.scores),
+                tensors.output("flags", "BYTES", [",".join(of_row) for of_row in prepared.flags]),
+            ],
+        }
 
-def _count_rows(views: Mapping[str, ViewRows]) -> None:
-    for name, view in views.items():
-        for status in set(view.status):
-            _VIEW_ROWS.labels(name, status).inc(sum(1 for s in view.status if s == status))
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """Return the tensors of a request, for KServe's metadata endpoint."""
+        return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in self._parser.datatypes.items()]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """Return the tensors of an answer."""
+        return [
+            {"name": "score", "datatype": "FP64", "shape": [-1]},
+            {"name": "flags", "datatype": "BYTES", "shape": [-1]},
+        ]
 
 
 def transformer_arguments() -> argparse.ArgumentParser:
@@ -272,16 +332,17 @@ def serve_contract(
         raise BadInput("--predictor_host is missing", hint="give the predictor's host and port")
     model_dir = Path(given.model_dir)
     contract = load_contract(model_dir)
+    settings = Settings.load()
     transformer = Transformer(
         given.model_name,
         contract,
         model_digest(model_dir),
         predictor=given.predictor_host,
-        settings=Settings.load(),
+        settings=settings,
         shadow=given.shadow,
         plan=compile_plan(contract),
     )
-    serve(transformer, given.http_host, given.http_port)
+    serve([transformer], given.http_host, given.http_port, settings.request_budget, MOST_BYTES)
 
 
 def main() -> None:

@@ -180,7 +180,7 @@ def _settings(home: Path, use_case: str) -> Settings:
         home=home,
         use_case=use_case,
         clock_file=home / "clock",
-        read_deadline=timedelta(seconds=5),  # it shows what is right, not how fast
+        request_budget=timedelta(seconds=10),  # it shows what is right, not how fast
         request_time_limit=timedelta(hours=1),
     )
     return given.resolved()

@@ -82,7 +82,7 @@ def _settings(folder: Path, use_case: str) -> Settings:
         home=folder,
         use_case=use_case,
         clock_file=folder / "clock",
-        read_deadline=timedelta(seconds=5),  # it shows what is right, not how fast: a busy machine may take its time
+        request_budget=timedelta(seconds=10),  # it shows what is right, not how fast: a busy machine may take its time
         request_time_limit=timedelta(hours=1),  # one tick: the demo moves the clock between a batch's rows
     )
     return given.resolved()

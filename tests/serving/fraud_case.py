@@ -90,6 +90,16 @@ def contract(**changes: Any) -> FeatureContract:
     return FeatureContract(**fields | changes)
 
 
+def with_fallback() -> FeatureContract:
+    """Return the contract with a hard objective of the terminals, and a fallback that does without them."""
+    main = contract(views=(CARDS, TERMINALS.model_copy(update={"freshness_hard": True})))
+    features = tuple(feature for feature in main.features if feature.view != "terminals")
+    fallback = main.model_copy(
+        update={"feature_service": "fraud_v1_fallback", "features": features, "views": (CARDS,)}
+    )
+    return main.model_copy(update={"fallback": fallback})
+
+
 def fitted(width: int = 5) -> HistGradientBoostingClassifier:
     random = np.random.default_rng(SEED)
     rows = random.normal(size=(600, width))
@@ -108,4 +118,7 @@ def write_model(
     }
     (folder / "MLmodel").write_text(yaml.safe_dump(description))
     skops.io.dump(estimator, folder / "model.skops")
+    if given.fallback:
+        (folder / "extra_files").mkdir(exist_ok=True)
+        skops.io.dump(fitted(len(given.fallback.features)), folder / "extra_files" / "fallback.skops")
     return folder

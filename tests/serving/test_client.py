@@ -15,7 +15,7 @@ import pytest
 from lockstep.errors import BadInput, Refused, Terminal, Transient
 from lockstep.serving import shadow
 from lockstep.serving.client import score
-from lockstep.serving.policy import RowRejected
+from lockstep.serving.refusal import RowRejected
 from lockstep.serving.shadow import Replayed
 from lockstep.settings import Settings
 

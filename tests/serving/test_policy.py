@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from feature_repo.definitions import use_case as fraud
 from lockstep.contract import Feature, FeatureContract
 from lockstep.errors import UseCaseError
-from lockstep.serving.policy import RowRejected, apply_policy, require_answerable
+from lockstep.serving.policy import apply_policy, require_answerable
+from lockstep.serving.refusal import RowRejected
 from lockstep.training.contract import compile_contract
 from lockstep.views import FeatureService, default, reject
 from lockstep.views.declare import NullPolicy

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from lockstep.errors import BadInput, LockstepError, SchemaDrift, Transient
 from lockstep.online.reader import Reading, Status, ViewRows
 from lockstep.serving.log import Served
-from lockstep.serving.policy import RowRejected
+from lockstep.serving.refusal import RowRejected
 from lockstep.serving.server import DeadlinePassed, answer_errors
 from lockstep.serving.transformer import Transformer
 from lockstep.settings import Settings
@@ -128,27 +128,3 @@ def test_a_dark_service_counts_no_rows_rejected_or_not(of_the_case: Settings) ->
     assert ask(Outage(of_the_case, shadow=True), KNOWN).status_code == 200
 
     assert counted_since(before) == {}
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (RowRejected("no"), 422),
-        (BadInput("no"), 400),
-        (DeadlinePassed("no"), 504),
-        (Transient("no"), 503),
-        (SchemaDrift("no"), 500),
-    ],
-)
-def test_an_error_has_the_status_of_its_most_special_class(error: LockstepError, status: int) -> None:
-    app = FastAPI()
-    answer_errors(app)
-
-    @app.post("/")
-    def fail() -> None:
-        raise error
-
-    answer = post(app, "/", {})
-
-    assert (answer.status_code, answer.json()) == (status, {"error": "no"})
-    assert answer.headers.get("retry-after") == ("1" if status == 503 else None)

@@ -8,7 +8,7 @@ from lockstep.contract import Feature, FeatureContract
 from lockstep.errors import NotYetSupported, SchemaDrift, Terminal, UseCaseError
 from lockstep.online.reader import Reading, Status, ViewRows
 from lockstep.serving.features import build_vectors, complete_inputs, load_functions, on_demand_values
-from lockstep.serving.policy import RowRejected
+from lockstep.serving.refusal import RowRejected
 from lockstep.serving.request import Request
 from lockstep.serving.vectors import vectors_of
 

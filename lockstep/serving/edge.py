@@ -1,0 +1,213 @@
+"""The HTTP edge of both our processes, in front of KServe's own application.
+
+What is asked of a model, over either inference protocol, is taken here and handed to the KServe model. With KServe 0.21 and
+FastAPI in between, a request spends more CPU on them than on its own work (timing middleware, routing, a pydantic model of each
+V2 tensor), unreadable bodies are answered with 500, and a body of any size is read. What else KServe serves, metrics and
+metadata, is passed on to it; its endpoints that load and unload models are not, since anybody could call them.
+
+https://kserve.github.io/website/docs/concepts/architecture/data-plane
+"""
+
+import asyncio
+import enum
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import orjson
+
+from lockstep.errors import BadInput, LockstepError, Transient
+from lockstep.serving.budget import Budget, budget_of
+from lockstep.serving.metrics import REQUEST_SECONDS, REQUESTS
+from lockstep.serving.refusal import Reason, RowRejected, TooLarge, TooSlow, Unavailable
+
+OUTCOME_HEADER = "x-lockstep-outcome"
+ANSWERED, REFUSED = "answered", "refused"
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Speaks(enum.Enum):
+    """The inference protocols, in JSON."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request to a model: its body, the protocol that is spoken, and how long the answer may take."""
+
+    body: bytes
+    speaks: Speaks
+    budget: Budget
+
+
+class Served(Protocol):
+    """What the edge asks of a KServe model."""
+
+    name: str
+
+    async def __call__(self, body: Any, headers: dict[str, str] | None = None) -> tuple[Any, dict[str, str]]:
+        """Answer: a JSON document and headers."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Say how it is: a JSON document with `ready`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Edge:
+    """Answers inference requests and readiness probes, and passes on what else KServe has.
+
+    Args:
+        app: KServe's application.
+        models: what is served.
+        budget: of a request that does not ask for more or less.
+        most_bytes: the greatest body that is read.
+    """
+
+    def __init__(self, app: App, models: Sequence[Served], budget: timedelta, most_bytes: int) -> None:
+        self._app = app
+        self._models = models
+        self._budget = budget
+        self._most_bytes = most_bytes
+        self._asks: dict[str, tuple[Served, Speaks]] = {}
+        self._states: dict[str, Sequence[Served]] = {"/v2/health/ready": models}
+        self._passed_on = {"/", "/metrics", "/v1/models", "/v2", "/v2/health/live", "/v2/models"}
+        for model in models:
+            self._asks[f"/v1/models/{model.name}:predict"] = (model, Speaks.V1)
+            self._asks[f"/v2/models/{model.name}/infer"] = (model, Speaks.V2)
+            self._states[f"/v1/models/{model.name}"] = [model]
+            self._states[f"/v2/models/{model.name}/ready"] = [model]
+            self._passed_on.add(f"/v2/models/{model.name}")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, as ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        if path in self._asks:
+            if method != "POST":
+                await _send(send, _wrong_method("POST"))
+                return
+            model, speaks = self._asks[path]
+            await _send(send, await self._ask(model, speaks, scope, receive))
+        elif path in self._states or path in self._passed_on:
+            if method not in {"GET", "HEAD"}:
+                await _send(send, _wrong_method("GET"))
+            elif path in self._states:
+                await _send(send, _state_of(self._states[path]))
+            else:
+                await self._app(scope, receive, send)
+        else:
+            names = ", ".join(model.name for model in self._models)
+            await _send(send, _json(404, {"error": f"there is nothing at {path[:200]}; models here: {names}"}))
+
+    async def _ask(self, model: Served, speaks: Speaks, scope: Scope, receive: Receive) -> _Answer:
+        started = time.perf_counter()
+        try:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            budget = budget_of(headers, self._budget, asyncio.get_running_loop().time())
+            body = await self._body(headers, receive, budget)
+            document, told = await model(Asked(body, speaks, budget), headers)
+            answer = _json(200, document, told)
+            outcome, reason = told.get(OUTCOME_HEADER, ANSWERED), ""
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the caller is told that there is no score
+            answer, reason = _refusal(failure)
+            outcome = REFUSED
+        REQUESTS.labels(outcome, reason).inc()
+        REQUEST_SECONDS.labels(outcome).observe(time.perf_counter() - started)
+        return answer
+
+    async def _body(self, headers: Mapping[str, str], receive: Receive, budget: Budget) -> bytes:
+        told = headers.get("content-length", "")
+        # A length of more digits than any that is read is not worth the time to make a number of it.
+        if told.isdigit() and (len(told) > len(str(self._most_bytes)) or int(told) > self._most_bytes):
+            raise TooLarge(f"a body of {told[:20]} bytes is larger than the {self._most_bytes} that are read")
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout_at(budget.end):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise BadInput("the caller is gone")
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > self._most_bytes:
+                        raise TooLarge(f"the body is larger than the {self._most_bytes} bytes that are read")
+                    if not message.get("more_body", False):
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError:
+            raise TooSlow(f"the body did not arrive within the budget of {budget.seconds:g} s") from None
+
+
+def _refusal(failure: Exception) -> tuple[_Answer, Reason]:
+    """Return what a failure is answered with, and the reason to count."""
+    status, reason = _meaning(failure)
+    headers = {OUTCOME_HEADER: REFUSED}
+    if status == 503:
+        wait = failure.retry_after if isinstance(failure, Unavailable) else 1.0
+        headers["retry-after"] = str(math.ceil(wait))
+    if status in {408, 413}:  # what is left of the body is not waited for
+        headers["connection"] = "close"
+    text = str(failure) if isinstance(failure, LockstepError) else "something here is wrong; the service's log has it"
+    if reason is Reason.FAILED:
+        logging.getLogger(__name__).error("a request failed", exc_info=failure)
+    return _json(status, {"error": text, "reason": reason}, headers), reason
+
+
+def _meaning(failure: Exception) -> tuple[int, Reason]:
+    if isinstance(failure, Unavailable):
+        return 503, failure.reason
+    for kind, status, reason in _MEANINGS:
+        if isinstance(failure, kind):
+            return status, reason
+    return 500, Reason.FAILED
+
+
+# The most special class counts, not the first.
+_MEANINGS = (
+    (RowRejected, 422, Reason.ROW_REJECTED),
+    (TooLarge, 413, Reason.TOO_LARGE),
+    (TooSlow, 408, Reason.TOO_SLOW),
+    (BadInput, 400, Reason.BAD_REQUEST),
+    (Transient, 503, Reason.FAILED),
+)
+
+
+def _state_of(models: Sequence[Served]) -> _Answer:
+    states = [model.status() for model in models]
+    status = 200 if all(state["ready"] for state in states) else 503
+    return _json(status, states[0] if len(states) == 1 else {"ready": status == 200, "models": states})
+
+
+def _wrong_method(allowed: str) -> _Answer:
+    return _json(405, {"error": f"only {allowed} is answered here"}, {"allow": allowed})
+
+
+def _json(status: int, document: Any, headers: Mapping[str, str] | None = None) -> _Answer:
+    return _Answer(status, orjson.dumps(document), headers or {})
+
+
+async def _send(send: Send, answer: _Answer) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
+    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

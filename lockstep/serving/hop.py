@@ -1,0 +1,131 @@
+"""The hop from the transformer to the predictor: connections that are kept, and what each answer means."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from lockstep.serving.breaker import Breaker
+from lockstep.serving.budget import Budget
+from lockstep.serving.metrics import PREDICTOR_SECONDS
+from lockstep.serving.refusal import Reason, Unavailable
+from lockstep.settings import Settings
+
+REQUEST_ID_HEADER = "x-request-id"
+_JSON = "application/json"
+_KEPT_SECONDS = 60.0  # KServe's server closes an idle connection after 65 s; ours must be the first
+_CONNECTIONS = 128
+_PAUSE_SECONDS = 0.005
+
+
+class PredictorHop:
+    """Asks one predictor for scores; open while the `async with` block lasts.
+
+    Args:
+        address: its host and port.
+        digest: which model it must be serving.
+        settings: how many failures open the circuit, and for how long.
+    """
+
+    def __init__(self, address: str, digest: str, settings: Settings) -> None:
+        self._base = f"http://{address}"
+        self._digest = digest
+        self._breaker = Breaker(
+            "predictor", Reason.PREDICTOR_CIRCUIT_OPEN, settings.circuit_failures, settings.circuit_pause
+        )
+
+    async def __aenter__(self) -> Self:
+        # What limits the time of a call is its budget.
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=_KEPT_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.close()
+
+    async def state(self, name: str) -> Mapping[str, Any]:
+        """Return what the predictor says of a model that it serves, {} where it says nothing that can be read.
+
+        Raises:
+            aiohttp.ClientError: it does not answer.
+        """
+        async with self._http.get(f"{self._base}/v1/models/{name}") as answer:
+            return _document(await answer.read())
+
+    async def score(self, name: str, vectors: NDArray[np.float64], request_id: str, budget: Budget) -> list[float]:
+        """Return the scores of vectors, one a row.
+
+        Args:
+            name: which of the predictor's models scores them.
+            vectors: rows by features; null is NaN.
+            request_id: goes along.
+            budget: its end is when the answer must be there.
+
+        Raises:
+            Unavailable: there is no answer in time, or it is none.
+        """
+        body = orjson.dumps({"instances": vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
+        headers = {"content-type": _JSON, REQUEST_ID_HEADER: request_id}
+        url = f"{self._base}/v1/models/{name}:predict"
+        with self._breaker.call(counts=budget.usual), PREDICTOR_SECONDS.time():
+            try:
+                async with asyncio.timeout_at(budget.end):
+                    status, text = await self._post(url, body, headers)
+            except TimeoutError:
+                raise Unavailable(
+                    Reason.PREDICTOR_TIMEOUT, f"the predictor did not answer within the budget of {budget.seconds:g} s"
+                ) from None
+            except (aiohttp.ClientError, OSError) as failure:
+                raise Unavailable(
+                    Reason.PREDICTOR_UNAVAILABLE, f"the predictor does not answer: {type(failure).__name__}"
+                ) from failure
+            return self._scores(status, text, len(vectors))
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Post once, and once more if no connection came about: then nothing was asked yet."""
+        try:
+            return await self._post_once(url, body, headers)
+        except aiohttp.ClientConnectorError:
+            await asyncio.sleep(_PAUSE_SECONDS)
+            return await self._post_once(url, body, headers)
+
+    async def _post_once(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        async with self._http.post(url, data=body, headers=headers) as answer:
+            return answer.status, await answer.read()
+
+    def _scores(self, status: int, text: bytes, rows: int) -> list[float]:
+        document = _document(text)
+        if document.get("model", self._digest) != self._digest:
+            raise Unavailable(
+                Reason.CONTRACT_MISMATCH,
+                f"the predictor serves the model {str(document['model'])[:64]}, this contract is {self._digest}'s",
+            )
+        if status != 200:
+            told = document.get("error", "")
+            raise Unavailable(Reason.PREDICTOR_FAILED, f"the predictor answered {status}: {str(told)[:200]}")
+        scores = document.get("predictions")
+        if not isinstance(scores, list) or len(scores) != rows or "model" not in document:
+            raise Unavailable(Reason.PREDICTOR_FAILED, f"the predictor answered no scores of {rows} rows")
+        if not all(type(score) is float and math.isfinite(score) for score in scores):
+            raise Unavailable(Reason.PREDICTOR_FAILED, "the predictor answered scores that are no finite numbers")
+        return scores
+
+
+def _document(text: bytes) -> Mapping[str, Any]:
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}
