@@ -148,6 +148,11 @@ def requests() -> list[dict[str, list[int]]]:
     ]
 
 
+def references(service: str) -> list[str]:
+    """Return a service's features; asked for by the service's name, Feast takes three times as long."""
+    return [f"{view.name}:{feature}" for view, feature in USE_CASE.service(service).features]
+
+
 class Said(NamedTuple):
     """What one of Feast's says of a feature, one item an entity."""
 
@@ -167,7 +172,7 @@ class Server:
     client: httpx.Client
 
     def text(self, service: str, entities: Mapping[str, Sequence[Any]]) -> str:
-        asked = {"feature_service": service, "entities": entities, "full_feature_names": True}
+        asked = {"features": references(service), "entities": entities, "full_feature_names": True}
         return self.client.post("/get-online-features", json=asked).raise_for_status().text
 
     def ask(self, service: str, entities: Mapping[str, Sequence[Any]]) -> Answer:
@@ -190,7 +195,7 @@ class Library:
 
     def ask(self, service: str, entities: Mapping[str, Sequence[Any]]) -> Answer:
         rows = [dict(zip(entities, row, strict=True)) for row in zip(*entities.values(), strict=True)]
-        answer = self.store.get_online_features(self.store.get_feature_service(service), rows, full_feature_names=True)
+        answer = self.store.get_online_features(references(service), rows, full_feature_names=True)
         values = answer.to_dict()
         return {
             name: Said(
