@@ -30,13 +30,14 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-import feast
 import httpx
 import numpy as np
+import prometheus_client  # noqa: F401 - before Feast, which otherwise turns this process to multiprocess metrics
 import pyarrow as pa
 import pytest
 import redis
 import yaml
+from feast import FeatureStore
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.Value_pb2 import Value
 
@@ -191,7 +192,7 @@ class Server:
 class Library:
     """`get_online_features` in this process."""
 
-    store: feast.FeatureStore
+    store: FeatureStore
 
     def ask(self, service: str, entities: Mapping[str, Sequence[Any]]) -> Answer:
         rows = [dict(zip(entities, row, strict=True)) for row in zip(*entities.values(), strict=True)]
