@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pyiceberg.expressions import EqualTo
+
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.monitoring.inventory import inventory
@@ -12,6 +14,7 @@ from lockstep.online import store
 from lockstep.parity.compare import Cause
 from lockstep.parity.page import Quality, QualityBar, render
 from lockstep.parity.report import ParityReport
+from lockstep.serving.log import SERVED_LOG
 from lockstep.settings import Settings
 from lockstep.training.evaluations import load_evaluation
 from lockstep.training.page import render as render_training
@@ -63,6 +66,7 @@ def make_report(
             "positives": int(requests.labels.sum()),
             **served,
         },
+        "served": _served(lake, after.model),
         "parity": _parity(clean.report),
         "promoted": clean.promoted,
         "skew": {
@@ -134,6 +138,7 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(f"{f'version {version}: {what}':<58}{found['average_precision']:>18.3f}{found['auc']:>8.3f}")
     lines += [
         "",
+        _outcomes(report["model"]["version"], report["served"]),
         *_told(report["model"]["version"], report["parity"], promoted=report["promoted"]),
         *_told(skew["model"]["version"], skew["parity"], promoted=skew["promoted"]),
         "",
@@ -144,6 +149,31 @@ def summary(report: dict[str, Any]) -> str:
 
 def _days(number: int) -> str:
     return f"{number} day{'s' * (number != 1)}"
+
+
+def _outcomes(version: int, served: dict[str, Any]) -> str:
+    flags = ", ".join(f"{flag} {rows:,}" for flag, rows in served["flags"].items())
+    told = (
+        f"version {version}  served {served['rows']:,} rows: {served['fresh']:,} fresh, {served['flagged']:,} flagged"
+    )
+    return told + (f" ({flags})" if flags else "") + f", {served['fallback']:,} by the fallback model"
+
+
+def _served(lake: Lake, model: Registered) -> dict[str, Any]:
+    """Count what a model was served for, by what its answers said; replayed rows, which the demo sends as well, among it."""
+    table = lake.table(SERVED_LOG).scan(
+        row_filter=EqualTo("model", model.digest), selected_fields=("contract", "flags")
+    )
+    rows = table.to_arrow().to_pylist()
+    by_main = [row for row in rows if row["contract"] == model.contract.hash]
+    flagged = sum(bool(row["flags"]) for row in by_main)
+    return {
+        "rows": len(rows),
+        "fresh": len(by_main) - flagged,
+        "flagged": flagged,
+        "fallback": len(rows) - len(by_main),
+        "flags": dict(sorted(Counter(flag for row in rows for flag in row["flags"]).items())),
+    }
 
 
 def _told(version: int, parity: dict[str, Any], *, promoted: bool) -> list[str]:
