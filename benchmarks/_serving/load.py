@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -98,8 +99,13 @@ def _length(headers: bytes) -> int:
 
 def send(load: Load) -> Taken:
     """Send it all."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(_connect(load.port)) for _ in range(load.connections)]
+        return _send(load, [_Connection(each) for each in sockets])
+
+
+def _send(load: Load, idle: list[_Connection]) -> Taken:
     requests = cycle([_request(load, body.encode()) for body in load.bodies])
-    idle = [_Connection(_connect(load.port)) for _ in range(load.connections)]
     busy: list[_Connection] = []
     taken: list[float] = []
     interval = 1 / load.rate if load.rate else None

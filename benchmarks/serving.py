@@ -1,0 +1,346 @@
+"""Serving a score over HTTP: our service against Feast in a KServe transformer, each in processes of its own.
+
+A request has one row; its vector is the 25 numbers of five views of one entity, scored by gradient boosting of the size of
+`feature_repo`'s. *Ours* is a transformer and a predictor, as served. The *SDK peer* is what is written without us: a KServe
+transformer that awaits Feast's `get_online_features_async`, KServe's own call of the predictor, and a KServe predictor of the
+same estimator; *KServe echo* answers a constant: the floor of one hop. Peers run as they ship (one worker, their lines for each
+request), all with one thread for arithmetic. The *feature server* is Feast's: the features alone, no model.
+
+Another process sends the requests, one machine and one Redis serve all. Closed loop: each connection sends its next request once
+answered. Open loop: so many a second at even intervals, each counted from when it was due, so that a server that stalls is
+charged for all who wait. CPU is that of the serving processes together; that of Redis is beside it. Scores of ours and of the
+peer, and of the features of Feast's server, are compared to the last bit before anything is measured.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import numpy as np
+import sklearn
+import skops.io
+import yaml
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks._online import HOUR_US, KEY, SERVICE, VALUES, OurReader, draw, feast_store, fill, make_contract
+from benchmarks._serving.load import Load, Taken
+from benchmarks._serving.processes import cpu_seconds_of, feature_server, kserve_peer
+from benchmarks._table import cpu_seconds, show
+from feature_repo.model import make_estimator
+from lockstep.local.redis import LocalRedis
+from lockstep.local.serving import LocalService
+from lockstep.online.store import connect
+from lockstep.serving.artifact import ESTIMATOR_FILE, contract_metadata
+from lockstep.settings import Settings
+
+CONTRACT = make_contract(
+    {
+        "amount_mean_7d": "float64",
+        "amount_mean_30d": "float64",
+        "amount_max_30d": "float64",
+        "nb_tx_7d": "int64",
+        "nb_tx_30d": "int64",
+    }
+)
+OURS, SDK, FEATURES, ECHO, READ = (
+    "ours",
+    "feast SDK in KServe",
+    "feast feature server",
+    "KServe echo",
+    "our read alone",
+)
+STORED = 5_000
+TRAINED = 20_000  # rows: each tree then has all the leaves it may have
+COMPARED = 20
+PREDICT_PATH = f"/v1/models/{SERVICE}:predict"
+
+Body = Callable[[int], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How requests come: as many at once as there are connections, or so many a second."""
+
+    connections: int
+    rate: int | None = None
+
+    def __str__(self) -> str:
+        if self.rate:
+            return f"open, {self.rate}/s"
+        return f"{self.connections} connection{'s' if self.connections > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service that is up.
+
+    Attributes:
+        case: what the table calls it.
+        port: where it listens.
+        path: what to post to.
+        body: makes the request for an entity.
+        pids: its processes, by role.
+        paces: at which it is measured.
+    """
+
+    case: str
+    port: int
+    path: str
+    body: Body
+    pids: Mapping[str, int]
+    paces: Sequence[Pace]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run measures, and for how many seconds each."""
+
+    paces: tuple[Pace, ...]
+    open_paces: tuple[Pace, ...]
+    others: bool
+    seconds: float
+    warm_up_seconds: float
+    reads: int
+
+
+ONE = Pace(1)
+FULL = Plan(
+    (ONE, Pace(8), Pace(32)), (Pace(64, 25), Pace(64, 75)), others=True, seconds=3.0, warm_up_seconds=2.0, reads=2_000
+)
+QUICK = Plan((ONE, Pace(8)), (Pace(64, 25),), others=False, seconds=1.5, warm_up_seconds=0.5, reads=300)
+
+
+def make_rows(count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return vectors as they are served, and labels that depend on some of their values."""
+    random = np.random.default_rng(0)
+    vectors = np.column_stack([VALUES[feature.dtype](random, count) for feature in CONTRACT.features]).astype(float)
+    signal = (vectors[:, 0] * vectors[:, 3] + 40 * vectors[:, 5] + 40 * vectors[:, 14]) / 8_000
+    return vectors, (signal + random.normal(size=count) > 3).astype(np.int64)
+
+
+def write_model(folder: Path, estimator: Any) -> Path:
+    """Write what MLflow's `log_model` writes, as far as serving reads it."""
+    folder.mkdir(parents=True)
+    description = {
+        "flavors": {"sklearn": {"sklearn_version": sklearn.__version__}},
+        "metadata": contract_metadata(CONTRACT),
+    }
+    (folder / "MLmodel").write_text(yaml.safe_dump(description))
+    skops.io.dump(estimator, folder / ESTIMATOR_FILE)
+    return folder
+
+
+def instance(entity: int) -> dict[str, Any]:
+    """Return the request for a score; its time is the clock's."""
+    return {"instances": [{KEY.name: entity, "request_time": datetime.now(UTC).isoformat()}]}
+
+
+def columns_of(entity: int) -> dict[str, Any]:
+    """Return the request for features alone."""
+    return {"feature_service": SERVICE, "entities": {KEY.name: [entity]}}
+
+
+@contextmanager
+def targets(home: Path, settings: Settings, estimators: Mapping[str, Any], plan: Plan) -> Generator[list[Target]]:
+    """Serve it all: ours with each of the estimators, the peers with the first."""
+    folders = {case: write_model(home / case.replace(" ", "-"), fitted) for case, fitted in estimators.items()}
+    repository = home / "feast"
+    repository.mkdir()
+    feast_store(repository, settings.redis_port, CONTRACT.views)
+    with ExitStack() as stack:
+        echo = stack.enter_context(kserve_peer("echo", SERVICE, home))
+        features = stack.enter_context(feature_server(repository, home))
+        predictor = stack.enter_context(
+            kserve_peer("predictor", SERVICE, home, "--estimator", str(folders[OURS] / ESTIMATOR_FILE))
+        )
+        options = ["--predictor_host", f"127.0.0.1:{predictor.port}", "--home", str(repository)]
+        transformer = stack.enter_context(
+            kserve_peer("transformer", SERVICE, home, *options, "--service", SERVICE, "--key", KEY.name)
+        )
+        ours = {case: stack.enter_context(LocalService(settings, folder, SERVICE)) for case, folder in folders.items()}
+        for peer in (echo, features, predictor, transformer):
+            peer.wait()
+        every = (*plan.paces, *plan.open_paces)
+        sdk_pids = {"transformer": transformer.pid, "predictor": predictor.pid}
+        yield [
+            *(
+                Target(case, service.port, PREDICT_PATH, instance, service.pids, every if case == OURS else (ONE,))
+                for case, service in ours.items()
+            ),
+            Target(SDK, transformer.port, PREDICT_PATH, instance, sdk_pids, every),
+            Target(FEATURES, features.port, "/get-online-features", columns_of, {"server": features.pid}, plan.paces),
+            Target(ECHO, echo.port, PREDICT_PATH, instance, {"server": echo.pid}, plan.paces),
+        ]
+
+
+def require_equal(served: Sequence[Target], estimator: Any) -> None:
+    """Compare the scores of some entities: ours, the peer's, and those of the features that Feast's server gives.
+
+    Raises:
+        ClickException: they are not the same bits, or ours were made of missing or stale features.
+    """
+    at = {target.case: target for target in served}
+    with httpx.Client(timeout=60) as client:
+
+        def ask(case: str, entity: int) -> dict[str, Any]:
+            target = at[case]
+            answer = client.post(f"http://127.0.0.1:{target.port}{target.path}", json=target.body(entity))
+            if answer.status_code != 200:
+                raise click.ClickException(f"{case} answered {answer.status_code}: {answer.text[:500]}")
+            return answer.json()
+
+        for entity in range(COMPARED):
+            ours, theirs = ask(OURS, entity), ask(SDK, entity)
+            of_features = estimator.predict_proba(vector_of(ask(FEATURES, entity)))[:, 1].tolist()
+            if not ours["predictions"] == theirs["predictions"] == of_features or ours["flags"] != [[]]:
+                raise click.ClickException(f"scores differ for {entity}: {ours}, {theirs}, {of_features}")
+
+
+def vector_of(answer: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return the vector of what Feast's server answers."""
+    names, results = answer["metadata"]["feature_names"], answer["results"]
+    values = {name: result["values"][0] for name, result in zip(names, results, strict=True)}
+    return np.array([[values[feature.name] for feature in CONTRACT.features]], dtype=np.float64)
+
+
+def send(target: Target, pace: Pace, seconds: float) -> Taken:
+    """Send requests for the same entities whatever the target, from a process of its own."""
+    entities = [request[KEY.name][0] for request in draw(500, 1, STORED)]
+    bodies = [json.dumps(target.body(entity)) for entity in entities]
+    load = Load(
+        port=target.port,
+        path=target.path,
+        bodies=bodies,
+        connections=pace.connections,
+        seconds=seconds,
+        rate=pace.rate,
+    )
+    command = [sys.executable, "-m", "benchmarks._serving.load"]
+    done = subprocess.run(command, input=load.model_dump_json(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"{target.case}, {pace}: {done.stderr[-2000:]}")
+    return Taken.model_validate_json(done.stdout)
+
+
+def measure_target(target: Target, pace: Pace, seconds: float, redis_pid: int) -> dict[str, float]:
+    """Return the figures of one round."""
+    pids = {**target.pids, "redis": redis_pid}
+    before = {role: cpu_seconds_of(pid) for role, pid in pids.items()}
+    taken = send(target, pace, seconds)
+    requests = len(taken.milliseconds)
+    spent = {role: 1_000 * (cpu_seconds_of(pid) - before[role]) / requests for role, pid in pids.items()}
+    return {
+        "p50_ms": float(np.percentile(taken.milliseconds, 50)),
+        "p99_ms": float(np.percentile(taken.milliseconds, 99)),
+        "requests_per_s": requests / taken.seconds,
+        "cpu_ms": sum(spent[role] for role in target.pids),
+        **{f"{role}_cpu_ms": milliseconds for role, milliseconds in spent.items()},
+    }
+
+
+def measure_read(reader: OurReader, count: int, redis_pid: int) -> dict[str, float]:
+    """Return the figures of one round of reading in this process, without HTTP."""
+    taken: list[int] = []
+    requests = draw(count, 1, STORED)
+    before = cpu_seconds_of(redis_pid)
+    spent = cpu_seconds(lambda: taken.extend(reader.send(requests)))
+    return {
+        "p50_ms": float(np.percentile(taken, 50)) / 1_000_000,
+        "p99_ms": float(np.percentile(taken, 99)) / 1_000_000,
+        "requests_per_s": count / (sum(taken) / 1_000_000_000),
+        "cpu_ms": 1_000 * spent / count,
+        "redis_cpu_ms": 1_000 * (cpu_seconds_of(redis_pid) - before) / count,
+    }
+
+
+def measure(plan: Plan, repeats: int, home: Path) -> list[dict[str, Any]]:
+    """Serve, compare, warm up and measure."""
+    watermark_us = time.time_ns() // 1_000 // HOUR_US * HOUR_US
+    vectors, labels = make_rows(TRAINED)
+    models = {OURS: make_estimator()}
+    if plan.others:
+        models["ours, logistic regression"] = LogisticRegression(max_iter=2_000)
+        models["ours, random forest"] = RandomForestClassifier(min_samples_leaf=20, random_state=0)
+    estimators = {case: model.fit(vectors, labels) for case, model in models.items()}
+    with LocalRedis(home) as local:
+        settings = local.settings(Settings(home=home)).resolved()
+        with connect(settings) as client:
+            fill(client, CONTRACT.views, STORED, watermark_us)
+        with (
+            closing(OurReader(settings, CONTRACT, watermark_us)) as reader,
+            targets(home, settings, estimators, plan) as served,
+        ):
+            require_equal(served, estimators[OURS])
+            for target in served:
+                send(target, Pace(8), plan.warm_up_seconds)
+            figures: dict[tuple[Pace, str], list[dict[str, float]]] = defaultdict(list)
+            for _ in range(repeats):
+                figures[ONE, READ].append(measure_read(reader, plan.reads, local.pid or 0))
+                for pace in (*plan.paces, *plan.open_paces):
+                    for target in served:
+                        if pace in target.paces:
+                            measured = measure_target(target, pace, plan.seconds, local.pid or 0)
+                            figures[pace, target.case].append(measured)
+    return rows(figures, repeats)
+
+
+def rows(figures: Mapping[tuple[Pace, str], Sequence[Mapping[str, float]]], repeats: int) -> list[dict[str, Any]]:
+    """Return a row for each case and pace, with the medians of its rounds, and its CPU over that of ours at this pace."""
+    medians = {
+        measured: {name: statistics.median(of_round[name] for of_round in rounds) for name in rounds[0]}
+        for measured, rounds in figures.items()
+    }
+    return [
+        {
+            "case": case,
+            "pace": str(pace),
+            "connections": pace.connections,
+            "rate": pace.rate,
+            "repeats": repeats,
+            **{name: round(value, 3) for name, value in found.items()},
+            "requests_per_s": round(found["requests_per_s"]),
+            "ratio": round(found["cpu_ms"] / medians[pace, OURS]["cpu_ms"], 2),
+        }
+        for (pace, case), found in medians.items()
+    ]
+
+
+HEADINGS = {
+    "case": "1 row x 25 features",
+    "pace": "load",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "requests_per_s": "requests/s",
+    "cpu_ms": "CPU ms a request",
+    "ratio": "CPU over ours",
+    "redis_cpu_ms": "Redis CPU ms",
+}
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Fewer loads for a shorter time, and no other models.")
+@click.option("--repeats", type=click.IntRange(1), help="Each figure is their median; 3, or 1 with --quick.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here as well.")
+def main(*, quick: bool, repeats: int | None, json_file: Path | None) -> None:
+    """Print latencies, rates and CPU milliseconds a request, a row a case and load."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as home:
+        measured = measure(QUICK if quick else FULL, repeats or (1 if quick else 3), Path(home))
+    show(measured, HEADINGS, json_file)
+
+
+if __name__ == "__main__":
+    main()
