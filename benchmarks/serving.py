@@ -64,7 +64,7 @@ OURS, SDK, FEATURES, ECHO, READ = (
     "our read alone",
 )
 STORED = 5_000
-TRAINED = 20_000  # rows: each tree then has all the leaves it may have
+TRAINED = 10_000  # rows: each tree then has all the leaves it may have
 COMPARED = 20
 PREDICT_PATH = f"/v1/models/{SERVICE}:predict"
 
@@ -119,7 +119,7 @@ class Plan:
 
 ONE = Pace(1)
 FULL = Plan(
-    (ONE, Pace(8), Pace(32)), (Pace(64, 25), Pace(64, 75)), others=True, seconds=3.0, warm_up_seconds=2.0, reads=2_000
+    (ONE, Pace(8), Pace(32)), (Pace(64, 25), Pace(64, 75)), others=True, seconds=1.5, warm_up_seconds=2.0, reads=2_000
 )
 QUICK = Plan((ONE, Pace(8)), (Pace(64, 25),), others=False, seconds=1.5, warm_up_seconds=0.5, reads=300)
 
@@ -177,14 +177,18 @@ def targets(home: Path, settings: Settings, estimators: Mapping[str, Any], plan:
         every = (*plan.paces, *plan.open_paces)
         sdk_pids = {"transformer": transformer.pid, "predictor": predictor.pid}
         yield [
-            *(
-                Target(case, service.port, PREDICT_PATH, instance, service.pids, every if case == OURS else (ONE,))
-                for case, service in ours.items()
-            ),
+            target_of(
+                OURS, ours[OURS], every
+            ),  # and next to it, as the machine may have changed a moment later, its peer
             Target(SDK, transformer.port, PREDICT_PATH, instance, sdk_pids, every),
             Target(FEATURES, features.port, "/get-online-features", columns_of, {"server": features.pid}, plan.paces),
             Target(ECHO, echo.port, PREDICT_PATH, instance, {"server": echo.pid}, plan.paces),
+            *(target_of(case, service, (ONE,)) for case, service in ours.items() if case != OURS),
         ]
+
+
+def target_of(case: str, service: LocalService, paces: Sequence[Pace]) -> Target:
+    return Target(case, service.port, PREDICT_PATH, instance, service.pids, paces)
 
 
 def require_equal(served: Sequence[Target], estimator: Any) -> None:
@@ -246,7 +250,7 @@ def measure_target(target: Target, pace: Pace, seconds: float, redis_pid: int) -
     return {
         "p50_ms": float(np.percentile(taken.milliseconds, 50)),
         "p99_ms": float(np.percentile(taken.milliseconds, 99)),
-        "requests_per_s": requests / taken.seconds,
+        "requests_per_s": round(requests / taken.seconds),
         "cpu_ms": sum(spent[role] for role in target.pids),
         **{f"{role}_cpu_ms": milliseconds for role, milliseconds in spent.items()},
     }
@@ -261,7 +265,7 @@ def measure_read(reader: OurReader, count: int, redis_pid: int) -> dict[str, flo
     return {
         "p50_ms": float(np.percentile(taken, 50)) / 1_000_000,
         "p99_ms": float(np.percentile(taken, 99)) / 1_000_000,
-        "requests_per_s": count / (sum(taken) / 1_000_000_000),
+        "requests_per_s": round(count / (sum(taken) / 1_000_000_000)),
         "cpu_ms": 1_000 * spent / count,
         "redis_cpu_ms": 1_000 * (cpu_seconds_of(redis_pid) - before) / count,
     }
@@ -299,11 +303,7 @@ def measure(plan: Plan, repeats: int, home: Path) -> list[dict[str, Any]]:
 
 
 def rows(figures: Mapping[tuple[Pace, str], Sequence[Mapping[str, float]]], repeats: int) -> list[dict[str, Any]]:
-    """Return a row for each case and pace, with the medians of its rounds, and its CPU over that of ours at this pace."""
-    medians = {
-        measured: {name: statistics.median(of_round[name] for of_round in rounds) for name in rounds[0]}
-        for measured, rounds in figures.items()
-    }
+    """Return a row for each case and pace, with the medians of its rounds; also its CPU over that of ours in the same round."""
     return [
         {
             "case": case,
@@ -311,12 +311,15 @@ def rows(figures: Mapping[tuple[Pace, str], Sequence[Mapping[str, float]]], repe
             "connections": pace.connections,
             "rate": pace.rate,
             "repeats": repeats,
-            **{name: round(value, 3) for name, value in found.items()},
-            "requests_per_s": round(found["requests_per_s"]),
-            "ratio": round(found["cpu_ms"] / medians[pace, OURS]["cpu_ms"], 2),
+            **{name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]},
+            "ratio": round(statistics.median(_ratios(rounds, figures[pace, OURS])), 2),
         }
-        for (pace, case), found in medians.items()
+        for (pace, case), rounds in figures.items()
     ]
+
+
+def _ratios(rounds: Sequence[Mapping[str, float]], ours: Sequence[Mapping[str, float]]) -> list[float]:
+    return [each["cpu_ms"] / our["cpu_ms"] for each, our in zip(rounds, ours, strict=True)]
 
 
 HEADINGS = {
@@ -333,12 +336,12 @@ HEADINGS = {
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer loads for a shorter time, and no other models.")
-@click.option("--repeats", type=click.IntRange(1), help="Each figure is their median; 3, or 1 with --quick.")
+@click.option("--repeats", type=click.IntRange(1), help="Each figure is their median; 5, or 1 with --quick.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here as well.")
 def main(*, quick: bool, repeats: int | None, json_file: Path | None) -> None:
     """Print latencies, rates and CPU milliseconds a request, a row a case and load."""
     with tempfile.TemporaryDirectory(prefix="lockstep-") as home:
-        measured = measure(QUICK if quick else FULL, repeats or (1 if quick else 3), Path(home))
+        measured = measure(QUICK if quick else FULL, repeats or (1 if quick else 5), Path(home))
     show(measured, HEADINGS, json_file)
 
 

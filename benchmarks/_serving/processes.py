@@ -60,7 +60,7 @@ class PeerProcess:
 
 def kserve_peer(module: str, model: str, home: Path, *options: str) -> PeerProcess:
     """Start one of the programs beside this one."""
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks._serving.{module}"]
+    command = [sys.executable, "-m", f"benchmarks._serving.{module}"]
     return PeerProcess(module, [*command, "--model_name", model, "--http_port", "{port}", *options], home)
 
 

@@ -95,7 +95,7 @@ def test_an_answer_that_is_none_ends_it() -> None:
         send(load(server, connections=1, seconds=0.1))
 
 
-def test_a_row_has_the_medians_of_its_rounds_and_its_cpu_over_ours() -> None:
+def test_a_row_has_the_medians_of_its_rounds_and_its_cpu_over_ours_of_the_same_round() -> None:
     def round_of(p50: float, cpu: float) -> dict[str, float]:
         return {"p50_ms": p50, "requests_per_s": 1_000 / p50, "cpu_ms": cpu}
 
@@ -118,4 +118,4 @@ def test_a_row_has_the_medians_of_its_rounds_and_its_cpu_over_ours() -> None:
         "cpu_ms": 2,
         "ratio": 1,
     }
-    assert (peer["case"], peer["p50_ms"], peer["cpu_ms"], peer["ratio"]) == (SDK, 5, 5, 2.5)
+    assert (peer["case"], peer["p50_ms"], peer["cpu_ms"], peer["ratio"]) == (SDK, 5, 5, 3)
