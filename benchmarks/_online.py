@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import redis
 import uvloop
 import yaml
 
 from lockstep.contract import Column, Feature, FeatureContract, TrainingCut, View
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.reader import OnlineReader, Reading, ReadPlan
-from lockstep.online.store import connect_async
+from lockstep.online.store import Store, connect_async
 from lockstep.online.writer import write_rows
 from lockstep.settings import Settings
 from lockstep.views.declare import DataType
@@ -74,7 +73,7 @@ def _view(name: str, columns: Mapping[str, DataType]) -> View:
     )
 
 
-def fill(client: "redis.Redis", views: Sequence[View], entities: int, watermark_us: int) -> None:
+def fill(client: Store, views: Sequence[View], entities: int, watermark_us: int) -> None:
     """Write a row per entity and view, and the epochs of views that are all online up to this time."""
     epochs = EpochStore(client, PROJECT)
     epochs.ensure_incarnation()

@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -234,10 +234,10 @@ def send(target: Target, pace: Pace, seconds: float) -> Taken:
         rate=pace.rate,
     )
     command = [sys.executable, "-m", "benchmarks._serving.load"]
-    done = subprocess.run(command, input=load.model_dump_json(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=json.dumps(asdict(load)), capture_output=True, text=True, check=False)
     if done.returncode:
         raise click.ClickException(f"{target.case}, {pace}: {done.stderr[-2000:]}")
-    return Taken.model_validate_json(done.stdout)
+    return Taken(**json.loads(done.stdout))
 
 
 def measure_target(target: Target, pace: Pace, seconds: float, redis_pid: int) -> dict[str, float]:
@@ -275,7 +275,7 @@ def measure(plan: Plan, repeats: int, home: Path) -> list[dict[str, Any]]:
     """Serve, compare, warm up and measure."""
     watermark_us = time.time_ns() // 1_000 // HOUR_US * HOUR_US
     vectors, labels = make_rows(TRAINED)
-    models = {OURS: make_estimator()}
+    models: dict[str, Any] = {OURS: make_estimator()}
     if plan.others:
         models["ours, logistic regression"] = LogisticRegression(max_iter=2_000)
         models["ours, random forest"] = RandomForestClassifier(min_samples_leaf=20, random_state=0)
