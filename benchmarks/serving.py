@@ -19,90 +19,33 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import httpx
 import numpy as np
-import sklearn
-import skops.io
-import yaml
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks._online import HOUR_US, KEY, SERVICE, VALUES, OurReader, draw, feast_store, fill, make_contract
+from benchmarks._online import HOUR_US, KEY, VALUES, OurReader, draw, fill
 from benchmarks._serving.load import Load, Taken
-from benchmarks._serving.processes import cpu_seconds_of, feature_server, kserve_peer
+from benchmarks._serving.processes import cpu_seconds_of
+from benchmarks._serving.targets import CONTRACT, FEATURES, OURS, SDK, Pace, Target, targets, vector_of
 from benchmarks._table import cpu_seconds, show
 from feature_repo.model import make_estimator
 from lockstep.local.redis import LocalRedis
-from lockstep.local.serving import LocalService
 from lockstep.online.store import connect
-from lockstep.serving.artifact import ESTIMATOR_FILE, contract_metadata
 from lockstep.settings import Settings
 
-CONTRACT = make_contract(
-    {
-        "amount_mean_7d": "float64",
-        "amount_mean_30d": "float64",
-        "amount_max_30d": "float64",
-        "nb_tx_7d": "int64",
-        "nb_tx_30d": "int64",
-    }
-)
-OURS, SDK, FEATURES, ECHO, READ = (
-    "ours",
-    "feast SDK in KServe",
-    "feast feature server",
-    "KServe echo",
-    "our read alone",
-)
+READ = "our read alone"
 STORED = 5_000
 TRAINED = 10_000  # rows: each tree then has all the leaves it may have
 COMPARED = 20
-PREDICT_PATH = f"/v1/models/{SERVICE}:predict"
-
-Body = Callable[[int], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How requests come: as many at once as there are connections, or so many a second."""
-
-    connections: int
-    rate: int | None = None
-
-    def __str__(self) -> str:
-        if self.rate:
-            return f"open, {self.rate}/s"
-        return f"{self.connections} connection{'s' if self.connections > 1 else ''}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A service that is up.
-
-    Attributes:
-        case: what the table calls it.
-        port: where it listens.
-        path: what to post to.
-        body: makes the request for an entity.
-        pids: its processes, by role.
-        paces: at which it is measured.
-    """
-
-    case: str
-    port: int
-    path: str
-    body: Body
-    pids: Mapping[str, int]
-    paces: Sequence[Pace]
 
 
 @dataclass(frozen=True)
@@ -132,65 +75,6 @@ def make_rows(count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return vectors, (signal + random.normal(size=count) > 3).astype(np.int64)
 
 
-def write_model(folder: Path, estimator: Any) -> Path:
-    """Write what MLflow's `log_model` writes, as far as serving reads it."""
-    folder.mkdir(parents=True)
-    description = {
-        "flavors": {"sklearn": {"sklearn_version": sklearn.__version__}},
-        "metadata": contract_metadata(CONTRACT),
-    }
-    (folder / "MLmodel").write_text(yaml.safe_dump(description))
-    skops.io.dump(estimator, folder / ESTIMATOR_FILE)
-    return folder
-
-
-def instance(entity: int) -> dict[str, Any]:
-    """Return the request for a score; its time is the clock's."""
-    return {"instances": [{KEY.name: entity, "request_time": datetime.now(UTC).isoformat()}]}
-
-
-def columns_of(entity: int) -> dict[str, Any]:
-    """Return the request for features alone."""
-    return {"feature_service": SERVICE, "entities": {KEY.name: [entity]}}
-
-
-@contextmanager
-def targets(home: Path, settings: Settings, estimators: Mapping[str, Any], plan: Plan) -> Generator[list[Target]]:
-    """Serve it all: ours with each of the estimators, the peers with the first."""
-    folders = {case: write_model(home / case.replace(" ", "-"), fitted) for case, fitted in estimators.items()}
-    repository = home / "feast"
-    repository.mkdir()
-    feast_store(repository, settings.redis_port, CONTRACT.views)
-    with ExitStack() as stack:
-        echo = stack.enter_context(kserve_peer("echo", SERVICE, home))
-        features = stack.enter_context(feature_server(repository, home))
-        predictor = stack.enter_context(
-            kserve_peer("predictor", SERVICE, home, "--estimator", str(folders[OURS] / ESTIMATOR_FILE))
-        )
-        options = ["--predictor_host", f"127.0.0.1:{predictor.port}", "--home", str(repository)]
-        transformer = stack.enter_context(
-            kserve_peer("transformer", SERVICE, home, *options, "--service", SERVICE, "--key", KEY.name)
-        )
-        ours = {case: stack.enter_context(LocalService(settings, folder, SERVICE)) for case, folder in folders.items()}
-        for peer in (echo, features, predictor, transformer):
-            peer.wait()
-        every = (*plan.paces, *plan.open_paces)
-        sdk_pids = {"transformer": transformer.pid, "predictor": predictor.pid}
-        yield [
-            target_of(
-                OURS, ours[OURS], every
-            ),  # and next to it, as the machine may have changed a moment later, its peer
-            Target(SDK, transformer.port, PREDICT_PATH, instance, sdk_pids, every),
-            Target(FEATURES, features.port, "/get-online-features", columns_of, {"server": features.pid}, plan.paces),
-            Target(ECHO, echo.port, PREDICT_PATH, instance, {"server": echo.pid}, plan.paces),
-            *(target_of(case, service, (ONE,)) for case, service in ours.items() if case != OURS),
-        ]
-
-
-def target_of(case: str, service: LocalService, paces: Sequence[Pace]) -> Target:
-    return Target(case, service.port, PREDICT_PATH, instance, service.pids, paces)
-
-
 def require_equal(served: Sequence[Target], estimator: Any) -> None:
     """Compare the scores of some entities: ours, the peer's, and those of the features that Feast's server gives.
 
@@ -212,13 +96,6 @@ def require_equal(served: Sequence[Target], estimator: Any) -> None:
             of_features = estimator.predict_proba(vector_of(ask(FEATURES, entity)))[:, 1].tolist()
             if not ours["predictions"] == theirs["predictions"] == of_features or ours["flags"] != [[]]:
                 raise click.ClickException(f"scores differ for {entity}: {ours}, {theirs}, {of_features}")
-
-
-def vector_of(answer: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return the vector of what Feast's server answers."""
-    names, results = answer["metadata"]["feature_names"], answer["results"]
-    values = {name: result["values"][0] for name, result in zip(names, results, strict=True)}
-    return np.array([[values[feature.name] for feature in CONTRACT.features]], dtype=np.float64)
 
 
 def send(target: Target, pace: Pace, seconds: float) -> Taken:
@@ -286,7 +163,7 @@ def measure(plan: Plan, repeats: int, home: Path) -> list[dict[str, Any]]:
             fill(client, CONTRACT.views, STORED, watermark_us)
         with (
             closing(OurReader(settings, CONTRACT, watermark_us)) as reader,
-            targets(home, settings, estimators, plan) as served,
+            targets(home, settings, estimators, plan.paces, plan.open_paces) as served,
         ):
             require_equal(served, estimators[OURS])
             for target in served:

@@ -9,7 +9,8 @@ from threading import Barrier, Thread
 import pytest
 
 from benchmarks._serving.load import Load, send
-from benchmarks.serving import OURS, SDK, Pace, rows
+from benchmarks._serving.targets import OURS, SDK, Pace
+from benchmarks.serving import rows
 
 
 class Server(ThreadingHTTPServer):
