@@ -31,10 +31,11 @@ EVENT_PREFIX = b"_ts:"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to promote a candidate: the parity report, and whether the gate let it through."""
+    """One attempt to promote a candidate: the reports of it and of its fallback, and whether the gate let it through."""
 
     candidate: Candidate
     report: ParityReport
+    of_fallback: ParityReport | None
     promoted: bool
 
 
@@ -68,6 +69,7 @@ def make_report(
         },
         "served": _served(lake, after.model),
         "parity": _parity(clean.report),
+        "fallback_parity": _parity(clean.of_fallback) if clean.of_fallback else None,
         "promoted": clean.promoted,
         "skew": {
             **scenario.SKEW,
@@ -139,7 +141,7 @@ def summary(report: dict[str, Any]) -> str:
     lines += [
         "",
         _outcomes(report["model"]["version"], report["served"]),
-        *_told(report["model"]["version"], report["parity"], promoted=report["promoted"]),
+        *_told(report["model"]["version"], report["parity"], report["fallback_parity"], promoted=report["promoted"]),
         *_told(skew["model"]["version"], skew["parity"], promoted=skew["promoted"]),
         "",
         f"took {report['seconds']['total']:.0f} s",
@@ -176,12 +178,17 @@ def _served(lake: Lake, model: Registered) -> dict[str, Any]:
     }
 
 
-def _told(version: int, parity: dict[str, Any], *, promoted: bool) -> list[str]:
+def _told(
+    version: int, parity: dict[str, Any], fallback: dict[str, Any] | None = None, *, promoted: bool
+) -> list[str]:
     found = f"{parity['mismatches']} mismatches in {parity['sampled']} rows sampled of all that were served"
     lines = [f"version {version}  parity {parity['verdict']}: {found}"]
     lines.append(f"           {parity['compared_values']:,} values compared, those of the strata included")
     named = ", ".join(f"{feature} ({cause})" for feature, cause in parity["differing"].items())
     lines += [f"           differs: {named}"] if named else []
+    if fallback:
+        found = f"{fallback['mismatches']} mismatches in {fallback['sampled']} rows of a replay"
+        lines.append(f"           its fallback's parity {fallback['verdict']}: {found}")
     lines.append(f"           {'promoted: it is the champion now' if promoted else 'refused by the gate'}")
     return lines
 
