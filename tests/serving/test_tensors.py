@@ -120,7 +120,10 @@ def refusal(body: Any) -> str:
     [
         ({"name": None}, 'inputs[0] has no "name" that is text'),
         ({"name": 5}, 'inputs[0] has no "name" that is text'),
-        ({"name": "custmer_id"}, "there is no input 'custmer_id'\n\nHint: did you mean 'customer_id' or 'terminal_id'?"),
+        (
+            {"name": "custmer_id"},
+            "there is no input 'custmer_id'\n\nHint: did you mean 'customer_id' or 'terminal_id'?",
+        ),
         ({"name": "terminal_id"}, "inputs[1] is a second tensor named 'terminal_id'"),
         ({"datatype": 5}, 'inputs[0] has no "datatype" that is text'),
         ({"datatype": "INT32"}, "customer_id has the datatype 'INT32', not INT64"),
