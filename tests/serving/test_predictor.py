@@ -145,6 +145,8 @@ def test_without_a_fallback_there_is_one_model(tmp_path: Path) -> None:
         ({"instances": [[[1, 2, 3, 4, 5]]]}, "the instances have the shape [1, 1, 5], the contract has 5 features"),
         ({"instances": [[1, 2, 3, 4, 5], [1, 2, 3, 4]]}, "the instances are no vectors of numbers"),
         ({"instances": [[1, 2, 3, 4, "five"]]}, "the instances are no vectors of numbers"),
+        ({"instances": [[1, 2, 3, 4, "5"]]}, "the instances are no vectors of numbers"),
+        ({"instances": [[1, 2, None, 4, True]]}, "the instances are no vectors of numbers"),
         ({"instances": [[1, 2, 3, 4, {}]]}, "the instances are no vectors of numbers"),
         ({"instances": [{"a": 1}]}, "the instances are no vectors of numbers"),
     ],
@@ -173,6 +175,7 @@ ROW = [1, 2, 3, 4, 5]
         (tensor([ROW, ROW[1:]], [2, 5]), "vectors does not hold what its shape [2, 5] says"),
         (tensor([], [0, 5]), "the tensor 'vectors' has no row"),
         (tensor([*ROW[1:], "five"], [1, 5]), "the instances are no vectors of numbers"),
+        (tensor([*ROW[1:], "NaN"], [1, 5]), "the instances are no vectors of numbers"),
         (tensor([*ROW[1:], [5]], [1, 5]), "the instances are no vectors of numbers"),
     ],
 )
