@@ -48,7 +48,7 @@ def given(rows: int, features: int, random: np.random.Generator) -> NDArray[np.f
     return values
 
 
-def microseconds(score: Scorer, rows: NDArray[np.float64], calls: int, repeats: int = 5) -> tuple[float, float]:
+def microseconds(score: Scorer, rows: NDArray[np.float64], calls: int, rounds: int) -> tuple[float, float]:
     """Return the CPU and the wall time of one call, each the median of several rounds of so many calls."""
     walls: list[float] = []
 
@@ -58,11 +58,11 @@ def microseconds(score: Scorer, rows: NDArray[np.float64], calls: int, repeats: 
             score(rows)
         walls.append(time.perf_counter() - started)
 
-    spent = [cpu_seconds(call) for _ in range(repeats)]
+    spent = [cpu_seconds(call) for _ in range(rounds)]
     return median(spent) / calls * 1e6, median(walls) / calls * 1e6
 
 
-def case(estimator: Any, rows: NDArray[np.float64], seconds: float) -> dict[str, Any]:
+def case(estimator: Any, rows: NDArray[np.float64], seconds: float, rounds: int) -> dict[str, Any]:
     """Return what a call takes with these rows, ours, the peer's, and ours without its limit."""
 
     def peer(asked: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -74,7 +74,7 @@ def case(estimator: Any, rows: NDArray[np.float64], seconds: float) -> dict[str,
     started = time.perf_counter()
     peer(rows)
     calls = max(3, int(seconds / (time.perf_counter() - started)))
-    taken = {name: microseconds(score, rows, calls) for name, score in ways.items()}
+    taken = {name: microseconds(score, rows, calls, rounds) for name, score in ways.items()}
     found = {f"{name}_{kind}_us": round(of[n]) for n, kind in enumerate(("cpu", "wall")) for name, of in taken.items()}
     ratios = {"ratio": "ours", "ratio_joined": "joined"}
     return {
@@ -95,7 +95,8 @@ def main(*, quick: bool, features: int, json_file: Path | None) -> None:
     with threadpool_limits(1, user_api="openmp"):
         estimator = model(20 if quick else 200, features)
         random = np.random.default_rng(1)
-        cases = [case(estimator, given(rows, features, random), 0.01 if quick else 0.2) for rows in sizes]
+        effort = (0.01, 1) if quick else (0.2, 5)
+        cases = [case(estimator, given(rows, features, random), *effort) for rows in sizes]
     show(cases, HEADINGS, json_file)
 
 
