@@ -23,7 +23,6 @@ from lockstep.errors import BadInput
 
 _PORTS = 65_535
 _TOKEN = re.compile(r"\s*((Bearer|Basic) +)?[!-~]*\s*")
-_LOG_URL = re.compile(r"rediss?://[^/\s]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]")
 
 
@@ -194,7 +193,7 @@ def _contradictions(given: Settings) -> Iterator[tuple[object, str, str]]:
     mode, password = given.redis_mode, given.redis_password.get_secret_value()
     several, sentinel = mode in {"sentinel", "cluster"}, mode == "sentinel"
     log = given.served_log_url.get_secret_value()
-    yield log and not _LOG_URL.match(log), "served_log_url is no redis:// or rediss:// URL", "served_log_url"
+    yield log and not _host(log, "redis", "rediss"), "served_log_url is no redis:// or rediss:// URL", "served_log_url"
     files = given.redis_tls_ca or given.redis_tls_certificate or given.redis_tls_key
     for node in given.redis_nodes:
         yield not all(address_of(node)), f"{node!r} is no host:port", "redis_nodes, as in 10.0.0.7:6379"
@@ -236,13 +235,18 @@ def _contradictions_of_argo(given: Settings) -> Iterator[tuple[object, str, str]
 
 def _argo_host(server: str) -> str:
     """Return the host of a URL that names a server and at most a path; "" if it is anything else."""
+    # A password in the URL would be shown with it.
+    return "" if set(server) & set("@?#{}\\") else _host(server, "http", "https")
+
+
+def _host(url: str, *schemes: str) -> str:
+    """Return the host of a URL of one of these schemes; "" if it is anything else."""
     try:
-        parts = urlsplit(server)
-        usable = parts.port != 0 and server.startswith(("http://", "https://"))
+        parts = urlsplit(url)
+        usable = parts.port != 0 and url.startswith(tuple(f"{scheme}://" for scheme in schemes))
     except ValueError:
         return ""
-    # A password in the URL would be shown with it.
-    return (parts.hostname or "") if usable and server.isprintable() and not set(server) & set("@?#{}\\ ") else ""
+    return (parts.hostname or "") if usable and url.isprintable() and " " not in url else ""
 
 
 def is_loopback(host: str) -> bool:

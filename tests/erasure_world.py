@@ -21,7 +21,7 @@ from lockstep.online.epoch import Epochs
 from lockstep.online.reader import Reading, ViewRows
 from lockstep.online.store import connect
 from lockstep.serving.drain import drain
-from lockstep.serving.log import Served, encode_rows, stream_key
+from lockstep.serving.log import UNIFORM, Served, encode_rows, stream_key
 from lockstep.serving.request import Request
 from lockstep.settings import Settings
 from lockstep.views import load_use_case
@@ -71,8 +71,8 @@ def serve(store: "redis.Redis", first: int, *customers: int) -> None:
     micros = to_micros(T)
     request = Request(f"r{first}", [micros] * n, {"customer_id": list(customers)}, [{"amount_cents": 1}] * n)
     reading = Reading(*[Epochs("i", {})] * 2, {SPEND.name: ViewRows(["missing"] * n, [None] * n, [None] * n, {})})
-    served = Served(request, micros, reading, np.zeros((n, 1)), [0.5] * n, [[]] * n, shadow=False)
-    for row in encode_rows(served, "c" * 64, "m" * 64, "p", first):
+    served = Served(request, micros, reading, np.zeros((n, 1)), [0.5] * n, [[]] * n, "c" * 64, shadow=False)
+    for row in encode_rows(served, [(row, UNIFORM) for row in range(n)], "m" * 64, "p", first):
         store.xadd(stream_key("fraud"), {"row": row})
 
 

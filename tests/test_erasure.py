@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
+from pydantic import SecretStr
 from pyiceberg.manifest import ManifestContent, ManifestFile
 
 from lockstep.clock import to_micros
@@ -345,6 +347,24 @@ def test_a_row_of_the_log_that_waits_behind_the_drain_goes_from_the_stream(
     receipt = during(online, store, "3 rows", lambda: serve(store, 7, 1, GONE)).erase(KEY)
     assert receipt.outcome.stream_entries == 1
     assert drain(online, lake, store, "fraud").rows == 1
+    assert erased(lake, store)
+
+
+def test_where_the_log_has_a_redis_of_its_own_it_goes_from_there(
+    online: Settings, lake: Lake, store: redis.Redis, tmp_path: Path
+) -> None:
+    store.delete(stream_key("fraud"))
+    with LocalRedis(tmp_path) as other, redis.Redis(port=other.port) as log:
+        url = SecretStr(f"redis://127.0.0.1:{other.port}/0")
+        there = online.model_copy(update={"served_log_url": url})
+        serve(log, 4, *CUSTOMERS)
+        assert eraser(there, store).preview(KEY).stream_entries == 1
+
+        receipt = during(there, store, "3 rows", lambda: serve(log, 7, 1, GONE)).erase(KEY)
+
+        assert (receipt.outcome.stream_entries, receipt.outcome.tables[SERVED_LOG].rows) == (1, 2)
+        assert drain(there, lake, log, "fraud").rows == 1
+        assert log.xlen(stream_key("fraud")) == 0
     assert erased(lake, store)
 
 

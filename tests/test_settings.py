@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from lockstep.errors import BadInput
 from lockstep.local.redis import LocalRedis
+from lockstep.online.store import connect_log
 from lockstep.settings import Settings
 
 
@@ -146,6 +147,38 @@ def test_a_token_for_argo_is_not_shown_and_not_handed_on(file: Path) -> None:
     assert settings.environment()["LOCKSTEP_ARGO_NAMESPACE"] == "others"
     assert "LOCKSTEP_ARGO_TOKEN" not in settings.environment()
     assert settings.argo_token.get_secret_value() == "hidden"
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://a", "rediss://me:p%2Fq@a.example:6379/1", "redis://[::1]:6379", "redis://:p@a:1"]
+)
+def test_the_served_log_may_have_a_redis_of_its_own(url: str) -> None:
+    settings = Settings(served_log_url=SecretStr(url))
+    assert connect_log(settings).connection_pool.connection_kwargs["host"] in {"a", "a.example", "::1"}
+    assert url not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert settings.environment()["LOCKSTEP_SERVED_LOG_URL"] == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "a:6379",
+        "http://a",
+        "unix:///run/redis",
+        "redis://",
+        "redis://:6379",
+        "redis:///1",
+        "redis://a:x",
+        "redis://a:0",
+        "redis://me:mine/too@a:6379",
+        "redis://a b",
+        "redis://a\n",
+    ],
+)
+def test_a_url_of_the_served_log_that_is_none_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(BadInput, match="served_log_url is no redis:// or rediss:// URL") as refused:
+        Settings(served_log_url=SecretStr(url))
+    assert "mine" not in str(refused.value)
 
 
 @pytest.mark.parametrize("namespace", ["", "a/b", "..", "Features", "x" * 64, "a\n"])

@@ -138,7 +138,7 @@ class Edge:
     async def _body(self, headers: Mapping[str, str], receive: Receive, budget: Budget) -> bytes:
         told = headers.get("content-length", "")
         # A length of more digits than any that is read is not worth the time to make a number of it.
-        if told.isdigit() and (len(told) > len(str(self._most_bytes)) or int(told) > self._most_bytes):
+        if told.isdecimal() and (len(told) > len(str(self._most_bytes)) or int(told) > self._most_bytes):
             raise TooLarge(f"a body of {told[:20]} bytes is larger than the {self._most_bytes} that are read")
         chunks: list[bytes] = []
         size = 0

@@ -22,6 +22,7 @@ from lockstep.serving.server import arguments, serve
 from lockstep.settings import Settings
 
 MOST_BYTES = 64 << 20  # a thousand rows of thousands of features
+_NUMBERS = {int, float, type(None)}
 
 
 class Predictor(Model):
@@ -120,6 +121,9 @@ def _vectors(rows: list[Any], width: int) -> NDArray[np.float64]:
         raise BadInput(f"the instances are no vectors of numbers: {wrong}") from None
     if vectors.ndim != 2 or vectors.shape[1] != width:
         raise BadInput(f"the instances have the shape {list(vectors.shape)}, the contract has {width} features")
+    # To numpy the text "1" and true are numbers.
+    if not {type(value) for row in rows for value in row} <= _NUMBERS:
+        raise BadInput("the instances are no vectors of numbers: there are values of other types")
     return vectors
 
 

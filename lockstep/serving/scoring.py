@@ -34,7 +34,13 @@ def scorer_of(estimator: Any) -> Scorer:
     try:
         few = JoinedTrees(estimator)
         equal = _agree(few, plain, estimator.n_features_in_)
-    except (AttributeError, TypeError, ValueError):  # these are scikit-learn's insides, which it may change
+    except (
+        AttributeError,
+        ImportError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ):  # these are scikit-learn's insides, which it may change
         logging.getLogger(__name__).warning("gradient boosting is scored tree by tree", exc_info=True)
         return plain
     if not equal:

@@ -290,7 +290,7 @@ def test_what_was_served_is_logged_and_drained(store, lake, online) -> None:
     async def send() -> int:
         client = connect_async(online)
         try:
-            log = ServedLog(client, "test", "c", "m")
+            log = ServedLog(client, "test", "m")
             log.offer(answered())
             await log.close()
             return log.sent
@@ -304,7 +304,9 @@ def test_what_was_served_is_logged_and_drained(store, lake, online) -> None:
 def answered() -> Served:
     epochs, rows = Epochs("i", {}), ViewRows(["present"], [1], [1], {"nb_1d": [3]})
     request = Request("r", [1], {"card": [7]}, [{}])
-    return Served(request, 2, Reading(epochs, epochs, {"spend": rows}), np.ones((1, 1)), [0.5], [[]], shadow=False)
+    return Served(
+        request, 2, Reading(epochs, epochs, {"spend": rows}), np.ones((1, 1)), [0.5], [[]], "c", shadow=False
+    )
 
 
 def test_rows_are_written_in_batches_and_read_back(store, lake) -> None:

@@ -24,7 +24,7 @@ from lockstep.parity.report import ParityReport, load
 from lockstep.parity.verdict import Verdict
 from lockstep.parity.verify import verify
 from lockstep.serving.drain import arrow_rows
-from lockstep.serving.log import PARTITION_BY, SCHEMA, SERVED_LOG, Served, encode_rows
+from lockstep.serving.log import PARTITION_BY, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
 from lockstep.serving.request import Request
 from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings
@@ -90,8 +90,10 @@ class World:
         request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{}])
         reading = Reading(self.epochs, self.epochs, views)
         vectors = vectors_of(contract, {}, request, reading)
-        served = Served(request, to_micros(it.at), reading, vectors, [0.5], flags_of(views, 1), shadow=True)
-        return encode_rows(served, contract.hash, digest, f"process of {digest}", number)
+        served = Served(
+            request, to_micros(it.at), reading, vectors, [0.5], flags_of(views, 1), contract.hash, shadow=True
+        )
+        return encode_rows(served, [(0, UNIFORM)], digest, f"process of {digest}", number)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""A transformer whose contract rejects rows, behind KServe's own endpoints: what is answered, and what is counted."""
+"""A transformer whose contract rejects rows, behind the edge: what is answered, and what is counted."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,22 +9,18 @@ import fraud_case
 import httpx
 import pytest
 from fastapi import FastAPI
-from kserve import ModelRepository
-from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.rest.v1_endpoints import register_v1_endpoints
 from prometheus_client import REGISTRY
 
-from lockstep.errors import BadInput, LockstepError, SchemaDrift, Transient
+from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.online.reader import Reading, Status, ViewRows
+from lockstep.serving.edge import Edge
 from lockstep.serving.log import Served
-from lockstep.serving.refusal import RowRejected
-from lockstep.serving.server import DeadlinePassed, answer_errors
-from lockstep.serving.transformer import Transformer
+from lockstep.serving.transformer import Prepared, Scored, Transformer
 from lockstep.settings import Settings
 
 NOW = datetime(2018, 6, 1, tzinfo=UTC)
+NOW_US = int(NOW.timestamp() * 1_000_000)
 KNOWN, UNKNOWN = 5, 6
-pytestmark = pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")  # KServe 0.21 answers with it
 
 
 class Outage(Transformer):
@@ -40,40 +36,30 @@ class Outage(Transformer):
         self.logged: list[Served] = []
         self._log: Any = SimpleNamespace(offer=self.logged.append)
 
-    async def healthy(self) -> bool:
-        return True  # there is no store to wait for
-
-    async def _read(self, request: Any) -> Reading:
+    async def _read(self, request: Any, budget: Any) -> Reading:
         found = [terminal == KNOWN for terminal in request.entities["terminal_id"]]
         ones: Any = [1] * len(found)
         cards = ViewRows(["present" for _ in found], ones, ones, {"nb_tx_7d": ones, "avg_amount_7d": ones})
         status: list[Status] = ["present" if it else "missing" for it in found]
         times = [1 if it else None for it in found]
         terminals = ViewRows(status, times, times, {"risk_28d": [0.5 if it else None for it in found]})
-        nothing: Any = None
-        return Reading(nothing, nothing, {"cards": cards, "terminals": terminals})
+        epochs = Epochs("i", dict.fromkeys(("cards", "terminals"), ViewEpoch(Mark(1, 1, 1, NOW_US))))
+        return Reading(epochs, epochs, {"cards": cards, "terminals": terminals})
 
-    async def score(self, prepared: Any) -> Served:
-        given = (prepared.request, prepared.read_time_us, prepared.reading, prepared.vectors)
-        return Served(*given, [0.25] * len(prepared.vectors), prepared.flags, prepared.shadow)
+    async def score(self, prepared: Prepared) -> Scored:
+        return Scored(prepared, [0.25] * len(prepared.vectors), 0.0)
 
 
 def ask(transformer: Transformer, *terminals: int) -> httpx.Response:
     """Post one row for each terminal."""
-    models, app = ModelRepository(), FastAPI()
-    models.update(transformer)
-    register_v1_endpoints(app, DataPlane(models), None)
-    answer_errors(app)
+    edge: Any = Edge(FastAPI(), [transformer], timedelta(seconds=10), 1_000_000)
     rows = [
         {"customer_id": 1, "terminal_id": n, "amount_cents": 3, "request_time": NOW.isoformat()} for n in terminals
     ]
-    return post(app, "/v1/models/fraud:predict", {"instances": rows})
 
-
-def post(app: FastAPI, path: str, body: Any) -> httpx.Response:
     async def send() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
-            return await client.post(path, json=body)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(edge), base_url="http://service") as client:
+            return await client.post("/v1/models/fraud:predict", json={"instances": rows})
 
     return asyncio.run(send())
 
@@ -103,10 +89,11 @@ def test_a_rejected_row_is_answered_422_with_its_features_and_is_not_logged(of_t
     answer = ask(transformer, KNOWN, UNKNOWN)
 
     assert answer.status_code == 422
+    assert answer.json()["reason"] == "row_rejected"
     assert answer.json()["error"].startswith("instances[1] cannot be scored: terminals:risk_28d has no value\n\nHint:")
     assert transformer.logged == []
     assert ask(transformer, KNOWN, KNOWN).json()["predictions"] == [0.25, 0.25]
-    assert [served.rows for served in transformer.logged] == [2]
+    assert [served.scores for served in transformer.logged] == [[0.25, 0.25]]
 
 
 def test_rows_that_are_read_for_a_request_that_is_rejected_are_counted(of_the_case: Settings) -> None:

@@ -33,7 +33,7 @@ def test_a_request_that_fits_becomes_columns_of_keys_and_rows_of_inputs() -> Non
     assert request.times_us == [1_527_854_401_000_002, 1_527_854_400_000_000]
 
 
-def test_a_body_that_kserve_left_as_bytes_is_parsed() -> None:
+def test_a_body_of_bytes_is_parsed() -> None:
     assert parser().parse(orjson.dumps({"instances": [ROW]}), NOW).entities["customer_id"] == [7]
 
 
@@ -90,9 +90,9 @@ def test_a_misspelt_field_is_named_with_the_one_that_is_missing() -> None:
         ({}, '"instances" must be a list with at least one row'),
         ({"instances": [7]}, "instances[0] is a whole number, not an object"),
         ({"instances": [ROW] * (MAX_ROWS + 1)}, "1001 rows are more than the 1000 of one request"),
-        ({"instances": [ROW], "request_id": ""}, '"request_id" must be 1 to 128 printable ASCII characters'),
-        ({"instances": [ROW], "request_id": 5}, '"request_id" must be 1 to 128 printable ASCII characters'),
-        ({"instances": [ROW], "request_id": "a\r\nx: y"}, '"request_id" must be 1 to 128 printable'),
+        ({"instances": [ROW], "request_id": ""}, "the id of a request must be 1 to 128 printable ASCII characters"),
+        ({"instances": [ROW], "request_id": 5}, "the id of a request must be 1 to 128 printable ASCII characters"),
+        ({"instances": [ROW], "request_id": "a\r\nx: y"}, "the id of a request must be 1 to 128 printable"),
     ],
 )
 def test_a_body_that_does_not_fit_is_refused_by_reason(body: object, message: str) -> None:

@@ -54,11 +54,12 @@ def served(request_id: str, rows: int = 2) -> Served:
     epochs = Epochs("i", {})
     read = ViewRows(["present"] * rows, [NOON_US] * rows, [-1] * rows, {"nb": [3] * rows})
     reading = Reading(epochs, epochs, {"cards": read})
-    return Served(request, NOON_US + 5, reading, vectors, [0.25] * rows, [[]] * rows, shadow=False)
+    return Served(request, NOON_US + 5, reading, vectors, [0.25] * rows, [[]] * rows, "c" * 64, shadow=False)
 
 
 def add(client: redis.Redis, request_id: str, rows: int = 2, counter: int = 1) -> None:
-    for row in log.encode_rows(served(request_id, rows), "c" * 64, "m" * 64, "p", counter):
+    chosen = [(row, log.UNIFORM) for row in range(rows)]
+    for row in log.encode_rows(served(request_id, rows), chosen, "m" * 64, "p", counter):
         client.xadd(stream_key(PROJECT), {"row": row})
 
 
@@ -91,7 +92,7 @@ def test_the_queue_is_bounded_and_what_it_drops_is_a_gap_in_the_counter(
 
     async def run() -> ServedLog:
         async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
-            served_log = ServedLog(connection, PROJECT, "c", "m")
+            served_log = ServedLog(connection, PROJECT, "m")
             for name in ("first", "second", "third"):
                 served_log.offer(served(name))  # nothing is sent meanwhile: the third would be rows 5 and 6
             await asyncio.sleep(0.1)
@@ -118,7 +119,7 @@ def test_a_store_that_refuses_rows_costs_the_rows_and_not_the_log(server: LocalR
 
     async def run() -> ServedLog:
         async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
-            served_log = ServedLog(connection, PROJECT, "c", "m")
+            served_log = ServedLog(connection, PROJECT, "m")
             served_log.offer(served("lost"))
             await asyncio.sleep(0.1)
             await connection.delete(stream_key(PROJECT))

@@ -1,0 +1,246 @@
+"""The circuit breaker against a plain description of what it does, over whatever may happen."""
+
+import asyncio
+import math
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from prometheus_client import REGISTRY
+
+from lockstep.errors import SchemaDrift
+from lockstep.serving.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+from lockstep.serving.refusal import Reason, Unavailable
+
+MOST, PAUSE = 3, 2.0
+DOWN = Unavailable(Reason.STORE_UNAVAILABLE, "down")
+
+
+class Time:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+def breaker_of(time: Time, dependency: str = "thing") -> Breaker:
+    return Breaker(dependency, Reason.STORE_CIRCUIT_OPEN, MOST, timedelta(seconds=PAUSE), time)
+
+
+def begin(breaker: Breaker, *, counts: bool = True) -> AbstractContextManager[None]:
+    call = breaker.call(counts=counts)
+    call.__enter__()
+    return call
+
+
+def end(call: AbstractContextManager[None], failure: BaseException | None = None) -> None:
+    call.__exit__(type(failure) if failure else None, failure, None)
+
+
+def fail(breaker: Breaker, times: int = 1, *, counts: bool = True) -> None:
+    for _ in range(times):
+        with pytest.raises(Unavailable, match="down"), breaker.call(counts=counts):
+            raise DOWN
+
+
+def told(dependency: str) -> set[str]:
+    """Which states the metric says that it is in."""
+    sample = {
+        state: REGISTRY.get_sample_value("lockstep_circuit", {"dependency": dependency, "lockstep_circuit": state})
+        for state in (CLOSED, HALF_OPEN, OPEN)
+    }
+    return {state for state, value in sample.items() if value == 1.0}
+
+
+class Naive:
+    """What a breaker does, said plainly.
+
+    Attributes:
+        running: how many counted failures the last ones were.
+        opened: when it opened; None while all are let through.
+        asked: it has let one through since.
+        probe: the call that decides.
+    """
+
+    def __init__(self) -> None:
+        self.running, self.opened, self.asked, self.probe = 0, None, False, None
+
+    def admits(self, now: float) -> bool:
+        return self.opened is None or (self.probe is None and now - self.opened >= PAUSE)
+
+    def begin(self, call: object) -> None:
+        if self.opened is not None:
+            self.probe, self.asked = call, True
+
+    def end(self, call: object, outcome: str, now: float) -> None:
+        decides, self.probe = call is self.probe, None if call is self.probe else self.probe
+        if outcome == "success" and (decides or self.opened is None):
+            self.running, self.opened, self.asked = 0, None, False
+        if outcome == "failure" and self.opened is None:
+            self.running += 1
+        if outcome == "failure" and (decides or (self.opened is None and self.running == MOST)):
+            self.opened, self.asked = now, False
+
+    @property
+    def state(self) -> str:
+        return CLOSED if self.opened is None else HALF_OPEN if self.asked else OPEN
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Calls that begin and end in any order, while time passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time, self.naive = Time(), Naive()
+        self.breaker = breaker_of(self.time, "anything")
+        self.calls: list[tuple[AbstractContextManager[None], bool]] = []
+
+    @rule(counts=st.sampled_from((True, True, False)))
+    def begins(self, counts: bool) -> None:
+        if self.naive.admits(self.time.now):
+            call = begin(self.breaker, counts=counts)
+            self.naive.begin(call)
+            self.calls.append((call, counts))
+            return
+        with pytest.raises(Unavailable) as refused:
+            begin(self.breaker)
+        assert refused.value.reason is Reason.STORE_CIRCUIT_OPEN
+        left = (self.naive.opened or 0.0) + PAUSE - self.time.now
+        assert refused.value.retry_after == max(1, math.ceil(left))
+
+    @precondition(lambda self: self.calls)
+    @rule(
+        which=st.integers(min_value=0),
+        outcome=st.sampled_from((None, DOWN, DOWN, asyncio.CancelledError(), KeyError())),
+    )
+    def ends(self, which: int, outcome: BaseException | None) -> None:
+        call, counts = self.calls.pop(which % len(self.calls))
+        end(call, outcome)
+        what = "failure" if outcome is DOWN and counts else "nothing" if outcome else "success"
+        self.naive.end(call, what, self.time.now)
+
+    @rule(quarters=st.integers(1, 9))
+    def passes(self, quarters: int) -> None:
+        self.time.now += quarters / 4
+
+    @invariant()
+    def both_are_alike(self) -> None:
+        assert self.breaker.state == self.naive.state
+        assert told("anything") == {self.naive.state}
+
+    def teardown(self) -> None:
+        for call, _ in self.calls:
+            end(call)
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_so_many_failures_running_open_it_and_a_success_in_between_starts_again(time: Time) -> None:
+    breaker = breaker_of(time)
+    fail(breaker, MOST - 1)
+    end(begin(breaker))
+    fail(breaker, MOST - 1)
+    assert breaker.state == CLOSED
+
+    fail(breaker)
+
+    assert breaker.state == OPEN
+    with pytest.raises(Unavailable, match="the thing has failed 3 times running and is left alone for a moment"):
+        begin(breaker)
+
+
+def test_after_the_pause_exactly_one_asks_and_its_success_lets_all_through(time: Time) -> None:
+    breaker = breaker_of(time)
+    fail(breaker, MOST)
+    time.now += PAUSE - 0.25
+    with pytest.raises(Unavailable):
+        begin(breaker)
+    time.now += 0.25
+
+    probe = begin(breaker)
+
+    assert breaker.state == HALF_OPEN
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            begin(breaker)
+    end(probe)
+    assert breaker.state == CLOSED
+    for call in [begin(breaker) for _ in range(3)]:
+        end(call)
+
+
+def test_the_failure_of_the_one_that_asks_opens_it_for_another_pause(time: Time) -> None:
+    breaker = breaker_of(time)
+    fail(breaker, MOST)
+    time.now += PAUSE
+    fail(breaker)
+
+    assert breaker.state == OPEN
+    time.now += PAUSE - 0.25
+    with pytest.raises(Unavailable):
+        begin(breaker)
+    time.now += 0.25
+    end(begin(breaker))
+    assert breaker.state == CLOSED
+
+
+def test_a_success_of_one_that_was_let_through_before_does_not_close_it(time: Time) -> None:
+    breaker = breaker_of(time)
+    late, later = begin(breaker), begin(breaker)
+    fail(breaker, MOST)
+
+    end(late)
+    assert breaker.state == OPEN
+    time.now += PAUSE
+    probe = begin(breaker)
+    end(later)
+
+    assert breaker.state == HALF_OPEN
+    with pytest.raises(Unavailable):  # and the one that asks is still the only one
+        begin(breaker)
+    end(probe)
+
+
+@pytest.mark.parametrize("outcome", [asyncio.CancelledError(), SchemaDrift("another layout"), KeyError("x")])
+def test_what_is_no_outage_neither_opens_nor_closes_it_and_the_next_one_asks(time: Time, outcome: Any) -> None:
+    breaker = breaker_of(time)
+    for _ in range(MOST * 2):
+        with pytest.raises(type(outcome)), breaker.call():
+            raise outcome
+    assert breaker.state == CLOSED
+    fail(breaker, MOST)
+    time.now += PAUSE
+    with pytest.raises(type(outcome)), breaker.call():
+        raise outcome
+
+    assert breaker.state == HALF_OPEN
+    end(begin(breaker))
+    assert breaker.state == CLOSED
+
+
+def test_failures_of_who_asks_for_less_time_than_usual_do_not_open_it(time: Time) -> None:
+    breaker = breaker_of(time)
+
+    fail(breaker, MOST * 2, counts=False)
+
+    assert breaker.state == CLOSED
+
+
+def test_one_thing_s_circuit_says_nothing_of_another_s(time: Time) -> None:
+    store, predictor = breaker_of(time, "store of this test"), breaker_of(time, "predictor of this test")
+
+    fail(store, MOST)
+
+    assert (store.state, predictor.state) == (OPEN, CLOSED)
+    assert (told("store of this test"), told("predictor of this test")) == ({OPEN}, {CLOSED})
