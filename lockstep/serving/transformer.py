@@ -94,7 +94,7 @@ class Transformer(Model):
         shadow: bool = False,
         plan: ReadPlan | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, return_response_headers=True)
         self._contract = contract
         self._digest = digest
         self._settings = settings
