@@ -7,178 +7,55 @@ limit is a blocking socket that is sent the same commands, encoded before, and r
 their entities anew, the three take turns, and the values of ours and of the peer are compared before anything is measured.
 """
 
-import asyncio
 import socket
 import statistics
 import tempfile
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import hiredis
 import numpy as np
-import pyarrow as pa
-import redis
-import uvloop
 
+from benchmarks._online import KEY, PROJECT, OurReader, Request, draw, feast_store, fill, make_contract
 from benchmarks._table import cpu_seconds, show
-from lockstep.contract import Column, FeatureContract, TrainingCut, View
 from lockstep.local.redis import LocalRedis
 from lockstep.online.copies import epoch_key
-from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.layout import EntityKeys, fields_of
-from lockstep.online.reader import OnlineReader, Reading, ReadPlan
-from lockstep.online.store import connect, connect_async
-from lockstep.online.writer import write_rows
+from lockstep.online.store import connect
 from lockstep.settings import Settings
-from lockstep.views.declare import DataType
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Feast's dependencies warn while they are imported
+if TYPE_CHECKING:
     import feast
-    from feast import types as feast_types
 
-PROJECT = "benchmark"
-KEY = Column(name="card_id", dtype="int64")
-HOUR_US = 3_600_000_000
 NOON_US = 1_527_854_400_000_000  # 2018-06-01T12:00:00Z
-FEAST_TYPES = {"float64": feast_types.Float64, "int64": feast_types.Int64, "string": feast_types.String}
-CASES = {1: 2_000, 10: 1_000, 100: 300}  # entities a request: requests a round
-QUICK_CASES = {1: 300, 10: 100, 100: 40}
-READERS = ("ours", "peer", "limit")
-
-Request = dict[str, list[int]]
-Send = Callable[[Sequence[Request]], list[int]]
-
-
-def make_view(name: str) -> View:
-    columns: dict[str, DataType] = {
+CONTRACT = make_contract(
+    {
         "amount_mean_7d": "float64",
         "amount_mean_30d": "float64",
         "nb_tx_7d": "int64",
         "nb_tx_30d": "int64",
         "last_merchant": "string",
     }
-    return View(
-        name=name,
-        table=name,
-        join_keys=(KEY,),
-        columns=tuple(Column(name=f"{name}_{column}", dtype=dtype) for column, dtype in columns.items()),
-        ttl_us=72 * HOUR_US,
-        every_us=HOUR_US,
-        compute_lag_us=0,
-        visible_lag_us=0,
-        freshness_us=3 * HOUR_US,
-        freshness_hard=False,
-        owner="benchmarks",
-        definition_hash="0" * 64,
-    )
-
-
-VIEWS = tuple(make_view(name) for name in ("spend", "travel", "online", "night", "cash"))
-CONTRACT = FeatureContract(
-    project=PROJECT,
-    feature_service="score",
-    join_keys=(KEY,),
-    request_inputs=(),
-    features=(),
-    views=VIEWS,
-    on_demand=(),
-    cut=TrainingCut(tables=(), spine_hash="", known_at=datetime(2018, 6, 1, tzinfo=UTC)),
 )
+VIEWS = CONTRACT.views
+CASES = {1: 2_000, 10: 1_000, 100: 300}  # entities a request: requests a round
+QUICK_CASES = {1: 300, 10: 100, 100: 40}
+READERS = ("ours", "peer", "limit")
 
-
-def fill(client: "redis.Redis", entities: int) -> None:
-    """Write a row per entity and view, and the epochs of views that are all online."""
-    epochs = EpochStore(client, PROJECT)
-    epochs.ensure_incarnation()
-    for number, view in enumerate(VIEWS):
-        random = np.random.default_rng(number)
-        event = NOON_US - HOUR_US * random.integers(1, 48, entities)  # ticks, as the materializer writes them
-        values = {
-            "float64": lambda random=random: random.gamma(2.0, 40.0, entities),
-            "int64": lambda random=random: random.integers(0, 200, entities),
-            "string": lambda random=random: [f"merchant-{n:06}" for n in random.integers(0, 100_000, entities)],
-        }
-        columns = {
-            KEY.name: np.arange(entities),
-            **{column.name: values[column.dtype]() for column in view.columns},
-            "event_timestamp": pa.array(event).cast(pa.timestamp("us", "UTC")),
-            "created_timestamp": pa.array(event + 60_000_000).cast(pa.timestamp("us", "UTC")),
-        }
-        write_rows(client, PROJECT, view, pa.table(columns))
-        epochs.restore(view.name, ViewEpoch(Mark(interval=1, snapshot_id=1 << 60, sequence=1, watermark_us=NOON_US)))
-
-
-def draw(count: int, entities: int, stored: int) -> list[Request]:
-    random = np.random.default_rng(entities)
-    return [{KEY.name: random.choice(stored, entities, replace=False).tolist()} for _ in range(count)]
-
-
-class Ours:
-    """Our reader, with one connection in one event loop."""
-
-    def __init__(self, runner: asyncio.Runner, settings: Settings) -> None:
-        self._runner = runner
-        self._redis = connect_async(settings)
-        self._reader = OnlineReader(self._redis, ReadPlan.compile(CONTRACT))
-
-    def values(self, request: Request) -> dict[str, list[Any]]:
-        """Return what a request is answered, by feature; the join key among it, as Feast has it."""
-        reading: Reading = self._runner.run(self._reader.read(request, [NOON_US] * len(request[KEY.name])))
-        return {
-            KEY.name: request[KEY.name],
-            **{name: view.usable(name) for view in reading.views.values() for name in view.values},
-        }
-
-    def send(self, requests: Sequence[Request]) -> list[int]:
-        """Answer the requests one after another; return what each took, in nanoseconds."""
-        return self._runner.run(self._send(requests))
-
-    async def _send(self, requests: Sequence[Request]) -> list[int]:
-        taken: list[int] = []
-        times = [NOON_US] * len(requests[0][KEY.name])
-        for request in requests:
-            start = time.perf_counter_ns()
-            await self._reader.read(request, times)
-            taken.append(time.perf_counter_ns() - start)
-        return taken
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._runner.run(self._redis.aclose())
+Send = Callable[[Sequence[Request]], list[int]]
 
 
 class Peer:
     """A stock Feast with a SQL registry, which it holds in memory, and the same Redis."""
 
-    def __init__(self, home: Path, port: int) -> None:
-        config = feast.RepoConfig(
-            project=PROJECT,
-            provider="local",
-            registry={"registry_type": "sql", "path": f"sqlite:///{home}/registry.db"},
-            online_store={"type": "redis", "connection_string": f"127.0.0.1:{port}"},
-            offline_store={"type": "duckdb"},
-            entity_key_serialization_version=3,
-        )
+    def __init__(self, store: "feast.FeatureStore") -> None:
         self._features = [f"{view.name}:{column.name}" for view in VIEWS for column in view.columns]
-        self._store = feast.FeatureStore(config=config)
-        card = feast.Entity(name=KEY.name, join_keys=[KEY.name], value_type=feast_types.Int64.to_value_type())
-        self._store.apply([card, *(self._view(view, card, home) for view in VIEWS)])
-
-    @staticmethod
-    def _view(view: View, card: feast.Entity, home: Path) -> feast.FeatureView:
-        source = feast.FileSource(
-            name=view.name, path=str(home / f"{view.name}.parquet"), timestamp_field="event_timestamp"
-        )
-        schema = [feast.Field(name=c.name, dtype=FEAST_TYPES[c.dtype]) for c in (KEY, *view.columns)]
-        return feast.FeatureView(name=view.name, entities=[card], schema=schema, source=source)
+        self._store = store
 
     def values(self, request: Request) -> dict[str, list[Any]]:
         """Return what a request is answered, by feature; the join key among it, as Feast has it."""
@@ -232,24 +109,20 @@ class Limit:
 
 
 @contextmanager
-def readers(home: Path, stored: int) -> Generator[tuple[Ours, Peer, Limit]]:
+def readers(home: Path, stored: int) -> Generator[tuple[OurReader, Peer, Limit]]:
     with LocalRedis(home) as local:
         settings = local.settings(Settings(home=home))
         with connect(settings) as client:
-            fill(client, stored)
+            fill(client, VIEWS, stored, NOON_US)
         with (
-            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            closing(OurReader(settings, CONTRACT, NOON_US)) as ours,
             socket.create_connection(("127.0.0.1", local.port)) as connection,
         ):
-            ours = Ours(runner, settings)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                yield ours, Peer(home, local.port), Limit(connection)
-            finally:
-                ours.close()
+            yield ours, Peer(feast_store(home, local.port, VIEWS)), Limit(connection)
 
 
-def require_equal(ours: Ours, peer: Peer, requests: Sequence[Request]) -> None:
+def require_equal(ours: OurReader, peer: Peer, requests: Sequence[Request]) -> None:
     for request in requests:
         found, theirs = ours.values(request), peer.values(request)
         if found != theirs or any(None in column for column in found.values()):

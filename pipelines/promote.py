@@ -26,7 +26,11 @@ def workflow_template() -> WorkflowTemplate:
         ),
     ]
     names = [str(argument.name) for argument in arguments]
-    outputs = [hoisted("report", "verify"), hoisted("verdict", "verify"), hoisted("champion", "promote")]
+    outputs = [
+        hoisted("report", "verify"),
+        hoisted("verdict", "verify"),
+        hoisted("champion", "promote"),
+    ]
     # Somebody may take a day to answer, and meanwhile nothing else is promoted.
     with template("promote", arguments=arguments, deadline=timedelta(hours=24), alone=True) as workflow:
         # No default but "no": who resumes the run without an answer has not said yes.
@@ -38,17 +42,26 @@ def workflow_template() -> WorkflowTemplate:
                 name="verify",
                 template_ref=TemplateRef(name=resource_name("verify-parity"), template="main"),
                 # The gate decides, and names every reason; a verification that must pass would name its own only.
-                arguments={**window, "hours": "24", "shadow": "true", "strict": "false"},
+                arguments={**window, "hours": "24", "shadow": "true", "strict": "false", "fallback": "false"},
             )
-            report = "{{tasks.verify.outputs.parameters.report}}"
-            gated = parity_gate(name="gate", arguments={"model": window["model"], "report": report})
+            # It answers whenever a hard objective is broken, and is no more to be believed than the model.
+            verified_fallback = Task(
+                name="verify-fallback",
+                template_ref=TemplateRef(name=resource_name("verify-parity"), template="main"),
+                arguments={**window, "hours": "24", "shadow": "true", "strict": "false", "fallback": "true"},
+            )
+            reports = {
+                "report": "{{tasks.verify.outputs.parameters.report}}",
+                "fallback_report": "{{tasks.verify-fallback.outputs.parameters.report}}",
+            }
+            gated = parity_gate(name="gate", arguments={"model": window["model"], **reports})
             approval = main.get_parameter("approval")
             approved = approve(name="approve", when="{{inputs.parameters.approval}} == required")
             promote_model(
                 name="promote",
                 arguments={
                     "version": gated.get_parameter("version"),
-                    "report": report,
+                    **reports,
                     "approval": approval,
                     # Nobody was asked: Argo leaves the argument out, and the step's own default applies.
                     "decision": approved.get_parameter("decision"),
@@ -56,7 +69,7 @@ def workflow_template() -> WorkflowTemplate:
                 depends="gate.Succeeded && (approve.Succeeded || approve.Skipped)",
             )
             with Task.set_next_defaults(on=TaskResult.succeeded):
-                verified >> gated >> approved
+                verified >> verified_fallback >> gated >> approved
     return workflow
 
 

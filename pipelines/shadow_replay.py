@@ -1,4 +1,4 @@
-"""Send recent events to the challenger's dark service, then move what it logged to the lake."""
+"""Send recent events to the challenger's dark service, to its model and to the fallback; move what it logged to the lake."""
 
 from hera.workflows import DAG, Parameter, Task, TaskResult, WorkflowTemplate
 
@@ -17,9 +17,10 @@ def workflow_template() -> WorkflowTemplate:
         with DAG(name="main", inputs=[Parameter(name=name) for name in defaults], outputs=outputs) as main:
             given = {name: main.get_parameter(name) for name in defaults}
             replayed = shadow_replay(name="replay", arguments=given)
+            again = shadow_replay(name="replay-fallback", arguments={**given, "fallback": "true"})
             drained = drain_served_log(name="drain")
             with Task.set_next_defaults(on=TaskResult.succeeded):
-                replayed >> drained
+                replayed >> again >> drained
     return workflow
 
 

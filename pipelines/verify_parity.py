@@ -20,6 +20,9 @@ def workflow_template() -> WorkflowTemplate:
         Parameter(name="shadow", value="false", enum=["false", "true"]),
         Parameter(name="sample_rows", value="400"),
         Parameter(name="strict", value="false", enum=["false", "true"], description="fail unless the verdict is pass"),
+        Parameter(
+            name="fallback", value="false", enum=["false", "true"], description="judge what its fallback answered"
+        ),
     ]
     names = [str(argument.name) for argument in arguments]
     outputs = [hoisted(name, "verify") for name in ("report", "verdict", "mismatches")]

@@ -8,10 +8,11 @@ from steps._wiring import Wiring
 
 
 class ParityGateInput(StepInput):
-    """Which model (an alias or a version), and its parity report's name."""
+    """Which model (an alias or a version), its parity report's name, and that of its fallback if it has one."""
 
     model: str
     report: str
+    fallback_report: str = ""
 
 
 class ParityGateOutput(Output):
@@ -26,7 +27,9 @@ def parity_gate(given: ParityGateInput) -> ParityGateOutput:
     from lockstep.parity.gate import require_passed  # noqa: PLC0415 - imports MLflow, 2 s
 
     wiring = Wiring()
-    model = require_passed(wiring.settings, wiring.use_case, wiring.lake, given.model, given.report)
+    model = require_passed(
+        wiring.settings, wiring.use_case, wiring.lake, given.model, given.report, given.fallback_report
+    )
     return ParityGateOutput(version=model.version)
 
 

@@ -11,10 +11,11 @@ from steps._wiring import Wiring
 
 
 class PromoteModelInput(StepInput):
-    """The version, the report that speaks for it, and whether somebody had to say yes, and did."""
+    """The version, the reports that speak for it and its fallback, and whether somebody had to say yes, and did."""
 
     version: int
     report: str
+    fallback_report: str = ""
     approval: Literal["none", "required"] = "required"
     decision: Literal["no", "yes"] = "no"
 
@@ -33,7 +34,13 @@ def promote_model(given: PromoteModelInput) -> PromoteModelOutput:
     and the answer may have taken a day.
     """
     from lockstep.parity.gate import require_passed  # noqa: PLC0415 - imports MLflow, 2 s
-    from lockstep.training.registry import CHAMPION, PARITY_TAG, REPORT_TAG, set_alias  # noqa: PLC0415
+    from lockstep.training.registry import (  # noqa: PLC0415
+        CHAMPION,
+        FALLBACK_REPORT_TAG,
+        PARITY_TAG,
+        REPORT_TAG,
+        set_alias,
+    )
 
     wiring = Wiring()
     if "required" in (given.approval, wiring.settings.promotion_approval) and given.decision != "yes":
@@ -41,8 +48,9 @@ def promote_model(given: PromoteModelInput) -> PromoteModelOutput:
             f"version {given.version} is not promoted: nobody approved it (the answer is {given.decision!r})",
             hint="run promote again with approval=required, and answer yes",
         )
-    require_passed(wiring.settings, wiring.use_case, wiring.lake, str(given.version), given.report)
-    tags = {PARITY_TAG: "passed", REPORT_TAG: given.report}
+    reports = (given.report, given.fallback_report)
+    require_passed(wiring.settings, wiring.use_case, wiring.lake, str(given.version), *reports)
+    tags = {PARITY_TAG: "passed", REPORT_TAG: given.report, FALLBACK_REPORT_TAG: given.fallback_report or "none"}
     set_alias(wiring.settings, wiring.use_case.model.name, CHAMPION, given.version, tags)
     return PromoteModelOutput(champion=given.version)
 

@@ -8,12 +8,16 @@ from steps._wiring import Wiring
 
 
 class ShadowReplayInput(StepInput):
-    """Which model (an alias or a version) the dark service must be serving, how many events, and how many a request carries."""
+    """Which model (an alias or a version) the dark service must be serving, how many events, and how many a request carries.
+
+    With `fallback` its fallback model has to answer; where it has none, nothing is sent.
+    """
 
     model: str = "challenger"
 
     rows: int = 40
     batch: int = 20
+    fallback: bool = False
 
 
 class ShadowReplayOutput(Output):
@@ -31,7 +35,16 @@ def shadow_replay(given: ShadowReplayInput) -> ShadowReplayOutput:
 
     wiring = Wiring()
     model = require_model(wiring.settings, wiring.use_case.model.name, given.model)
-    done = replay(wiring.settings, wiring.use_case, wiring.lake, model.contract, model.digest, given.rows, given.batch)
+    done = replay(
+        wiring.settings,
+        wiring.use_case,
+        wiring.lake,
+        model.contract,
+        model.digest,
+        given.rows,
+        given.batch,
+        fallback=given.fallback,
+    )
     return ShadowReplayOutput(scored=done.scored, rejected=done.rejected)
 
 

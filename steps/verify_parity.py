@@ -15,7 +15,8 @@ class VerifyParityInput(StepInput):
     """Whose rows (an alias or a version), shadow or live, in which window of request times, and how many.
 
     Without `since` the window is that many hours long. More rows are taken if the limit needs more. With `strict` any other
-    verdict ends the step as refused; the report is kept all the same.
+    verdict ends the step as refused; the report is kept all the same. With `fallback` the rows are those that the model's
+    fallback answered; where it has none, there is no report.
     """
 
     model: str
@@ -25,10 +26,11 @@ class VerifyParityInput(StepInput):
     hours: int = 24
     sample_rows: int = 400
     strict: bool = False
+    fallback: bool = False
 
 
 class VerifyParityOutput(Output):
-    """The report's name, and what it says."""
+    """The report's name, and what it says; "" and `none` where there is nothing to judge."""
 
     report: str
     verdict: str
@@ -44,21 +46,26 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
 
     wiring = Wiring()
     until = parse_time(given.until, "until")
+    model = require_model(wiring.settings, wiring.use_case.model.name, given.model)
+    if given.fallback and model.contract.fallback is None:
+        return VerifyParityOutput(report="", verdict="none", mismatches=0)
     report = verify(
         wiring.settings,
         wiring.use_case,
         wiring.lake,
         wiring.ledger,
-        require_model(wiring.settings, wiring.use_case.model.name, given.model),
+        model,
         shadow=given.shadow,
+        fallback=given.fallback,
         since=parse_time(given.since, "since") if given.since else until - timedelta(hours=given.hours),
         until=until,
         sample_rows=given.sample_rows,
     )
     if given.strict and report.verdict is not Verdict.PASS:
+        who = f"the fallback of {given.model}" if given.fallback else given.model
         reasons = "; ".join(report.reasons)
         raise Refused(
-            f"parity of {given.model} is {report.verdict.value}, not pass (report {report.hash[:12]}): {reasons}",
+            f"parity of {who} is {report.verdict.value}, not pass (report {report.hash[:12]}): {reasons}",
             hint="the report is in the lake's table of parity reports; it names feature and cause of each difference",
         )
     return VerifyParityOutput(report=report.hash, verdict=report.verdict.value, mismatches=report.mismatches)

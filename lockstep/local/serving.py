@@ -16,6 +16,8 @@ from lockstep.local.child import Child
 from lockstep.local.ports import LOOPBACK, free_port, listens, on_usable_ports, usable_port
 from lockstep.settings import Settings
 
+# Feast sets these where it is imported. A process that has them keeps its metrics in files, and shows none.
+_MULTIPROCESS = {"PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"}
 READY_SECONDS = 90.0  # KServe alone takes 3 s of CPU to import, twice, and much more before its bytecode is compiled
 
 
@@ -123,7 +125,11 @@ class LocalService:
     def _environment(self) -> dict[str, str]:
         # The use case is imported from the folder we were started in, as here.
         path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH", ""))))
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("LOCKSTEP_")}
+        ours = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("LOCKSTEP_") and name not in _MULTIPROCESS
+        }
         return ours | self._settings.environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
     def _wait(self) -> None:

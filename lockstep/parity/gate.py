@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from lockstep.contract import FeatureContract
 from lockstep.errors import Refused
 from lockstep.lake import Lake
 from lockstep.parity.report import ParityReport, load
@@ -29,7 +30,9 @@ class Decision:
         return not self.reasons
 
 
-def require_passed(settings: Settings, use_case: UseCase, lake: Lake, which: str, report: str) -> Registered:
+def require_passed(
+    settings: Settings, use_case: UseCase, lake: Lake, which: str, report: str, fallback_report: str = ""
+) -> Registered:
     """Return the model that an alias or a version names, if the gate lets it through now.
 
     Args:
@@ -38,6 +41,7 @@ def require_passed(settings: Settings, use_case: UseCase, lake: Lake, which: str
         lake: has the reports.
         which: an alias or a version.
         report: the name of the report that speaks for it.
+        fallback_report: the name of the one that speaks for its fallback.
 
     Raises:
         BadInput: there is no such model or report.
@@ -47,7 +51,9 @@ def require_passed(settings: Settings, use_case: UseCase, lake: Lake, which: str
     model = require_model(settings, recipe.name, which)
     named = model.tags.get(EVALUATION_TAG, "")
     evaluation = load_evaluation(settings, lake, named) if named else None
-    decision = decide(settings, recipe, model, load(settings, lake, report), evaluation, settings.clock.now())
+    of_fallback = load(settings, lake, fallback_report) if fallback_report else None
+    now = settings.clock.now()
+    decision = decide(settings, recipe, model, load(settings, lake, report), evaluation, now, of_fallback)
     reasons = (*decision.reasons, *alarmed(settings, lake, model.digest, rules_of(recipe), beside=named))
     if reasons:
         raise Refused(f"version {model.version} is not promoted: {'; '.join(reasons)}")
@@ -61,25 +67,47 @@ def decide(
     report: ParityReport,
     evaluation: Evaluation | None,
     now: datetime,
+    of_fallback: ParityReport | None = None,
 ) -> Decision:
-    """Bind a report and an evaluation to a model: everything the report claims is checked again, against the gate's own limits.
+    """Bind reports and an evaluation to a model: everything they claim is checked again, against the gate's own limits.
 
     Args:
-        settings: the gate's limits; those written in the report are not trusted.
+        settings: the gate's limits; those written in a report are not trusted.
         recipe: what the use case asks of a model on the held-out days, and by which rules it has it judged.
         model: what is to be promoted, its digest just computed from its files.
         report: what speaks for its parity.
         evaluation: what speaks for its worth; None if the version names none.
         now: when.
+        of_fallback: what speaks for the parity of its fallback, if it has one.
     """
-    views = {view.name for view in model.contract.views}
+    reasons = unproven(settings, model.digest, model.contract, report, now)
+    if (fallback := model.contract.fallback) is not None:
+        lacking = ["no report speaks for it"]
+        if of_fallback is not None:
+            lacking = unproven(settings, model.digest, fallback, of_fallback, now)
+        reasons += [f"fallback: {reason}" for reason in lacking]
+    return Decision((*reasons, *_worth(recipe, model, evaluation)))
+
+
+def unproven(
+    settings: Settings, digest: str, contract: FeatureContract, report: ParityReport, now: datetime
+) -> list[str]:
+    """Return why a report does not prove the parity of a contract's rows.
+
+    Args:
+        settings: the gate's limits.
+        digest: of the model that they were scored by.
+        contract: the model's, or its fallback's.
+        report: what speaks for it.
+        now: when.
+    """
+    views = {view.name for view in contract.views}
     bound = upper_bound(report.mismatches, report.sample.uniform, settings.parity_confidence)
     rules = {
         f"the report's verdict is {report.verdict.value}": report.verdict is not Verdict.PASS,
-        f"the report is about model {report.model.digest[:12]}, not {model.digest[:12]}": report.model.digest
-        != model.digest,
-        f"the report is about contract {report.model.contract[:12]}, not {model.contract.hash[:12]}": report.model.contract
-        != model.contract.hash,
+        f"the report is about model {report.model.digest[:12]}, not {digest[:12]}": report.model.digest != digest,
+        f"the report is about contract {report.model.contract[:12]}, not {contract.hash[:12]}": report.model.contract
+        != contract.hash,
         f"the report is {report.age(now)} old, at most {settings.parity_max_age} may be": not (
             timedelta(0) <= report.age(now) <= settings.parity_max_age
         ),
@@ -110,8 +138,7 @@ def decide(
         limit=settings.parity_limit,
         confidence=settings.parity_confidence,
     )
-    broken = [reason for reason, holds in rules.items() if holds]
-    return Decision((*broken, *lacking, *_worth(recipe, model, evaluation)))
+    return [*(reason for reason, holds in rules.items() if holds), *lacking]
 
 
 def _worth(recipe: ModelRecipe, model: Registered, evaluation: Evaluation | None) -> list[str]:

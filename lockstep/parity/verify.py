@@ -64,6 +64,7 @@ def verify(
     since: datetime,
     until: datetime,
     sample_rows: int,
+    fallback: bool = False,
 ) -> ParityReport:
     """Compare a sample of what a model served in `[since, until)` with the lake and with training.
 
@@ -77,14 +78,17 @@ def verify(
         since: first request time.
         until: end of the request times.
         sample_rows: how many uniform rows to compare; at least what the limit needs are taken.
+        fallback: judge the rows that its fallback model answered, by the contract of that.
 
     Raises:
-        BadInput: the window is reversed.
+        BadInput: the window is reversed, or the model has no fallback.
         SchemaDrift: a view is no longer what the model was trained on.
     """
     if until <= since:
         raise BadInput(f"the window from {since.isoformat()} to {until.isoformat()} is empty")
-    contract = model.contract
+    contract = model.contract.fallback if fallback else model.contract
+    if contract is None:
+        raise BadInput(f"version {model.version} has no fallback model")
     _require_same_definitions(use_case, contract)
     served = read_served(
         settings, lake, model=model.digest, contract=contract, shadow=shadow, since=since, until=until
@@ -95,7 +99,8 @@ def verify(
     compared = compare_rows(settings, use_case, lake, ledger, contract, every)
     found = compared.found
     answerable = [row for row in chosen if row.name not in compared.rejected]
-    expected = expected_scores(model.model_dir, [compared.training[row.name] for row in answerable])
+    trained = [compared.training[row.name] for row in answerable]
+    expected = expected_scores(model.model_dir, trained, fallback=fallback)
     present = {v.name: sum(_status(row, v.name) == "present" for row in chosen) for v in contract.views}
     intervals = {v.name: len(_committed_intervals(chosen, v.name)) for v in contract.views}
     judgement = judge(
@@ -177,8 +182,10 @@ def compare_rows(
     return Compared({row.name: comparison.row(row, training[row.name]) for row in rows}, training, rejected)
 
 
-def expected_scores(model_dir: Path, vectors: Sequence[Sequence[float | None]]) -> list[float]:
-    """Return what the model says to these vectors, null as NaN: the way the predictor asks it."""
+def expected_scores(
+    model_dir: Path, vectors: Sequence[Sequence[float | None]], *, fallback: bool = False
+) -> list[float]:
+    """Return what the model, or its fallback, says to these vectors, null as NaN: the way the predictor asks it."""
     if not vectors:
         return []
     # scikit-learn's import costs seconds, and a window without rows needs no model.
@@ -187,7 +194,8 @@ def expected_scores(model_dir: Path, vectors: Sequence[Sequence[float | None]]) 
     from lockstep.serving.artifact import load_artifact  # noqa: PLC0415
     from lockstep.threads import one_thread  # noqa: PLC0415
 
-    estimator = load_artifact(model_dir).estimator
+    artifact = load_artifact(model_dir)
+    estimator = artifact.fallback if fallback else artifact.estimator
     with one_thread():
         return estimator.predict_proba(np.array(vectors, dtype=np.float64))[:, 1].tolist()
 

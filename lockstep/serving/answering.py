@@ -7,6 +7,11 @@ from functools import cached_property
 from lockstep.contract import FeatureContract
 from lockstep.serving.features import Function, load_functions
 
+MODEL_HEADER = "x-lockstep-model"
+"""Who shall answer; a service that takes traffic refuses it."""
+
+FALLBACK = "fallback"
+
 
 @dataclass(frozen=True)
 class Answering:

@@ -91,7 +91,11 @@ class PredictorHop:
                 raise Unavailable(
                     Reason.PREDICTOR_UNAVAILABLE, f"the predictor does not answer: {type(failure).__name__}"
                 ) from failure
-            return self._scores(status, text, len(vectors))
+            document = _document(text)
+            if status >= 500 or not document:
+                raise _failed(f"it answered {status}: {text[:200].decode(errors='replace')!r}")
+        # From here on it is at work: that it does not take this request, or is another's, opens no circuit.
+        return self._scores(status, document, len(vectors))
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Post once, and once more if no connection came about: then nothing was asked yet."""
@@ -105,22 +109,24 @@ class PredictorHop:
         async with self._http.post(url, data=body, headers=headers) as answer:
             return answer.status, await answer.read()
 
-    def _scores(self, status: int, text: bytes, rows: int) -> list[float]:
-        document = _document(text)
-        if document.get("model", self._digest) != self._digest:
+    def _scores(self, status: int, document: Mapping[str, Any], rows: int) -> list[float]:
+        if status != 200:
+            raise _failed(f"it refused our vectors with {status}: {str(document.get('error'))[:200]}")
+        if document.get("model") != self._digest:
             raise Unavailable(
                 Reason.CONTRACT_MISMATCH,
-                f"the predictor serves the model {str(document['model'])[:64]}, this contract is {self._digest}'s",
+                f"the predictor serves the model {str(document.get('model'))[:64]}, this contract is {self._digest}'s",
             )
-        if status != 200:
-            told = document.get("error", "")
-            raise Unavailable(Reason.PREDICTOR_FAILED, f"the predictor answered {status}: {str(told)[:200]}")
         scores = document.get("predictions")
-        if not isinstance(scores, list) or len(scores) != rows or "model" not in document:
-            raise Unavailable(Reason.PREDICTOR_FAILED, f"the predictor answered no scores of {rows} rows")
+        if not isinstance(scores, list) or len(scores) != rows:
+            raise _failed(f"it answered no scores of {rows} rows")
         if not all(type(score) is float and math.isfinite(score) for score in scores):
-            raise Unavailable(Reason.PREDICTOR_FAILED, "the predictor answered scores that are no finite numbers")
+            raise _failed("it answered scores that are no finite numbers")
         return scores
+
+
+def _failed(what: str) -> Unavailable:
+    return Unavailable(Reason.PREDICTOR_FAILED, f"the predictor is out of order: {what}")
 
 
 def _document(text: bytes) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -80,6 +81,7 @@ BATCH_ROWS = 500
 STREAM_ROWS = 500_000
 
 _SEND_SECONDS = 5.0
+_LINGER_SECONDS = 0.05
 
 _ROWS = Counter("lockstep_served_log_rows", "Rows of the served log by what became of them.", ["outcome"])
 _WAITING = Gauge("lockstep_served_log_queue_rows", "Rows of the served log that wait to be sent.")
@@ -220,6 +222,7 @@ class ServedLog:
         self._counter = 0
         self._waiting = 0
         self._queue: asyncio.Queue[_Item | None] = asyncio.Queue()
+        self._closing = asyncio.Event()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(_report)
 
@@ -238,6 +241,7 @@ class ServedLog:
 
     async def close(self, deadline: float = 5.0) -> None:
         """Send what is waiting, for at most `deadline` seconds."""
+        self._closing.set()
         self._queue.put_nowait(None)
         try:
             async with asyncio.timeout(deadline):
@@ -247,16 +251,24 @@ class ServedLog:
 
     async def _run(self) -> None:
         batch: list[bytes] = []
-        while (item := await self._queue.get()) is not None:
-            first, served, chosen = item
-            for row in encode_rows(served, chosen, self._model, self.process, first):
-                batch.append(row)
-                if len(batch) == BATCH_ROWS:
-                    await self._send(batch)
-            if batch and self._queue.empty():
+        item = await self._queue.get()
+        while item is not None:
+            # More may come: to send each row by itself costs as much as to read a request's features.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _LINGER_SECONDS)
+            while item is not None:
+                first, served, chosen = item
+                for row in encode_rows(served, chosen, self._model, self.process, first):
+                    batch.append(row)
+                    if len(batch) == BATCH_ROWS:
+                        await self._send(batch)
+                if self._queue.empty():
+                    break
+                item = self._queue.get_nowait()
+            if batch:
                 await self._send(batch)
-        if batch:
-            await self._send(batch)
+            if item is not None:
+                item = await self._queue.get()
 
     async def _send(self, batch: list[bytes]) -> None:
         pipeline = self._redis.pipeline(transaction=False)

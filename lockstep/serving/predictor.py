@@ -42,7 +42,7 @@ class Predictor(Model):
         super().__init__(name)
         self._contract = contract
         self._digest = digest
-        self._score = scorer_of(estimator)
+        self._scorer = scorer_of(estimator)
         self._status = {"name": name, "ready": True, "model": digest, "contract": contract.hash}
         self.ready = True
 
@@ -62,14 +62,20 @@ class Predictor(Model):
         width = len(self._contract.features)
         document = _parsed(asked.body)
         if asked.speaks is Speaks.V1:
-            scores = self._score(parse_vectors(document, width)).tolist()
+            scores = self._score(parse_vectors(document, width))
             return {"predictions": scores, "model": self._digest}
-        scores = self._score(parse_tensor(document, width)).tolist()
+        scores = self._score(parse_tensor(document, width))
         named = tensors.request_id(document)
         answer = {"model_name": self.name, "parameters": {"model": self._digest}}
         return (
             answer | ({} if named is None else {"id": named}) | {"outputs": [tensors.output("score", "FP64", scores)]}
         )
+
+    def _score(self, vectors: NDArray[np.float64]) -> list[float]:
+        try:
+            return self._scorer(vectors).tolist()
+        except ValueError as wrong:  # many an estimator takes no NaN
+            raise BadInput(f"the model does not take these vectors: {wrong}") from wrong
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the tensor of a request, for KServe's metadata endpoint."""

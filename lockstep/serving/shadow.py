@@ -19,6 +19,7 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, Refused
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
+from lockstep.serving.answering import FALLBACK, MODEL_HEADER
 from lockstep.serving.budget import BUDGET_HEADER
 from lockstep.serving.client import score
 from lockstep.serving.features import REQUEST_TIME_US
@@ -42,7 +43,15 @@ class Replayed:
 
 
 def replay(
-    settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, digest: str, rows: int, batch: int
+    settings: Settings,
+    use_case: UseCase,
+    lake: Lake,
+    contract: FeatureContract,
+    digest: str,
+    rows: int,
+    batch: int,
+    *,
+    fallback: bool = False,
 ) -> Replayed:
     """Send the newest `rows` events of the lake to the dark service, `batch` rows a request.
 
@@ -56,6 +65,7 @@ def replay(
         digest: of the model that the dark service must be serving; its first answer tells.
         rows: how many events.
         batch: how many of them one request carries.
+        fallback: have the fallback model answer. Nothing is sent where the contract has none.
 
     Raises:
         BadInput: no dark service is named, it serves another model, there are no recent events, it rejects them all, or a number
@@ -66,14 +76,17 @@ def replay(
     """
     if rows < 1 or batch < 1:
         raise BadInput(f"a replay sends at least one row a request, not {rows} in batches of {batch}")
+    if fallback and contract.fallback is None:
+        return Replayed(0, 0)
     if not settings.shadow_url:
         raise BadInput("no dark service to send to", hint="set shadow_url (LOCKSTEP_SHADOW_URL) to its predict URL")
     events = recent_events(settings, use_case, lake, contract, rows).to_pylist()
     if not events:
         raise BadInput(f"the lake holds no event of the last {RECENT.days} days to replay")
     scored = 0
-    budget = {BUDGET_HEADER: str(settings.replay_budget // timedelta(milliseconds=1))}
-    with httpx.Client(timeout=settings.replay_budget.total_seconds() * 2, headers=budget) as client:
+    headers = {BUDGET_HEADER: str(settings.replay_budget // timedelta(milliseconds=1))}
+    headers |= {MODEL_HEADER: FALLBACK} if fallback else {}
+    with httpx.Client(timeout=settings.replay_budget.total_seconds() * 2, headers=headers) as client:
         for start in range(0, len(events), batch):
             time = settings.clock.now().isoformat()
             instances = [{**event, REQUEST_TIME: time} for event in events[start : start + batch]]

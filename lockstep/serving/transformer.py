@@ -23,7 +23,7 @@ from lockstep.errors import BadInput, LockstepError, SchemaDrift
 from lockstep.online import store
 from lockstep.online.reader import OnlineReader, Reading, ReadPlan
 from lockstep.serving import tensors
-from lockstep.serving.answering import Answering, models_of
+from lockstep.serving.answering import FALLBACK, MODEL_HEADER, Answering, models_of
 from lockstep.serving.artifact import load_contract, model_digest
 from lockstep.serving.breaker import Breaker
 from lockstep.serving.budget import Budget
@@ -40,8 +40,6 @@ from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings
 
 SHADOW_HEADER = "x-lockstep-shadow"
-MODEL_HEADER = "x-lockstep-model"
-FALLBACK = "fallback"
 MOST_BYTES = 4 << 20  # a thousand rows of a few kB each
 
 FRESH, FLAGGED = "fresh", "flagged"

@@ -32,6 +32,7 @@ EVALUATION_TAG = "lockstep.evaluation"
 PARITY_TAG = "lockstep.parity"
 PENDING = "pending"
 REPORT_TAG = "lockstep.parity-report"
+FALLBACK_REPORT_TAG = "lockstep.fallback-parity-report"
 
 # What MLflow answers when a model, version or alias is not there.
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}

@@ -5,6 +5,7 @@ it delivers the raw events as the source systems would, sends the requests as th
 the served processes up.
 """
 
+import math
 import os
 import time
 from collections.abc import Generator
@@ -20,7 +21,6 @@ from lockstep.errors import Terminal
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.parity import report as parity_report
-from lockstep.parity.report import ParityReport
 from lockstep.settings import Settings
 from lockstep.training.registry import CHAMPION, find_model, require_model
 from lockstep.training.span import Span
@@ -35,6 +35,7 @@ from pipelines.local import Run
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+REPLAYED = 400
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,18 @@ class Scale:
         days: how many days are lived through, hour by hour.
         cadence: hours from one run of `compute-and-materialize` to the next. Each is about the views that would else pass
             their freshness objective before the next one, and computes all of their ticks since their last one.
-        replayed: rows that the shadow replay sends at the end of each day.
+        replayed: rows that the shadow replay sends at noon and at the end of each day, to the model and to its fallback.
     """
 
     size: int = 2_700
     history: timedelta = timedelta(days=90)
     days: int = 7
     cadence: int = 3
-    replayed: int = 40
+
+    @property
+    def replayed(self) -> int:
+        """So many that those that the fallback model answers are evidence enough."""
+        return math.ceil(REPLAYED / (2 * self.days))
 
 
 @dataclass
@@ -165,7 +170,7 @@ class Demo:
                 clock.advance_to(tick + HOUR - MINUTE)
                 online = tick + world.both_lags if runs else tick
                 self._ask(client, candidates, requests.between(online, tick + HOUR))
-                if number % 24 == 23:
+                if number % 12 == 11:
                     model = str(replayed.model.version)
                     self._workflow("shadow-replay", model=model, rows=str(self.scale.replayed))
                 stage.advance()
@@ -199,16 +204,17 @@ class Demo:
             until=until.isoformat(),
             tolerate_refusal=True,
         )
-        named = next((n.outputs["report"] for n in run.nodes if "report" in n.outputs), None)
-        if named is None:
+        # That of the model is made first, then that of its fallback, if it has one.
+        named = list(dict.fromkeys(n.outputs["report"] for n in run.nodes if n.outputs.get("report")))
+        if not named:
             raise Terminal(
                 f"workflow promote wrote no parity report of version {candidate.model.version}",
                 hint=f"its logs: {self.settings.home / 'runs' / run.name}",
             )
-        report: ParityReport = parity_report.load(self.settings, lake, named)
+        report, *of_fallback = [parity_report.load(self.settings, lake, name) for name in named]
         champion = find_model(self.settings, name, CHAMPION)
         promoted = champion is not None and champion.version == candidate.model.version
-        return Attempt(candidate, report, promoted)
+        return Attempt(candidate, report, of_fallback[0] if of_fallback else None, promoted)
 
     def _workflow(self, name: str, *, tolerate_refusal: bool = False, **parameters: str) -> Run:
         return run_rendered(self.settings, self.manifests, name, parameters, tolerate_refusal=tolerate_refusal)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pyiceberg.expressions import EqualTo
+
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.monitoring.inventory import inventory
@@ -12,6 +14,7 @@ from lockstep.online import store
 from lockstep.parity.compare import Cause
 from lockstep.parity.page import Quality, QualityBar, render
 from lockstep.parity.report import ParityReport
+from lockstep.serving.log import SERVED_LOG
 from lockstep.settings import Settings
 from lockstep.training.evaluations import load_evaluation
 from lockstep.training.page import render as render_training
@@ -28,10 +31,11 @@ EVENT_PREFIX = b"_ts:"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to promote a candidate: the parity report, and whether the gate let it through."""
+    """One attempt to promote a candidate: the reports of it and of its fallback, and whether the gate let it through."""
 
     candidate: Candidate
     report: ParityReport
+    of_fallback: ParityReport | None
     promoted: bool
 
 
@@ -63,7 +67,9 @@ def make_report(
             "positives": int(requests.labels.sum()),
             **served,
         },
+        "served": _served(lake, after.model),
         "parity": _parity(clean.report),
+        "fallback_parity": _parity(clean.of_fallback) if clean.of_fallback else None,
         "promoted": clean.promoted,
         "skew": {
             **scenario.SKEW,
@@ -134,7 +140,8 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(f"{f'version {version}: {what}':<58}{found['average_precision']:>18.3f}{found['auc']:>8.3f}")
     lines += [
         "",
-        *_told(report["model"]["version"], report["parity"], promoted=report["promoted"]),
+        _outcomes(report["model"]["version"], report["served"]),
+        *_told(report["model"]["version"], report["parity"], report["fallback_parity"], promoted=report["promoted"]),
         *_told(skew["model"]["version"], skew["parity"], promoted=skew["promoted"]),
         "",
         f"took {report['seconds']['total']:.0f} s",
@@ -146,12 +153,42 @@ def _days(number: int) -> str:
     return f"{number} day{'s' * (number != 1)}"
 
 
-def _told(version: int, parity: dict[str, Any], *, promoted: bool) -> list[str]:
+def _outcomes(version: int, served: dict[str, Any]) -> str:
+    flags = ", ".join(f"{flag} {rows:,}" for flag, rows in served["flags"].items())
+    told = (
+        f"version {version}  served {served['rows']:,} rows: {served['fresh']:,} fresh, {served['flagged']:,} flagged"
+    )
+    return told + (f" ({flags})" if flags else "") + f", {served['fallback']:,} by the fallback model"
+
+
+def _served(lake: Lake, model: Registered) -> dict[str, Any]:
+    """Count what a model was served for, by what its answers said; replayed rows, which the demo sends as well, among it."""
+    table = lake.table(SERVED_LOG).scan(
+        row_filter=EqualTo("model", model.digest), selected_fields=("contract", "flags")
+    )
+    rows = table.to_arrow().to_pylist()
+    by_main = [row for row in rows if row["contract"] == model.contract.hash]
+    flagged = sum(bool(row["flags"]) for row in by_main)
+    return {
+        "rows": len(rows),
+        "fresh": len(by_main) - flagged,
+        "flagged": flagged,
+        "fallback": len(rows) - len(by_main),
+        "flags": dict(sorted(Counter(flag for row in rows for flag in row["flags"]).items())),
+    }
+
+
+def _told(
+    version: int, parity: dict[str, Any], fallback: dict[str, Any] | None = None, *, promoted: bool
+) -> list[str]:
     found = f"{parity['mismatches']} mismatches in {parity['sampled']} rows sampled of all that were served"
     lines = [f"version {version}  parity {parity['verdict']}: {found}"]
     lines.append(f"           {parity['compared_values']:,} values compared, those of the strata included")
     named = ", ".join(f"{feature} ({cause})" for feature, cause in parity["differing"].items())
     lines += [f"           differs: {named}"] if named else []
+    if fallback:
+        found = f"{fallback['mismatches']} mismatches in {fallback['sampled']} rows of a replay"
+        lines.append(f"           its fallback's parity {fallback['verdict']}: {found}")
     lines.append(f"           {'promoted: it is the champion now' if promoted else 'refused by the gate'}")
     return lines
 

@@ -264,3 +264,33 @@ def test_a_report_changed_in_the_lake_is_not_believed(settings) -> None:
     lake.append("parity_reports", table)
     with pytest.raises(BadInput, match="was changed after it was made"):
         load(settings, lake, name)
+
+
+FALLBACK = CONTRACT.model_copy(update={"feature_service": "s_fallback"})
+WITH_FALLBACK = replace(MODEL, contract=CONTRACT.model_copy(update={"fallback": FALLBACK}))
+
+
+def named(contract: FeatureContract) -> ModelNamed:
+    return ModelNamed(name="m", version=3, digest=MODEL.digest, contract=contract.hash)
+
+
+def test_a_model_is_promoted_when_the_parity_of_its_fallback_is_proven_too(settings: Settings) -> None:
+    main = report(model=named(WITH_FALLBACK.contract))
+    sound = evaluation(model=Evaluated(name="m", digest=MODEL.digest, contract=WITH_FALLBACK.contract.hash))
+
+    def reasons(of_fallback: ParityReport | None) -> tuple[str, ...]:
+        return decide(settings, RECIPE, WITH_FALLBACK, main, sound, NOW, of_fallback).reasons
+
+    assert reasons(report(model=named(FALLBACK))) == ()
+    assert reasons(None) == ("fallback: no report speaks for it",)
+    assert reasons(main) == (
+        f"fallback: the report is about contract {WITH_FALLBACK.contract.hash[:12]}, not {FALLBACK.hash[:12]}",
+    )
+    failed = report(model=named(FALLBACK), verdict=Verdict.FAIL, mismatches=9, upper_bound=upper_bound(9, 400, 0.95))
+    assert reasons(failed)[0] == "fallback: the report's verdict is fail"
+    live = report(model=named(FALLBACK), shadow=False)
+    assert reasons(live) == ("fallback: the report is about live rows, not about a shadow replay",)
+
+
+def test_of_a_model_without_a_fallback_no_second_report_is_asked_for(settings: Settings) -> None:
+    assert decided(settings, report()).passed

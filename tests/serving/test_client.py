@@ -81,6 +81,7 @@ class DarkService:
         url: its predict URL.
         rejects: customers of whom no row is scored.
         asked: of each request, how many rows it had.
+        forced: which model the requests asked for, where they did.
         scored: the customers that were answered, in order.
     """
 
@@ -88,6 +89,7 @@ class DarkService:
     rejects: set[int] = field(default_factory=set)
     asked: list[int] = field(default_factory=list)
     scored: list[int] = field(default_factory=list)
+    forced: list[str] = field(default_factory=list)
 
     def answer(self, instances: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
         customers = [row["customer_id"] for row in instances]
@@ -105,6 +107,7 @@ def dark() -> Iterator[DarkService]:
     class Answering(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             given = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            service.forced += [self.headers["x-lockstep-model"]] * ("x-lockstep-model" in self.headers)
             status, body = service.answer(given["instances"])
             self.send_response(status)
             self.end_headers()
@@ -189,3 +192,18 @@ def test_a_shadow_replay_of_which_every_row_is_rejected_is_bad_input(dark: DarkS
     with pytest.raises(BadInput, match="the service rejected each of the 3 rows"):
         replay(3, 2)
     assert dark.scored == []
+
+
+def test_a_shadow_replay_has_the_fallback_model_answer_where_there_is_one(
+    dark: DarkService, replay: Replay, settings: Settings
+) -> None:
+    assert replay(3, 2) == Replayed(scored=3, rejected=0)
+    assert dark.forced == []
+
+    given: Any = settings.model_copy(update={"shadow_url": dark.url}), None, None
+    with_one, without = fraud_case.with_fallback(), fraud_case.contract()
+    assert shadow.replay(*given, with_one, "m", 3, 2, fallback=True) == Replayed(scored=3, rejected=0)
+    assert dark.forced == ["fallback", "fallback"]
+
+    assert shadow.replay(*given, without, "m", 3, 2, fallback=True) == Replayed(scored=0, rejected=0)
+    assert dark.asked == [2, 1, 2, 1]

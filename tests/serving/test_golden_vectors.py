@@ -180,7 +180,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = tmp_path_factory.mktemp("home")
     with LocalRedis(home) as server:
         given = Settings(
-            home=home, clock_file=home / "clock", read_deadline=timedelta(seconds=2), request_time_limit=LATER[1]
+            home=home, clock_file=home / "clock", request_budget=timedelta(seconds=4), request_time_limit=LATER[1]
         )
         settings = server.settings(given.resolved())
         lake, ledger = Lake.open(settings, USE_CASE.project), Ledger.open(settings, USE_CASE.project)
@@ -226,9 +226,10 @@ def test_a_default_is_in_both_vectors(world: World) -> None:
 class Predictor(ThreadingHTTPServer):
     """Stands where a predictor does: keeps the body of each request, and answers that every row's score is one half."""
 
-    def __init__(self, digest: str) -> None:
+    def __init__(self, digest: str, contract: str) -> None:
         super().__init__((LOOPBACK, 0), PredictorHandler)
         self.digest = digest
+        self.contract = contract
         self.bodies: list[bytes] = []
 
 
@@ -236,11 +237,12 @@ class PredictorHandler(BaseHTTPRequestHandler):
     server: Predictor
 
     def do_GET(self) -> None:
-        self.answer({"ready": True})
+        self.answer({"ready": True, "model": self.server.digest, "contract": self.server.contract})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.bodies.append(body)
+        if self.headers["x-request-id"] != "warm-up":  # no request: it opens the connection
+            self.server.bodies.append(body)
         rows = len(orjson.loads(body)["instances"])
         self.answer({"predictions": [0.5] * rows, "model": self.server.digest})
 
@@ -303,7 +305,7 @@ def test_a_predictor_gets_the_training_rows_from_a_transformers_process(world: W
     ]
     world.settings.clock.advance_to(STOPS[-1] + LATER[0])
 
-    predictor = Predictor(model_digest(model_dir))
+    predictor = Predictor(model_digest(model_dir), contract.hash)
     with listening(predictor) as host, transforming(world.settings, model_dir, host) as client:
         answers = [
             client.post("/v1/models/fraud:predict", json={"instances": rows[start : start + BATCH]})

@@ -114,9 +114,8 @@ def test_a_long_error_is_cut_to_what_kubernetes_takes(tmp_path: Path, monkeypatc
 
 def test_a_parameter_of_the_wrong_kind_is_terminal_in_a_pod_too(tmp_path: Path) -> None:
     parameters = tmp_path / "parameters.json"
-    parameters.write_text(
-        json.dumps([{"name": n, "value": v} for n, v in {"model": "m", "rows": "abc", "batch": "20"}.items()])
-    )
+    given = {"model": "m", "rows": "abc", "batch": "20", "fallback": "false"}
+    parameters.write_text(json.dumps([{"name": n, "value": v} for n, v in given.items()]))
     environment = os.environ | {"hera__outputs_directory": str(tmp_path / "outputs")}
     command = [sys.executable, "-m", "hera.workflows.runner", "-e", "steps.shadow_replay:shadow_replay"]
     done = subprocess.run(

@@ -39,7 +39,7 @@ def test_without_a_version_and_a_report_nothing_is_promoted(moved: list[Any]) ->
 def test_the_gate_is_asked_in_the_very_step(moved: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = passing(monkeypatch)
     assert promote(approval="none") == 7
-    assert (asked, moved) == ([("7", "made-up")], [("champion", 7)])
+    assert (asked, moved) == ([("7", "made-up", "")], [("champion", 7)])
 
     def refuse(*_: Any) -> None:
         raise Refused("version 7 is not promoted: the report is 2 days old")

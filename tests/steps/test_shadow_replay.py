@@ -18,8 +18,8 @@ def test_the_step_hands_on_how_many_were_scored_and_how_many_rejected(
 ) -> None:
     asked: list[Any] = []
 
-    def replay(*given: Any) -> Replayed:
-        asked.append(given[3:])
+    def replay(*given: Any, fallback: bool) -> Replayed:
+        asked.append((*given[3:], fallback))
         if len(asked) > 1:
             raise Refused("the service rejected 30 of the 40 rows")
         return Replayed(scored=37, rejected=3)
@@ -30,6 +30,6 @@ def test_the_step_hands_on_how_many_were_scored_and_how_many_rejected(
 
     made = shadow_replay(ShadowReplayInput(rows=40, batch=20))
     assert (made.scored, made.rejected) == (37, 3)
-    assert asked == [("c", "d", 40, 20)]
+    assert asked == [("c", "d", 40, 20, False)]
     with pytest.raises(Refused, match="30 of the 40"):
         shadow_replay(ShadowReplayInput())
