@@ -123,9 +123,8 @@ class ServedProcess:
         with socket.create_connection((LOOPBACK, self.port), timeout=timeout) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             started = time.perf_counter()
-            with suppress(ConnectionError):  # who has answered already need not read on
-                for part in parts:
-                    connection.sendall(part)
+            for part in parts:
+                connection.sendall(part)
             answer = http.client.HTTPResponse(connection, method=method)
             try:
                 answer.begin()

@@ -32,7 +32,7 @@ from served_process import (
     several,
     wait_until,
 )
-from serving_stack import KNOWN, TODAY, fill
+from serving_stack import KNOWN, STALE, TODAY, fill
 
 from lockstep.clock import to_micros
 from lockstep.local import LocalRedis
@@ -74,10 +74,10 @@ class World:
     far: ServedProcess
     model_dir: Path
 
-    def ask(self, headers: dict[str, str] | None = None, at: ServedProcess | None = None, **body: Any) -> Answer:
+    def ask(self, headers: dict[str, str] | None = None, at: ServedProcess | None = None, **changes: Any) -> Answer:
         row = {"customer_id": KNOWN, "terminal_id": 5, "amount_cents": 1250}
-        rows = [row | {"request_time": self.settings.clock.now().isoformat()}]
-        return (at or self.transformer).ask({"instances": rows} | body, headers)
+        row |= {"request_time": self.settings.clock.now().isoformat()} | changes
+        return (at or self.transformer).ask({"instances": [row]}, headers)
 
     def recover(self, at: ServedProcess | None = None) -> None:
         """Require that it answers again and is ready, without anybody's help."""
@@ -270,7 +270,7 @@ def test_answers_do_not_wait_for_the_served_log(world: World, how: str) -> None:
     with redis.Redis(port=world.log.port) as client:
 
         def arrives() -> bool:
-            world.ask(PATIENT, request_id=f"after {how}")
+            world.ask(PATIENT | {"x-request-id": f"after {how}"})
             return any(
                 b"after " + how.encode() in fields[b"row"] for _, fields in client.xrevrange(stream_key("fraud_case"))
             )
@@ -278,6 +278,52 @@ def test_answers_do_not_wait_for_the_served_log(world: World, how: str) -> None:
         wait_until(arrives)
     with redis.Redis(port=world.redis.port) as client:
         assert not client.exists(stream_key("fraud_case"))
+
+
+HISTOGRAMS = ("request", "feature_read", "predictor", "event_loop_lag")
+
+
+def test_the_metrics_tell_what_happens_and_name_nobody(world: World) -> None:
+    unknown = 424_242_424_242
+    answer = world.ask(PATIENT | {"x-request-id": "a caller's own name"}, customer_id=unknown)
+    assert answer.told == (200, "flagged")
+    world.ask(PATIENT, customer_id=STALE)
+    world.ask(PATIENT, terminal_id=str(unknown))
+    samples = world.transformer.metrics()
+
+    def told(name: str, *labels: str) -> dict[Any, float]:
+        """Return the samples of a name by the values of some labels."""
+        return {tuple(dict(each)[label] for label in labels): value for each, value in samples[name].items()}
+
+    for histogram in HISTOGRAMS:
+        buckets = told(f"lockstep_{histogram}_seconds_bucket", "le")
+        between = [float(le) for (le,) in buckets if 0.00025 <= float(le) <= 0.25]
+        assert {0.00025, 0.001, 0.005, 0.01, 0.1, 0.25} <= set(between)
+        assert len(between) >= 15
+        assert sum(samples[f"lockstep_{histogram}_seconds_count"].values()) > 0
+    ((contract, _),) = samples["lockstep_contract_info"].items()
+    assert dict(contract)["contract"] == answer.document["contract"]
+    assert dict(contract)["model"] == answer.document["model"]
+    circuits = told("lockstep_circuit", "dependency", "lockstep_circuit")
+    assert {key: value for key, value in circuits.items() if value} == {
+        ("online store", "closed"): 1,
+        ("predictor", "closed"): 1,
+    }
+    ages = told("lockstep_feature_age_seconds", "view")
+    assert ages.keys() == {("cards",), ("terminals",)}
+    assert all(3_600 <= age < 3_600 + 600 for age in ages.values())
+    missing = told("lockstep_missing_features_total", "view", "feature", "reason")
+    assert {
+        ("cards", "nb_tx_7d", "missing"),
+        ("cards", "nb_tx_7d", "stale"),
+        ("terminals", "risk_28d", "null"),
+    } <= missing.keys()
+    requests = told("lockstep_requests_total", "outcome", "reason")
+    assert {("fresh", ""), ("flagged", ""), ("refused", "bad_request")} <= requests.keys()
+    assert samples["lockstep_served_log_queue_rows"].keys() == {()}
+    assert samples["lockstep_ready"] == {(): 1.0}
+    values = " ".join(value for of_name in samples.values() for labels in of_name for _, value in labels)
+    assert not any(secret in values for secret in (str(unknown), "a caller's own name"))
 
 
 HOURS = timedelta(hours=1)
@@ -320,13 +366,7 @@ def test_a_clock_that_goes_wrong(world: World) -> None:
             (-240, ["cards:unvouched", "terminals:unvouched"]),
         ):
             clock.write_text(str(offset + minutes * 60_000_000))
-            refused = world.transformer.ask(
-                {
-                    "instances": [
-                        {"customer_id": KNOWN, "terminal_id": 5, "amount_cents": 1, "request_time": request_time}
-                    ]
-                }
-            )
+            refused = world.ask(PATIENT, request_time=request_time)
             assert refused.told == (400, "bad_request")
             assert "further than 300 s from now" in refused.document["error"]
             assert world.ask(PATIENT).document["flags"] == [flags]
@@ -343,7 +383,7 @@ def test_a_service_that_is_told_to_end_answers_and_logs_what_it_has_begun(world:
         ending.wait_ready()
 
         def ask(request_id: str) -> None:
-            answers[request_id] = world.ask(PATIENT, ending, request_id=request_id)
+            answers[request_id] = world.ask(PATIENT | {"x-request-id": request_id}, ending)
 
         threads = [threading.Thread(target=ask, args=(each,)) for each in ids]
         world.wire.delay = 0.5
