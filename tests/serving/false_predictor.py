@@ -1,5 +1,6 @@
 """A server in place of a predictor that answers whatever it is told to, byte by byte if need be."""
 
+import socket
 import socketserver
 import threading
 import time
@@ -83,10 +84,15 @@ class FalsePredictor:
         self.contracts = contracts
         self.saying: Saying = scores
         self.asked = 0
+        self.port = 0
+
+    def open(self) -> None:
+        """Listen, where it did before."""
         owner = self
 
         class Connection(socketserver.StreamRequestHandler):
             def handle(self) -> None:
+                owner._connections.append(self.connection)
                 with suppress(OSError):
                     while owner._answer(self.rfile, self.wfile):
                         pass
@@ -95,18 +101,27 @@ class FalsePredictor:
             daemon_threads = True
             allow_reuse_address = True
 
-        self._server = Server((LOOPBACK, 0), Connection)
-        self.port: int = self._server.server_address[1]
+        self._connections: list[socket.socket] = []
+        self._server = Server((LOOPBACK, self.port), Connection)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        """Leave the port to another one, and end the connections."""
+        self._server.shutdown()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._server.server_close()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.close()
 
     def _answer(self, given: Any, taken: Any) -> bool:
         """Answer one request; return whether the connection goes on."""

@@ -6,10 +6,10 @@ A real transformer and Redis; the predictor is one that answers whatever it is t
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import fraud_case
@@ -26,7 +26,18 @@ from false_predictor import (
     scores,
     trickles,
 )
-from served_process import NAME, PATIENT, Answer, ServedProcess, at_once, frozen, require_bounded, several, wait_until
+from served_process import (
+    HASTY,
+    NAME,
+    PATIENT,
+    Answer,
+    ServedProcess,
+    at_once,
+    frozen,
+    require_bounded,
+    several,
+    wait_until,
+)
 from serving_stack import KNOWN, TODAY, fill
 
 from lockstep.local import LocalRedis
@@ -91,33 +102,18 @@ def false(model_dir: Path) -> Iterator[FalsePredictor]:
 
 
 @pytest.fixture(scope="module")
-def real(settings: Settings, model_dir: Path) -> Iterator[ServedProcess]:
-    with ServedProcess("predictor", settings, model_dir) as predictor:
-        yield predictor
-
-
-@pytest.fixture(scope="module")
-def pairs(settings: Settings, model_dir: Path, false: FalsePredictor, real: ServedProcess) -> Iterator[list[Pair]]:
-    start = partial(ServedProcess, "transformer", settings, model_dir)
-    with ExitStack() as stack:
-        both = [stack.enter_context(start(predictor_port=port)) for port in (false.port, real.port)]
-        for process in (real, *both):
-            process.wait_ready()
-        yield [Pair(settings, model_dir, transformer) for transformer in both]
+def pair(settings: Settings, model_dir: Path, false: FalsePredictor) -> Iterator[Pair]:
+    with ServedProcess("transformer", settings, model_dir, predictor_port=false.port) as transformer:
+        transformer.wait_ready()
+        yield Pair(settings, model_dir, transformer)
 
 
 @pytest.fixture
-def deceived(pairs: list[Pair], false: FalsePredictor) -> Iterator[Pair]:
+def deceived(pair: Pair, false: FalsePredictor) -> Iterator[Pair]:
     """A transformer whose predictor is a false one."""
-    pairs[0].recover()
-    yield pairs[0]
-    false.saying, false.digest = scores, model_digest(pairs[0].model_dir)
-
-
-@pytest.fixture
-def pair(pairs: list[Pair]) -> Pair:
-    pairs[1].recover()
-    return pairs[1]
+    pair.recover()
+    yield pair
+    false.saying, false.digest = scores, model_digest(pair.model_dir)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +149,7 @@ def test_a_predictor_that_answers_what_is_no_score(
     answers = several(deceived.ask)
     assert {answer.told for answer in answers} == {(503, reason)}
     assert all(answer.headers["x-lockstep-outcome"] == "refused" for answer in answers)
-    require_bounded(reason, answers, BUDGET)
+    require_bounded(reason, answers, BUDGET, partial(several, partial(deceived.ask, HASTY)))
     false.saying = scores
     assert deceived.ask(PATIENT).told == (200, "fresh")
 
@@ -178,6 +174,16 @@ def test_a_predictor_of_another_model_is_told_from_one_that_is_out_of_order(
     deceived.recover()
 
 
+def test_a_kept_connection_that_is_just_being_closed_costs_no_answer(deceived: Pair, false: FalsePredictor) -> None:
+    turns = count()
+
+    def every_second(digest: str, rows: int) -> Iterator[bytes]:
+        return closes(digest, rows) if next(turns) % 2 else scores(digest, rows)
+
+    false.saying = every_second
+    assert [answer.told for answer in several(partial(deceived.ask, PATIENT), 10)] == [(200, "fresh")] * 10
+
+
 def test_one_request_tries_a_predictor_that_has_failed_several_times(deceived: Pair, false: FalsePredictor) -> None:
     false.saying = is_silent
     wait_until(lambda: deceived.ask().told == (503, "predictor_circuit_open"))
@@ -185,7 +191,7 @@ def test_one_request_tries_a_predictor_that_has_failed_several_times(deceived: P
     answers = several(deceived.ask, 5)
     assert {answer.told for answer in answers} == {(503, "predictor_circuit_open")}
     assert answers[0].headers["retry-after"] == "1"
-    require_bounded("predictor_circuit_open", answers, 0.0)
+    require_bounded("predictor_circuit_open", answers, 0.0, partial(several, deceived.ask, 5))
     assert false.asked == asked
     time.sleep(PAUSE + 0.1)
     told = [answer.told for answer in at_once(deceived.ask)]
@@ -193,28 +199,31 @@ def test_one_request_tries_a_predictor_that_has_failed_several_times(deceived: P
     assert false.asked == asked + 1
 
 
-def test_a_predictor_that_hangs(pair: Pair, real: ServedProcess) -> None:
-    with frozen(real.child.pid):
+def test_a_predictor_that_hangs_and_is_killed_and_another_one_in_its_place(
+    pair: Pair, settings: Settings, model_dir: Path, false: FalsePredictor
+) -> None:
+    false.close()
+    with ServedProcess("predictor", settings, model_dir, port=false.port) as real:
+        real.wait_ready()
+        pair.recover()
+        with frozen(real.child.pid):
+            answers = several(pair.ask)
+            assert {answer.told for answer in answers} == {(503, "predictor_timeout")}
+            require_bounded("a predictor that hangs", answers, BUDGET, partial(several, partial(pair.ask, HASTY)))
+            ask = partial(pair.ask, HASTY)
+            answers = at_once(ask)
+            assert {answer.told for answer in answers} == {(503, "predictor_timeout")}
+            require_bounded("a predictor that hangs, 8 connections", answers, BUDGET, lambda: at_once(ask))
+            wait_until(lambda: not pair.transformer.state()["ready"])
+        pair.recover()
+
+        real.kill()
         answers = several(pair.ask)
-        assert {answer.told for answer in answers} == {(503, "predictor_timeout")}
-        require_bounded("a predictor that hangs", answers, BUDGET)
-        ask = partial(pair.ask, {"x-lockstep-budget-ms": "199"})  # less than the usual, so that no circuit opens
-        answers = at_once(ask)
-        assert {answer.told for answer in answers} == {(503, "predictor_timeout")}
-        require_bounded("a predictor that hangs, 8 connections", answers, BUDGET, lambda: at_once(ask))
-        wait_until(lambda: not pair.transformer.state()["ready"])
-    pair.recover()
-
-
-def test_a_predictor_that_is_killed_and_started_again(pair: Pair, real: ServedProcess) -> None:
-    real.kill()
-    answers = several(pair.ask)
-    assert {answer.told for answer in answers} == {(503, "predictor_unavailable")}
-    require_bounded("a predictor that is gone", answers, BUDGET)
-    wait_until(lambda: "the predictor does not answer" in pair.transformer.state().get("wrong", ""))
-    wait_until(lambda: pair.ask().told == (503, "predictor_circuit_open"))
-    real.start()
-    real.wait_ready()
+        assert {answer.told for answer in answers} == {(503, "predictor_unavailable")}
+        require_bounded("a predictor that is gone", answers, BUDGET, partial(several, partial(pair.ask, HASTY)))
+        wait_until(lambda: "the predictor does not answer" in pair.transformer.state().get("wrong", ""))
+        wait_until(lambda: pair.ask().told == (503, "predictor_circuit_open"))
+    false.open()
     pair.recover()
 
 

@@ -1,123 +1,39 @@
-"""Whatever befalls the store, the served log or the clock: an answer comes in time, says why, and all is well again afterwards.
-
-Real processes: a transformer and a predictor, a Redis for the features and one for the served log; a second transformer reads the
-same features over a wire that can be slow or cut.
-"""
+"""Whatever befalls the store, the served log or the clock: an answer comes in time, says why, and all is well afterwards."""
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
-from random import Random
 from typing import Any
 
 import fraud_case
 import orjson
 import pytest
 import redis
-from pydantic import SecretStr
 from served_process import (
+    HASTY,
     PATIENT,
     Answer,
-    ServedProcess,
     at_once,
     frozen,
     require_bounded,
     several,
     wait_until,
 )
-from serving_stack import KNOWN, STALE, TODAY, fill
+from serving_stack import STALE, fill
+from serving_world import BUDGET, FAILURES, HALF, PAUSE, World, running_world
 
-from lockstep.clock import to_micros
-from lockstep.local import LocalRedis
-from lockstep.local.ports import LOOPBACK, free_port
-from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
-from lockstep.online.store import connect
 from lockstep.serving.log import stream_key
-from lockstep.settings import Settings
-from tests.faults.wire import Wire
-
-BUDGET = 0.2
-HALF = BUDGET / 2
-FAILURES = 5
-PAUSE = 0.5
-
-
-class StoreWire(Wire):
-    """A wire to the store whose answers can be late, or half of which are broken off in the middle."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(port, befall=Wire.cut, answers=True)
-        self.delay = 0.0
-        self.cuts = False
-        self._random = Random(7)
-
-    def _count(self, length: int) -> int:
-        time.sleep(self.delay)
-        return length // 2 if self.cuts and self._random.random() < 0.5 else length
-
-
-@dataclass
-class World:
-    settings: Settings
-    redis: LocalRedis
-    log: LocalRedis
-    wire: StoreWire
-    predictor: ServedProcess
-    transformer: ServedProcess
-    far: ServedProcess
-    model_dir: Path
-
-    def ask(self, headers: dict[str, str] | None = None, at: ServedProcess | None = None, **changes: Any) -> Answer:
-        row = {"customer_id": KNOWN, "terminal_id": 5, "amount_cents": 1250}
-        row |= {"request_time": self.settings.clock.now().isoformat()} | changes
-        return (at or self.transformer).ask({"instances": [row]}, headers)
-
-    def recover(self, at: ServedProcess | None = None) -> None:
-        """Require that it answers again and is ready, without anybody's help."""
-        wait_until(lambda: self.ask(PATIENT, at).told == (200, "fresh"), why=lambda: self.ask(PATIENT, at))
-        wait_until(lambda: (at or self.transformer).state()["ready"])
-
-    def mark(self, view: str, age: timedelta) -> None:
-        """Set the watermark of a view so long before now."""
-        with connect(self.settings) as store:
-            mark = Mark(1, 1, 1, to_micros(self.settings.clock.now() - age))
-            EpochStore(store, "fraud_case").restore(view, ViewEpoch(mark))
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    home = tmp_path_factory.mktemp("home")
-    contract = fraud_case.with_fallback()
-    model_dir = fraud_case.write_model(home / "model", contract, fraud_case.fitted())
-    with ExitStack() as stack:
-        store, log = (stack.enter_context(LocalRedis(home / name, free_port())) for name in ("store", "log"))
-        given = Settings(
-            home=home,
-            use_case="fraud_case",
-            clock_file=home / "clock",
-            request_budget=timedelta(seconds=BUDGET),
-            circuit_failures=FAILURES,
-            circuit_pause=timedelta(seconds=PAUSE),
-            served_log_url=SecretStr(f"redis://{LOOPBACK}:{log.port}/0"),
-        )
-        given.clock.advance_to(TODAY)
-        settings = store.settings(given.resolved())
-        fill(settings)
-        wire = stack.enter_context(StoreWire(store.port))
-        over_wire = settings.model_copy(update={"redis_port": wire.port})
-        predictor = stack.enter_context(ServedProcess("predictor", settings, model_dir))
-        start = partial(ServedProcess, "transformer", model_dir=model_dir, predictor_port=predictor.port)
-        transformer, far = (stack.enter_context(start(settings=where)) for where in (settings, over_wire))
-        for process in (predictor, transformer, far):
-            process.wait_ready()
-        yield World(settings, store, log, wire, predictor, transformer, far, model_dir)
+    with running_world(tmp_path_factory.mktemp("home")) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -130,17 +46,21 @@ def well(world: World) -> None:
 def require_open(world: World, reason: str) -> None:
     """Require that the circuit opens, and then answers at once."""
     wait_until(lambda: world.ask().told == (503, reason))
-    answers = [answer for answer in several(world.ask, 5) if answer.told == (503, reason)]
-    assert answers
+
+    def opened() -> list[Answer]:
+        return [answer for answer in several(world.ask, 5) if answer.told == (503, reason)]
+
+    answers = opened()
     assert answers[0].headers["retry-after"] == "1"
-    require_bounded(reason, answers, 0.0)
+    require_bounded(reason, answers, 0.0, opened)
 
 
 def test_a_store_that_hangs(world: World) -> None:
+    again = partial(several, partial(world.ask, HASTY))
     with frozen(world.redis.pid):
         answers = several(world.ask)
         assert {answer.told for answer in answers} == {(503, "store_timeout")}
-        require_bounded("a store that hangs", answers, HALF)
+        require_bounded("a store that hangs", answers, HALF, again)
         require_open(world, "store_circuit_open")
         wait_until(lambda: not world.transformer.state()["ready"])
         assert world.transformer.ask(path="/v2/health/live", method="GET").status == 200
@@ -152,12 +72,11 @@ def test_a_store_that_lets_its_clients_wait(world: World) -> None:
         client.client_pause(1_000)
     answers = several(world.ask)
     assert {answer.told for answer in answers} == {(503, "store_timeout")}
-    require_bounded("a store that lets its clients wait", answers, HALF)
     world.recover()
 
 
 def test_eight_connections_while_the_store_hangs(world: World) -> None:
-    ask = partial(world.ask, {"x-lockstep-budget-ms": "199"})  # less than the usual, so that no circuit opens
+    ask = partial(world.ask, HASTY)
     with frozen(world.redis.pid):
         answers = [answer for _ in range(3) for answer in at_once(ask)]
         assert {answer.told for answer in answers} == {(503, "store_timeout")}
@@ -173,7 +92,7 @@ def test_a_store_that_is_killed_and_comes_back(world: World, comes_back: str) ->
 
     answers = several(world.ask)
     assert {answer.told for answer in answers} == {(503, "store_unavailable")}
-    require_bounded("a store that is gone", answers, HALF)
+    require_bounded("a store that is gone", answers, HALF, partial(several, partial(world.ask, HASTY)))
     wait_until(lambda: not world.transformer.state()["ready"])
 
     port = world.redis.port
@@ -192,7 +111,9 @@ def test_a_store_that_is_slow(world: World) -> None:
         world.wire.delay = HALF * 2
         answers = several(lambda: world.ask(at=world.far))
         assert {answer.told for answer in answers} == {(503, "store_timeout")}
-        require_bounded("a store that is too slow", answers, HALF)
+        require_bounded(
+            "a store that is too slow", answers, HALF, partial(several, partial(world.ask, HASTY, world.far))
+        )
         world.wire.delay = HALF / 4
         wait_until(lambda: world.ask(at=world.far).told == (200, "fresh"))
     finally:
@@ -211,7 +132,7 @@ def test_half_of_the_answers_of_the_store_are_broken_off(world: World) -> None:
     assert (503, "store_unavailable") in told
     assert told <= {(200, "fresh"), (503, "store_unavailable"), (503, "store_circuit_open")}
     assert all(answer.document["predictions"] == score for answer in answers if answer.status == 200)
-    require_bounded("a store whose answers are cut", answers, HALF)
+    require_bounded("a store whose answers are cut", answers, BUDGET)
     world.recover(world.far)
 
 
@@ -228,10 +149,11 @@ def test_one_request_tries_once_the_circuit_was_open_for_a_moment(world: World) 
 
 
 def test_who_asks_for_a_tiny_budget_opens_no_circuit_for_others(world: World) -> None:
+    ask = partial(several, lambda: world.ask({"x-lockstep-budget-ms": "5"}), 4 * FAILURES)
     with frozen(world.redis.pid):
-        hasty = several(lambda: world.ask({"x-lockstep-budget-ms": "5"}), 4 * FAILURES)
+        hasty = ask()
         assert {answer.told for answer in hasty} == {(503, "store_timeout")}
-        require_bounded("a budget of 5 ms", hasty, 0.0025)
+        require_bounded("a budget of 5 ms", hasty, 0.005, ask)
     with frozen(world.predictor.child.pid):
         hasty = several(lambda: world.ask({"x-lockstep-budget-ms": "50"}), 2 * FAILURES)
         assert {answer.told for answer in hasty} <= {(503, "store_timeout"), (503, "predictor_timeout")}
@@ -376,31 +298,20 @@ def test_a_clock_that_goes_wrong(world: World) -> None:
 
 
 def test_a_service_that_is_told_to_end_answers_and_logs_what_it_has_begun(world: World) -> None:
-    over_wire = world.settings.model_copy(update={"redis_port": world.wire.port})
+    """The last test: it ends the transformer that reads over the wire."""
     ids = [f"in flight {number}" for number in range(8)]
-    answers: dict[str, Answer] = {}
-    with ServedProcess("transformer", over_wire, world.model_dir, predictor_port=world.predictor.port) as ending:
-        ending.wait_ready()
-
-        def ask(request_id: str) -> None:
-            answers[request_id] = world.ask(PATIENT | {"x-request-id": request_id}, ending)
-
-        threads = [threading.Thread(target=ask, args=(each,)) for each in ids]
-        world.wire.delay = 0.5
-        try:
-            for thread in threads:
-                thread.start()
+    world.wire.delay = 0.5
+    try:
+        with ThreadPoolExecutor(len(ids)) as threads:
+            asked = [threads.submit(world.ask, PATIENT | {"x-request-id": each}, world.far) for each in ids]
             time.sleep(0.2)
-            ending.signal(signal.SIGTERM)
-            for thread in threads:
-                thread.join()
-        finally:
-            world.wire.delay = 0.0
-        code = ending.child.wait()
+            world.far.signal(signal.SIGTERM)
+            answers = [each.result() for each in asked]
+    finally:
+        world.wire.delay = 0.0
 
-    assert {answer.told for answer in answers.values()} == {(200, "fresh")}
-    assert sorted(answers) == ids
-    assert code == 0
+    assert {answer.told for answer in answers} == {(200, "fresh")}
+    assert world.far.child.wait() == 0
     with redis.Redis(port=world.log.port) as client:
         logged = [orjson.loads(fields[b"row"])["request_id"] for _, fields in client.xrange(stream_key("fraud_case"))]
     assert [logged.count(each) for each in ids] == [1] * len(ids)
