@@ -98,10 +98,13 @@ class PredictorHop:
         return self._scores(status, document, len(vectors))
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Post once, and once more if no connection came about: then nothing was asked yet."""
+        """Post once, and once more if no connection came about or one that was kept was just being closed.
+
+        That is what a predictor does which is replaced. Should it have scored already, scoring again harms nobody.
+        """
         try:
             return await self._post_once(url, body, headers)
-        except aiohttp.ClientConnectorError:
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             await asyncio.sleep(_PAUSE_SECONDS)
             return await self._post_once(url, body, headers)
 
