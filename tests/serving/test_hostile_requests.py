@@ -210,9 +210,9 @@ def test_a_body_that_does_not_arrive_in_time(pair: Pair) -> None:
 
     def trickle() -> Iterator[bytes]:
         yield head({"content-length": str(len(body))})
-        for byte in body:
-            yield bytes([byte])
-            time.sleep(0.005)
+        for start in range(0, len(body), 10):
+            yield body[start : start + 10]
+            time.sleep(0.03)
 
     answer = pair.transformer.send(trickle())
     assert answer.told == (408, "too_slow")

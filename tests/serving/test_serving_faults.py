@@ -69,7 +69,7 @@ def test_a_store_that_hangs(world: World) -> None:
 
 def test_a_store_that_lets_its_clients_wait(world: World) -> None:
     with redis.Redis(port=world.redis.port) as client:
-        client.client_pause(1_000)
+        client.client_pause(1_500)
     answers = several(world.ask)
     assert {answer.told for answer in answers} == {(503, "store_timeout")}
     world.recover()
@@ -185,7 +185,7 @@ def test_answers_do_not_wait_for_the_served_log(world: World, how: str) -> None:
         answers = several(lambda: world.ask(PATIENT), 5)
         assert {answer.told for answer in answers} == {(200, "fresh")}
         require_bounded(
-            f"a served log whose store {how}", answers, 0.0, lambda: several(lambda: world.ask(PATIENT), 5)
+            f"a served log whose store {how}", answers, HALF, lambda: several(lambda: world.ask(PATIENT), 5)
         )
         wait_until(lambda: dropped() > before)
         assert world.transformer.state()["ready"]
@@ -298,15 +298,17 @@ def test_a_clock_that_goes_wrong(world: World) -> None:
 
 
 def test_a_service_that_is_told_to_end_answers_and_logs_what_it_has_begun(world: World) -> None:
-    """The last test: it ends the transformer that reads over the wire."""
+    """The log's store hangs until all is answered. The last test: it ends the transformer that reads over the wire."""
     ids = [f"in flight {number}" for number in range(8)]
     world.wire.delay = 0.5
     try:
-        with ThreadPoolExecutor(len(ids)) as threads:
+        with ThreadPoolExecutor(len(ids)) as threads, frozen(world.log.pid):
             asked = [threads.submit(world.ask, PATIENT | {"x-request-id": each}, world.far) for each in ids]
             time.sleep(0.2)
             world.far.signal(signal.SIGTERM)
             answers = [each.result() for each in asked]
+            time.sleep(0.5)
+            assert world.far.child.running
     finally:
         world.wire.delay = 0.0
 
