@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import hypothesis
+import prometheus_client  # noqa: F401 - before Feast, which some tests import themselves: see lockstep/views/feast.py
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import prometheus_client  # noqa: F401 - before Feast, which makes it keep values in files, see _forget_metrics_folder
+
+# isort: split
 import feast
 import feast.types
 import numpy as np
@@ -79,7 +82,8 @@ def _forget_metrics_folder() -> None:
     """Undo what `import feast` leaves in the environment for child processes to trip over.
 
     feast/metrics.py (0.67) points prometheus_client at a temporary folder of this very process: every child that uses
-    prometheus_client (a model server, say) would write its metrics there, and fail once this process has removed it.
+    prometheus_client (a model server, say) would write its metrics there, and fail once this process has removed it. So would
+    our own metrics without the folder; but where values are kept is decided when prometheus_client is imported, before.
     """
     for name in ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"):
         if Path(os.environ.get(name, "")).name.startswith("feast_metrics_"):
