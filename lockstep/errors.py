@@ -76,10 +76,14 @@ class Refused(LockstepError):
     exit_code = 3
 
 
+_LONGEST = 200
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return a hint that names the valid spellings nearest to `name`, or all of them when none is near."""
     known = sorted(valid)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    # Anybody may send a name of megabytes; it is near none, and difflib takes 0.1 s to say so.
+    close = difflib.get_close_matches(name[:_LONGEST], known, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(repr(c) for c in close)}?"
     return f"known: {', '.join(known)}" if known else "there are none"

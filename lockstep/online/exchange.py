@@ -37,7 +37,27 @@ class Exchange:
     def with_server(cls, client: "redis.asyncio.Redis") -> "Exchange":
         """Return one with the server of a client, or the primary that its Sentinels name."""
         pool = client.connection_pool
-        return cls(pool.get_connection, pool.release)
+
+        async def borrow() -> AbstractConnection:
+            connection = pool.get_available_connection()
+            # With a time-out redis-py sends by way of asyncio.wait_for, which up to Python 3.11 forgets that it was cancelled if
+            # what it waited for came in the same turn of the loop: a request's deadline passed unnoticed, and the next one was
+            # the socket's, 10 s later. https://github.com/python/cpython/issues/86296
+            seconds, connection.socket_timeout = connection.socket_timeout, None
+            try:
+                async with asyncio.timeout(seconds):
+                    await pool.ensure_connection(connection)
+            except TimeoutError as late:
+                await pool.release(connection)
+                raise exceptions.TimeoutError(f"no connection was opened in {seconds:g} s") from late
+            except BaseException:
+                await pool.release(connection)
+                raise
+            finally:
+                connection.socket_timeout = seconds
+            return connection
+
+        return cls(borrow, pool.release)
 
     @classmethod
     def with_node(cls, node: ClusterNode) -> "Exchange":

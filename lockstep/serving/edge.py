@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ from lockstep.serving.refusal import Reason, RowRejected, TooLarge, TooSlow, Una
 
 OUTCOME_HEADER = "x-lockstep-outcome"
 ANSWERED, REFUSED = "answered", "refused"
+_HEARD_SECONDS = 1.0
+_MOST_TOLD = 1_000  # characters of an error: what was sent is in it, as long as the body may be
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -107,7 +110,10 @@ class Edge:
                 await _send(send, _wrong_method("POST"))
                 return
             model, speaks = self._asks[path]
-            await _send(send, await self._ask(model, speaks, scope, receive))
+            answer = await self._ask(model, speaks, scope, receive)
+            await (
+                _send_and_hear_out(send, receive, answer) if "connection" in answer.headers else _send(send, answer)
+            )
         elif path in self._states or path in self._passed_on:
             if method not in {"GET", "HEAD"}:
                 await _send(send, _wrong_method("GET"))
@@ -165,9 +171,11 @@ def _refusal(failure: Exception) -> tuple[_Answer, Reason]:
     if status == 503:
         wait = failure.retry_after if isinstance(failure, Unavailable) else 1.0
         headers["retry-after"] = str(math.ceil(wait))
-    if status in {408, 413}:  # what is left of the body is not waited for
+    if status in {408, 413}:  # the rest of the body is not worth a connection
         headers["connection"] = "close"
     text = str(failure) if isinstance(failure, LockstepError) else "something here is wrong; the service's log has it"
+    if len(text) > _MOST_TOLD:
+        text = f"{text[:_MOST_TOLD]}..."
     if reason is Reason.FAILED:
         logging.getLogger(__name__).error("a request failed", exc_info=failure)
     return _json(status, {"error": text, "reason": reason}, headers), reason
@@ -206,8 +214,21 @@ def _json(status: int, document: Any, headers: Mapping[str, str] | None = None) 
     return _Answer(status, orjson.dumps(document), headers or {})
 
 
-async def _send(send: Send, answer: _Answer) -> None:
+async def _send_and_hear_out(send: Send, receive: Receive, answer: _Answer) -> None:
+    """Send an answer to a request that is still arriving, and close the connection once it has, or a moment later.
+
+    Closed with bytes unread it would be reset, and a caller who still sends would never see the answer (RFC 9112, 9.6).
+    """
+    await _send(send, answer, last=False)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_HEARD_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
+    await send({"type": "http.response.body"})
+
+
+async def _send(send: Send, answer: _Answer, *, last: bool = True) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
     headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": not last})

@@ -61,7 +61,7 @@ class PredictorHop:
         Raises:
             aiohttp.ClientError: it does not answer.
         """
-        async with self._http.get(f"{self._base}/v1/models/{name}") as answer:
+        async with self._http.get(f"{self._base}/v1/models/{name}", allow_redirects=False) as answer:
             return _document(await answer.read())
 
     async def score(self, name: str, vectors: NDArray[np.float64], request_id: str, budget: Budget) -> list[float]:
@@ -98,15 +98,18 @@ class PredictorHop:
         return self._scores(status, document, len(vectors))
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Post once, and once more if no connection came about: then nothing was asked yet."""
+        """Post once, and once more if no connection came about or one that was kept was just being closed.
+
+        That is what a predictor does which is replaced. Should it have scored already, scoring again harms nobody.
+        """
         try:
             return await self._post_once(url, body, headers)
-        except aiohttp.ClientConnectorError:
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             await asyncio.sleep(_PAUSE_SECONDS)
             return await self._post_once(url, body, headers)
 
     async def _post_once(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        async with self._http.post(url, data=body, headers=headers) as answer:
+        async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as answer:
             return answer.status, await answer.read()
 
     def _scores(self, status: int, document: Mapping[str, Any], rows: int) -> list[float]:

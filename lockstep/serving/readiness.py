@@ -83,6 +83,8 @@ class Readiness:
             return f"store and predictor did not answer within {_PATIENCE_SECONDS:g} s"
         except LockstepError as failure:
             return str(failure)
+        except Exception as failure:  # noqa: BLE001 - were this to end, what was true last would be said for ever
+            return f"{type(failure).__name__}: {failure}"
         return ""
 
     async def _look(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from lockstep.views.declare import DataType
 REQUEST_TIME = "request_time"
 MAX_ROWS = 1000
 MAX_ID_LENGTH = 128
+_NAMED = 5  # unknown fields, at most; there may be a hundred thousand
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class RequestParser:
             raise BadInput(f"{place} is {_kind(row)}, not an object")
         if row.keys() == self._fields:
             return
-        unknown = sorted(row.keys() - self._fields)
+        unknown = sorted(islice((name for name in row if name not in self._fields), _NAMED))
         missing = sorted(self._fields - row.keys())
         problems = [f"has the unknown field {name!r}" for name in unknown] + [f"lacks {name!r}" for name in missing]
         hint = nearest(unknown[0], missing or self._fields) if unknown else ""

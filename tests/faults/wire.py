@@ -55,11 +55,12 @@ class Wire:
 
     def cut(self) -> None:
         """End every connection there is; new ones are taken."""
-        for end in list(self._sockets):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._sockets.clear()
+        while self._sockets:  # others may be added, or cut by another thread, meanwhile
+            with suppress(IndexError):
+                end = self._sockets.pop()
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
 
     def befall_after(self, count: int, befall: Callable[["Wire"], None]) -> None:
         """Have something happen after so many more bytes."""

@@ -148,8 +148,11 @@ class ChangingStore:
         self._pool, self._intruder = client.connection_pool, intruder
         self.connection_pool = self
 
-    async def get_connection(self) -> ChangingConnection:
-        return ChangingConnection(await self._pool.get_connection(), self._intruder)
+    def get_available_connection(self) -> ChangingConnection:
+        return ChangingConnection(self._pool.get_available_connection(), self._intruder)
+
+    async def ensure_connection(self, changing: ChangingConnection) -> None:
+        await self._pool.ensure_connection(changing.inner)
 
     async def release(self, changing: ChangingConnection) -> None:
         await self._pool.release(changing.inner)

@@ -121,7 +121,7 @@ def test_a_key_of_another_kind_is_terminal(store: redis.Redis, store_settings: S
 def test_a_time_out_is_not_tried_again(
     store: redis.Redis, store_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(online_store, "SOCKET_SECONDS", 0.05)
+    monkeypatch.setattr(online_store, "_TIME_LIMITS", {"socket_timeout": 0.05, "socket_connect_timeout": 0.05})
 
     async def read() -> float:
         async with online_store.connect_async(store_settings) as client:
