@@ -3,4 +3,5 @@
 `semantics` says what that means, `duckdb` computes it, `feast_store` puts it behind Feast, `history` is the way in.
 """
 
-import prometheus_client  # noqa: F401 - before Feast, whichever module of these imports it first: see lockstep/views/feast.py
+# Before Feast, whichever module of these imports that first: see lockstep/views/feast.py.
+import prometheus_client  # noqa: F401  # pyright: ignore[reportUnusedImport]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import prometheus_client  # noqa: F401 - before Feast, which makes it keep values in files, see _forget_metrics_folder
+# Before Feast, which makes it keep values in files: see _forget_metrics_folder.
+import prometheus_client  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 # isort: split
 import feast
