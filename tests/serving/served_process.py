@@ -76,7 +76,7 @@ class ServedProcess:
             str(self.port),
             *options,
         ]
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("LOCKSTEP_")}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("LOCKSTEP_", "PROMETHEUS_"))}
         path = os.pathsep.join((str(Path(__file__).parent), str(Path.cwd())))
         self._env = ours | settings.environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         self._log = settings.home / "logs" / f"{role}-{self.port}.log"
