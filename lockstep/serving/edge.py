@@ -24,7 +24,7 @@ import orjson
 from lockstep.errors import BadInput, LockstepError, Transient
 from lockstep.serving.budget import Budget, budget_of
 from lockstep.serving.metrics import REQUEST_SECONDS, REQUESTS
-from lockstep.serving.refusal import Reason, RowRejected, TooLarge, TooSlow, Unavailable
+from lockstep.serving.refusal import CallerGone, Reason, RowRejected, TooLarge, TooSlow, Unavailable
 
 OUTCOME_HEADER = "x-lockstep-outcome"
 ANSWERED, REFUSED = "answered", "refused"
@@ -153,7 +153,7 @@ class Edge:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise BadInput("the caller is gone")
+                        raise CallerGone("the caller is gone")
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
                     if size > self._most_bytes:
@@ -195,6 +195,7 @@ _MEANINGS = (
     (RowRejected, 422, Reason.ROW_REJECTED),
     (TooLarge, 413, Reason.TOO_LARGE),
     (TooSlow, 408, Reason.TOO_SLOW),
+    (CallerGone, 400, Reason.CALLER_GONE),
     (BadInput, 400, Reason.BAD_REQUEST),
     (Transient, 503, Reason.FAILED),
 )

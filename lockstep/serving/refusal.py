@@ -9,6 +9,7 @@ class Reason(enum.StrEnum):
     """Reasons of refused requests.
 
     BAD_REQUEST, TOO_LARGE, TOO_SLOW: the request does not fit, is larger than is read, or did not arrive within its budget.
+    CALLER_GONE: it did not arrive, and there is nobody to tell.
     ROW_REJECTED: the contract asks for a value that a row does not have.
     STORE_TIMEOUT, STORE_UNAVAILABLE, STORE_CIRCUIT_OPEN: the online store did not answer within its share of the budget, or at
         all, or has not lately and is not asked.
@@ -23,6 +24,7 @@ class Reason(enum.StrEnum):
     BAD_REQUEST = "bad_request"
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
+    CALLER_GONE = "caller_gone"
     ROW_REJECTED = "row_rejected"
     STORE_TIMEOUT = "store_timeout"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -47,6 +49,10 @@ class TooLarge(BadInput):
 
 class TooSlow(BadInput):
     """A body did not arrive within the request's budget (answered 408)."""
+
+
+class CallerGone(BadInput):
+    """Who asked went away before all of the request had come; the answer reaches nobody."""
 
 
 class Unavailable(Transient):

@@ -72,7 +72,8 @@ class RequestParser:
             BadInput: it does not fit, with the place and the reason.
         """
         body = _body(payload)
-        return self._request(body.get("instances"), now, body.get("request_id", request_id))
+        given = body.get("request_id")
+        return self._request(body.get("instances"), now, request_id if given is None else given)
 
     def parse_tensors(self, payload: object, now: datetime, request_id: str | None = None) -> Request:
         """Read a request of the V2 protocol, one tensor a field (`serving/tensors.py`); otherwise as `parse`."""

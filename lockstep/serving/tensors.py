@@ -91,7 +91,7 @@ def instances(document: object, fields: Mapping[str, str]) -> tuple[list[dict[st
         BadInput: a tensor is missing, unknown, or does not fit the others.
     """
     tensors = input_tensors(document)
-    for name in tensors.keys() - fields.keys():
+    for name in sorted(tensors.keys() - fields.keys()):
         raise BadInput(f"there is no input {name!r}", hint=nearest(name, fields))
     if missing := sorted(fields.keys() - tensors.keys()):
         raise BadInput(f"the inputs lack {', '.join(missing)}")

@@ -273,7 +273,7 @@ def test_a_caller_who_is_gone_before_the_body_is_there_is_not_scored() -> None:
     model, wire = Model(), Wire(b"[1,", end=False)
     wire.messages.append({"type": "http.disconnect"})
 
-    assert wire.ask(edge_of(model)) == (400, {"error": "the caller is gone", "reason": "bad_request"})
+    assert wire.ask(edge_of(model)) == (400, {"error": "the caller is gone", "reason": "caller_gone"})
     assert model.asked == []
 
 
