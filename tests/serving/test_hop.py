@@ -81,20 +81,25 @@ def test_vectors_go_with_every_bit_and_null_for_nan_and_the_scores_come_back(set
     ("answer", "status", "reason", "message"),
     [
         ({"predictions": [0.1, 0.2], "model": "n"}, 200, Reason.CONTRACT_MISMATCH, "serves the model n, this"),
-        ({"error": "no", "model": "n" * 999}, 400, Reason.CONTRACT_MISMATCH, f"the model {'n' * 64}, this"),
-        ({"predictions": [0.1, 0.2]}, 200, Reason.PREDICTOR_FAILED, "answered no scores of 2 rows"),
+        (
+            {"predictions": [0.1, 0.2], "model": "n" * 999},
+            200,
+            Reason.CONTRACT_MISMATCH,
+            f"the model {'n' * 64}, this",
+        ),
+        ({"predictions": [0.1, 0.2]}, 200, Reason.CONTRACT_MISMATCH, "serves the model None, this"),
         ({"predictions": [0.1], "model": "m"}, 200, Reason.PREDICTOR_FAILED, "answered no scores of 2 rows"),
         ({"predictions": [0.1] * 3, "model": "m"}, 200, Reason.PREDICTOR_FAILED, "answered no scores of 2 rows"),
         ({"predictions": "ab", "model": "m"}, 200, Reason.PREDICTOR_FAILED, "answered no scores of 2 rows"),
         ({"predictions": [0.1, None], "model": "m"}, 200, Reason.PREDICTOR_FAILED, "no finite numbers"),
         ({"predictions": [0.1, "0.2"], "model": "m"}, 200, Reason.PREDICTOR_FAILED, "no finite numbers"),
         ({"predictions": [0.1, True], "model": "m"}, 200, Reason.PREDICTOR_FAILED, "no finite numbers"),
-        ({"error": "no" * 500}, 400, Reason.PREDICTOR_FAILED, f"the predictor answered 400: {'no' * 100}"),
-        ({"predictions": [0.1, 0.2], "model": "m"}, 500, Reason.PREDICTOR_FAILED, "the predictor answered 500: "),
-        (b"<html>", 502, Reason.PREDICTOR_FAILED, "the predictor answered 502: "),
-        (b"<html>", 200, Reason.PREDICTOR_FAILED, "answered no scores of 2 rows"),
-        (b"", 200, Reason.PREDICTOR_FAILED, "answered no scores of 2 rows"),
-        ([0.1, 0.2], 200, Reason.PREDICTOR_FAILED, "answered no scores of 2 rows"),
+        ({"error": "no" * 500}, 400, Reason.PREDICTOR_FAILED, f"refused our vectors with 400: {'no' * 100}"),
+        ({"predictions": [0.1, 0.2], "model": "m"}, 500, Reason.PREDICTOR_FAILED, "it answered 500: "),
+        (b"<html>", 502, Reason.PREDICTOR_FAILED, "it answered 502: '<html>'"),
+        (b"<html>", 200, Reason.PREDICTOR_FAILED, "it answered 200: '<html>'"),
+        (b"", 200, Reason.PREDICTOR_FAILED, "it answered 200: ''"),
+        ([0.1, 0.2], 200, Reason.PREDICTOR_FAILED, "it answered 200: '[0.1,0.2]'"),
     ],
 )
 def test_an_answer_that_is_no_score_of_this_model_is_refused(
@@ -158,3 +163,17 @@ def test_a_state_that_cannot_be_read_says_nothing(settings: Settings, said: Any)
 
     asyncio.run(work())
     assert predictor.asked[0][0] == "/v1/models/fraud"
+
+
+def test_a_predictor_that_refuses_a_request_opens_no_circuit_and_one_that_answers_garbage_does(
+    settings: Settings,
+) -> None:
+    few = settings.model_copy(update={"circuit_failures": 2, "circuit_pause": timedelta(minutes=1)})
+
+    async def work(predictor: Predictor) -> list[Reason]:
+        async with hop_to(predictor, few) as hop:
+            return [await reason_of(lambda: score(hop)) for _ in range(3)]
+
+    for answer, status in (({"error": "no"}, 400), ({"predictions": [0.1, 0.2], "model": "n"}, 200)):
+        assert Reason.PREDICTOR_CIRCUIT_OPEN not in asyncio.run(work(Predictor(answer, status)))
+    assert asyncio.run(work(Predictor(b"<html>")))[-1] is Reason.PREDICTOR_CIRCUIT_OPEN
