@@ -35,7 +35,7 @@ from lockstep.materialize.receipts import Erasures, Outcome, Receipt, TableErase
 from lockstep.online.layout import EntityKeys
 from lockstep.online.store import Store, answering, connect_log
 from lockstep.serving.drain import drain
-from lockstep.serving.log import ROW_FIELD, SERVED_LOG, stream_key
+from lockstep.serving.log_rows import ROW_FIELD, SERVED_LOG, stream_key
 from lockstep.settings import Settings
 from lockstep.views.declare import Entity, StoredView
 from lockstep.views.use_case import UseCase

@@ -33,7 +33,7 @@ from lockstep.lake.snapshots import COMPUTE_ID, Snapshot
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import ComputeRow, Mode, State
 from lockstep.parity.report import PARITY_REPORTS
-from lockstep.serving.log import SERVED_LOG
+from lockstep.serving.log_rows import SERVED_LOG
 from lockstep.settings import Settings
 from lockstep.training.evaluations import EVALUATIONS
 from lockstep.views import StoredView, UseCase

@@ -21,7 +21,7 @@ from lockstep.online.epoch import Epochs
 from lockstep.online.reader import Reading, ViewRows
 from lockstep.online.store import connect
 from lockstep.serving.drain import drain
-from lockstep.serving.log import UNIFORM, Served, encode_rows, stream_key
+from lockstep.serving.log_rows import UNIFORM, Served, encode_rows, stream_key
 from lockstep.serving.request import Request
 from lockstep.settings import Settings
 from lockstep.views import load_use_case

@@ -26,7 +26,7 @@ from lockstep.materialize.ledger_rows import Mode
 from lockstep.materialize.receipts import Erasures, ErasureState
 from lockstep.online.store import connect
 from lockstep.serving.drain import drain
-from lockstep.serving.log import SERVED_LOG, stream_key
+from lockstep.serving.log_rows import SERVED_LOG, stream_key
 from lockstep.settings import Settings
 from pipelines.cli import main
 from tests.erasure_world import CONTRACT, CUSTOMERS, GONE, SPEND, USE_CASE, T, eraser, fill, materializer, serve, tick

@@ -16,7 +16,7 @@ from lockstep.contract import FeatureContract
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
 from lockstep.online.epoch import Epochs
-from lockstep.serving.log import SCHEMA, SERVED_LOG, UNIFORM, decode_values
+from lockstep.serving.log_rows import SCHEMA, SERVED_LOG, UNIFORM, decode_values
 from lockstep.settings import Settings
 
 PER_STRATUM = 5

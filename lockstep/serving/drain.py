@@ -16,7 +16,7 @@ from lockstep.errors import SchemaDrift
 from lockstep.lake import Lake
 from lockstep.lake.commit import append_rows
 from lockstep.online.store import Store, answering
-from lockstep.serving.log import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, stream_key
+from lockstep.serving.log_rows import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, stream_key
 from lockstep.settings import Settings
 
 STREAM_ID = "lockstep.stream-id"

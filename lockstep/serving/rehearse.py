@@ -16,7 +16,8 @@ from lockstep.errors import Transient
 from lockstep.online import store
 from lockstep.online.reader import OnlineReader, ReadPlan
 from lockstep.serving.features import load_functions
-from lockstep.serving.log import Served, ServedLog
+from lockstep.serving.log import ServedLog
+from lockstep.serving.log_rows import Served
 from lockstep.serving.request import MAX_ROWS, REQUEST_TIME, RequestParser
 from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings

@@ -30,7 +30,8 @@ from lockstep.serving.budget import Budget
 from lockstep.serving.edge import OUTCOME_HEADER, Asked, Speaks
 from lockstep.serving.freshness import Freshness, answering_contract, freshness_of, require_filled
 from lockstep.serving.hop import REQUEST_ID_HEADER, PredictorHop
-from lockstep.serving.log import Served, ServedLog
+from lockstep.serving.log import ServedLog
+from lockstep.serving.log_rows import Served
 from lockstep.serving.metrics import READ_SECONDS, count_rows, describe_contract
 from lockstep.serving.readiness import Readiness, measure_lag
 from lockstep.serving.refusal import Reason, Unavailable

@@ -14,7 +14,7 @@ from lockstep.online import store
 from lockstep.parity.compare import Cause
 from lockstep.parity.page import Quality, QualityBar, render
 from lockstep.parity.report import ParityReport
-from lockstep.serving.log import SERVED_LOG
+from lockstep.serving.log_rows import SERVED_LOG
 from lockstep.settings import Settings
 from lockstep.training.evaluations import load_evaluation
 from lockstep.training.page import render as render_training

@@ -27,7 +27,8 @@ from lockstep.online.store import Store, connect, connect_async
 from lockstep.online.sweep import sweep
 from lockstep.online.writer import read_back, write_rows
 from lockstep.serving.drain import drain
-from lockstep.serving.log import Served, ServedLog
+from lockstep.serving.log import ServedLog
+from lockstep.serving.log_rows import Served
 from lockstep.serving.request import Request
 from lockstep.settings import Settings
 from lockstep.views import load_use_case

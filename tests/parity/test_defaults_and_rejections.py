@@ -24,7 +24,7 @@ from lockstep.parity.report import ParityReport, load
 from lockstep.parity.verdict import Verdict
 from lockstep.parity.verify import verify
 from lockstep.serving.drain import arrow_rows
-from lockstep.serving.log import PARTITION_BY, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
+from lockstep.serving.log_rows import PARTITION_BY, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
 from lockstep.serving.request import Request
 from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings

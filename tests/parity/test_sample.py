@@ -10,7 +10,7 @@ from lockstep.clock import parse_time
 from lockstep.contract import FeatureContract, TrainingCut
 from lockstep.lake import Lake
 from lockstep.parity.sample import PER_STRATUM, Served, read_served, stratified, uniform
-from lockstep.serving.log import PARTITION_BY, SCHEMA, SERVED_LOG
+from lockstep.serving.log_rows import PARTITION_BY, SCHEMA, SERVED_LOG
 
 T = parse_time("2018-06-01T12:00:00Z")
 HOUR = timedelta(hours=1)

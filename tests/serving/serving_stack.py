@@ -24,7 +24,7 @@ from lockstep.local.ports import free_port
 from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
 from lockstep.online.store import connect
 from lockstep.online.writer import write_rows
-from lockstep.serving.log import stream_key
+from lockstep.serving.log_rows import stream_key
 from lockstep.settings import Settings
 
 TODAY = datetime(2018, 6, 1, 12, tzinfo=UTC)

@@ -14,7 +14,8 @@ from lockstep.local import LocalRedis
 from lockstep.online.epoch import Epochs
 from lockstep.online.reader import Reading
 from lockstep.online.store import connect, connect_async, connect_log, connect_log_async
-from lockstep.serving.log import SERVED_LOG, Served, ServedLog, stream_key
+from lockstep.serving.log import ServedLog
+from lockstep.serving.log_rows import SERVED_LOG, Served, stream_key
 from lockstep.serving.request import Request
 from lockstep.settings import Settings
 from steps.drain_served_log import DrainServedLogInput, drain_served_log

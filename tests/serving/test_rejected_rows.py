@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.online.reader import Reading, Status, ViewRows
 from lockstep.serving.edge import Edge
-from lockstep.serving.log import Served
+from lockstep.serving.log_rows import Served
 from lockstep.serving.transformer import Prepared, Scored, Transformer
 from lockstep.settings import Settings
 

@@ -17,7 +17,8 @@ from lockstep.local import LocalRedis
 from lockstep.online.epoch import Epochs
 from lockstep.online.reader import Reading, ViewRows
 from lockstep.serving import log
-from lockstep.serving.log import FLAGGED, UNIFORM, Served, ServedLog, chosen_rows, stream_key
+from lockstep.serving.log import ServedLog
+from lockstep.serving.log_rows import FLAGGED, UNIFORM, Served, chosen_rows, stream_key
 from lockstep.serving.request import Request
 
 PROJECT = "sampled"

@@ -20,7 +20,8 @@ from lockstep.online.reader import Reading, ViewRows
 from lockstep.serving import drain as draining
 from lockstep.serving import log
 from lockstep.serving.drain import drain, last_id
-from lockstep.serving.log import SCHEMA, SERVED_LOG, Served, ServedLog, decode_values, encode_values, stream_key
+from lockstep.serving.log import ServedLog
+from lockstep.serving.log_rows import SCHEMA, SERVED_LOG, Served, decode_values, encode_values, stream_key
 from lockstep.serving.request import Request
 from lockstep.settings import Settings
 

@@ -15,7 +15,7 @@ from lockstep.lake import Lake
 from lockstep.local import LocalService
 from lockstep.serving.artifact import load_artifact, model_digest
 from lockstep.serving.drain import drain
-from lockstep.serving.log import SERVED_LOG, stream_key
+from lockstep.serving.log_rows import SERVED_LOG, stream_key
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from served_process import (
 from serving_stack import STALE, fill
 from serving_world import BUDGET, FAILURES, HALF, PAUSE, World, running_world
 
-from lockstep.serving.log import stream_key
+from lockstep.serving.log_rows import stream_key
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from lockstep.local import LocalRedis
 from lockstep.online.store import connect
 from lockstep.serving.artifact import ModelArtifact, load_artifact
 from lockstep.serving.edge import OUTCOME_HEADER, Edge
-from lockstep.serving.log import stream_key
+from lockstep.serving.log_rows import stream_key
 from lockstep.serving.predictor import predictors_of
 from lockstep.serving.transformer import MODEL_HEADER, SHADOW_HEADER, Transformer
 from lockstep.settings import Settings
