@@ -8,22 +8,19 @@ served: all of it within the request's budget, or it is refused with a reason.
 import argparse
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from kserve import Model
-from numpy.typing import NDArray
 
 from lockstep.clock import MICROSECOND, to_micros
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, LockstepError, SchemaDrift
 from lockstep.online import store
 from lockstep.online.reader import OnlineReader, Reading, ReadPlan
-from lockstep.serving import tensors
 from lockstep.serving.answering import FALLBACK, MODEL_HEADER, Answering, models_of
+from lockstep.serving.answers import OUTPUTS, Prepared, Scored, outcome_of, predictions_of, tensors_of
 from lockstep.serving.artifact import load_contract, model_digest
 from lockstep.serving.breaker import Breaker
 from lockstep.serving.budget import Budget
@@ -42,31 +39,6 @@ from lockstep.settings import Settings
 
 SHADOW_HEADER = "x-lockstep-shadow"
 MOST_BYTES = 4 << 20  # a thousand rows of a few kB each
-
-FRESH, FLAGGED = "fresh", "flagged"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request with its vectors, before it is scored."""
-
-    asked: Asked
-    request: Request
-    read_time_us: int
-    reading: Reading
-    answering: Answering
-    vectors: NDArray[np.float64]
-    flags: Sequence[Sequence[str]]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A request with its scores."""
-
-    prepared: Prepared
-    scores: list[float]
-    seconds: float
 
 
 class Transformer(Model):
@@ -265,36 +237,13 @@ class Transformer(Model):
                 self._shadow,
             )
         )
-        outcome = FRESH
-        if prepared.answering is not self._main:
-            outcome = FALLBACK
-        elif any(prepared.flags):
-            outcome = FLAGGED
+        outcome = outcome_of(scored, self._main)
         headers[OUTCOME_HEADER] = outcome
         # https://www.w3.org/TR/server-timing/, in milliseconds
         headers["server-timing"] = f"read;dur={prepared.seconds * 1e3:.3f}, predict;dur={scored.seconds * 1e3:.3f}"
         if prepared.asked.speaks is Speaks.V2:
-            return self._answer_tensors(scored, outcome)
-        return {
-            "predictions": scored.scores,
-            "request_id": prepared.request.id,
-            "outcome": outcome,
-            "flags": prepared.flags,
-            "contract": prepared.answering.hash,
-            "model": self._digest,
-        }
-
-    def _answer_tensors(self, scored: Scored, outcome: str) -> dict[str, Any]:
-        prepared = scored.prepared
-        return {
-            "model_name": self.name,
-            "id": prepared.request.id,
-            "parameters": {"outcome": outcome, "contract": prepared.answering.hash, "model": self._digest},
-            "outputs": [
-                tensors.output("score", "FP64", scored.scores),
-                tensors.output("flags", "BYTES", [",".join(of_row) for of_row in prepared.flags]),
-            ],
-        }
+            return tensors_of(scored, outcome, self._digest, self.name)
+        return predictions_of(scored, outcome, self._digest)
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the tensors of a request, for KServe's metadata endpoint."""
@@ -302,10 +251,7 @@ class Transformer(Model):
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the tensors of an answer."""
-        return [
-            {"name": "score", "datatype": "FP64", "shape": [-1]},
-            {"name": "flags", "datatype": "BYTES", "shape": [-1]},
-        ]
+        return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in OUTPUTS.items()]
 
 
 def transformer_arguments() -> argparse.ArgumentParser:

@@ -13,9 +13,10 @@ from prometheus_client import REGISTRY
 
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.online.reader import Reading, Status, ViewRows
+from lockstep.serving.answers import Prepared, Scored
 from lockstep.serving.edge import Edge
 from lockstep.serving.log_rows import Served
-from lockstep.serving.transformer import Prepared, Scored, Transformer
+from lockstep.serving.transformer import Transformer
 from lockstep.settings import Settings
 
 NOW = datetime(2018, 6, 1, tzinfo=UTC)

@@ -21,7 +21,17 @@ from lockstep.serving import drain as draining
 from lockstep.serving import log
 from lockstep.serving.drain import drain, last_id
 from lockstep.serving.log import ServedLog
-from lockstep.serving.log_rows import SCHEMA, SERVED_LOG, Served, decode_values, encode_values, stream_key
+from lockstep.serving.log_rows import (
+    PARTITION_BY,
+    SCHEMA,
+    SERVED_LOG,
+    UNIFORM,
+    Served,
+    decode_values,
+    encode_rows,
+    encode_values,
+    stream_key,
+)
 from lockstep.serving.request import Request
 from lockstep.settings import Settings
 
@@ -59,14 +69,14 @@ def served(request_id: str, rows: int = 2) -> Served:
 
 
 def add(client: redis.Redis, request_id: str, rows: int = 2, counter: int = 1) -> None:
-    chosen = [(row, log.UNIFORM) for row in range(rows)]
-    for row in log.encode_rows(served(request_id, rows), chosen, "m" * 64, "p", counter):
+    chosen = [(row, UNIFORM) for row in range(rows)]
+    for row in encode_rows(served(request_id, rows), chosen, "m" * 64, "p", counter):
         client.xadd(stream_key(PROJECT), {"row": row})
 
 
 def test_the_schema_is_the_published_one(lake: Lake) -> None:
-    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=log.PARTITION_BY)
-    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=log.PARTITION_BY)  # and it agrees with itself
+    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=PARTITION_BY)
+    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=PARTITION_BY)  # and it agrees with itself
     table = lake.table(SERVED_LOG)
     published = {
         "arrow": {field.name: str(field.type) for field in SCHEMA},
