@@ -78,12 +78,15 @@ def parse(raw: Mapping[bytes, bytes]) -> Epochs:
     """Read the hash as HGETALL returns it.
 
     Raises:
-        SchemaDrift: a view's field is not what this release writes.
+        SchemaDrift: a field is not what this release writes.
     """
-    fields = {field.decode(): value for field, value in raw.items()}
-    incarnation = fields.get(INCARNATION.decode())
+    try:
+        fields = {field.decode(): value for field, value in raw.items()}
+        incarnation = fields.get(INCARNATION.decode(), b"").decode()
+    except UnicodeDecodeError as invalid:
+        raise SchemaDrift(f"the epoch hash holds what is no text: {invalid}") from invalid
     views = {f.removeprefix(_VIEW): _parse_view(f, value) for f, value in fields.items() if f.startswith(_VIEW)}
-    return Epochs(incarnation.decode() if incarnation else None, views)
+    return Epochs(incarnation or None, views)
 
 
 def combine(copies: Sequence[Epochs]) -> Epochs:

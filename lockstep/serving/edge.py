@@ -123,7 +123,13 @@ class Edge:
                 await self._app(scope, receive, send)
         else:
             names = ", ".join(model.name for model in self._models)
-            await _send(send, _json(404, {"error": f"there is nothing at {path[:200]}; models here: {names}"}))
+            await _send(
+                send,
+                _json(
+                    404,
+                    {"error": f"there is nothing at {path[:200]}; models here: {names}", "reason": Reason.NOT_FOUND},
+                ),
+            )
 
     async def _ask(self, model: Served, speaks: Speaks, scope: Scope, receive: Receive) -> _Answer:
         started = time.perf_counter()
@@ -208,7 +214,8 @@ def _state_of(models: Sequence[Served]) -> _Answer:
 
 
 def _wrong_method(allowed: str) -> _Answer:
-    return _json(405, {"error": f"only {allowed} is answered here"}, {"allow": allowed})
+    told = {"error": f"only {allowed} is answered here", "reason": Reason.WRONG_METHOD}
+    return _json(405, told, {"allow": allowed})
 
 
 def _json(status: int, document: Any, headers: Mapping[str, str] | None = None) -> _Answer:

@@ -18,6 +18,7 @@ class Reason(enum.StrEnum):
     PREDICTOR_TIMEOUT, PREDICTOR_UNAVAILABLE, PREDICTOR_CIRCUIT_OPEN: as of the store.
     PREDICTOR_FAILED: it answered what is no score.
     CONTRACT_MISMATCH: it serves another model than the one that this contract was trained into.
+    NOT_FOUND, WRONG_METHOD: nothing is there, or it is asked another way.
     FAILED: something here is wrong; the log has it.
     """
 
@@ -36,6 +37,8 @@ class Reason(enum.StrEnum):
     PREDICTOR_CIRCUIT_OPEN = "predictor_circuit_open"
     PREDICTOR_FAILED = "predictor_failed"
     CONTRACT_MISMATCH = "contract_mismatch"
+    NOT_FOUND = "not_found"
+    WRONG_METHOD = "wrong_method"
     FAILED = "failed"
 
 

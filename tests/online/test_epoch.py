@@ -97,6 +97,12 @@ def test_committing_again_what_is_committed_ends_its_writing(epochs: EpochStore)
     assert epochs.read().views["spend"] == ViewEpoch(mark(2), None)
 
 
+@pytest.mark.parametrize("fields", [{b"\xff": b""}, {b"incarnation": b"\xff"}])
+def test_bytes_that_are_no_text_are_named(fields: dict[bytes, bytes]) -> None:
+    with pytest.raises(SchemaDrift, match="the epoch hash holds what is no text"):
+        parse(fields)
+
+
 def test_restoring_sets_a_view_back_even_from_what_cannot_be_read(epochs: EpochStore, store: redis.Redis) -> None:
     store.hset(epoch_key("fraud"), "view:spend", "{}")
     with pytest.raises(SchemaDrift, match="view:spend"):

@@ -290,6 +290,7 @@ def test_a_model_is_asked_by_post_alone(path: str, method: str) -> None:
     answer = ask(edge_of(model, app=behind), path, method)
 
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert method == "HEAD" or answer.json()["reason"] == "wrong_method"
     assert (model.asked, behind.reached) == ([], [])
 
 
@@ -323,7 +324,8 @@ def test_what_there_is_not_is_answered_404_with_the_models_that_there_are(path: 
     answer = ask(edge_of(Model(), Model("m-fallback"), app=behind), path)
 
     assert answer.status_code == 404
-    assert answer.json() == {"error": f"there is nothing at {path}; models here: m, m-fallback"}
+    told = f"there is nothing at {path}; models here: m, m-fallback"
+    assert answer.json() == {"error": told, "reason": "not_found"}
     assert behind.reached == []
 
 
