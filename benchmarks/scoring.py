@@ -2,7 +2,7 @@
 
 Both score the same rows with 200 trees of 15 leaves, on one thread, and must agree to the last bit. What scikit-learn asks tree
 by tree costs 200 calls, whatever the rows; joined, one call, which is most of what a single row takes. The copies of the rows
-that this needs grow with rows and features until they weigh more. The columns *joined* are without our limit, `MOST_ROWS`, and
+that this needs grow with rows and features until they weigh more. The columns *joined* are without our limit, `MOST_VALUES`, and
 show where: between 128 and 256 rows of 20 features, between 64 and 128 of 100 (`--features 100`). Above the limit ours is the
 peer.
 """

@@ -29,6 +29,8 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]")
 class Settings(BaseSettings):
     """Where things are and how far they may go; each field is also the environment variable `LOCKSTEP_<FIELD>`.
 
+    A duration is a number of seconds in the file, and as ISO 8601 has it, say PT0.1S, in both.
+
     The file is `$LOCKSTEP_SETTINGS`, or `$LOCKSTEP_HOME/lockstep.toml` where it exists; the environment wins. Everything that
     is not given lives below `home`, which is the embedded profile.
 
@@ -92,8 +94,8 @@ class Settings(BaseSettings):
     argo_tls_skip_verify: bool = False
     clock_file: Path | None = None
     shadow_url: str = ""
-    request_budget: timedelta = Field(default=timedelta(milliseconds=100), gt=timedelta(0))
-    replay_budget: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0), le=timedelta(minutes=1))
+    request_budget: timedelta = Field(default=timedelta(milliseconds=100), gt=timedelta(0), le=timedelta(seconds=20))
+    replay_budget: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0), le=timedelta(seconds=20))
     circuit_failures: int = Field(default=5, gt=0)
     circuit_pause: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
     request_time_limit: timedelta = timedelta(minutes=5)

@@ -86,6 +86,8 @@ def decide(
         if of_fallback is not None:
             lacking = unproven(settings, model.digest, fallback, of_fallback, now)
         reasons += [f"fallback: {reason}" for reason in lacking]
+    elif of_fallback is not None:
+        reasons.append("a report speaks for a fallback, and the model has none")
     return Decision((*reasons, *_worth(recipe, model, evaluation)))
 
 

@@ -7,6 +7,9 @@ from functools import cached_property
 from lockstep.contract import FeatureContract
 from lockstep.serving.features import Function, load_functions
 
+SHADOW_HEADER = "x-lockstep-shadow"
+"""Nobody will act on the answer; a service that takes traffic refuses it."""
+
 MODEL_HEADER = "x-lockstep-model"
 """Who shall answer; a service that takes traffic refuses it."""
 

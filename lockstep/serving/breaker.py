@@ -48,7 +48,7 @@ class Breaker:
         self._now = now
         self._failures = 0
         self._opened = 0.0
-        self._probing = False
+        self._probing: float | None = None  # since when
         self._state = CLOSED
         _STATE.labels(dependency).state(CLOSED)
 
@@ -58,10 +58,11 @@ class Breaker:
         return self._state
 
     @contextmanager
-    def call(self, *, counts: bool = True) -> Generator[None]:
+    def call(self) -> Generator[None]:
         """Let one call through; an `Unavailable` that leaves the block is a failure of the dependency, if it `counts`.
 
-        What ends otherwise, as a request whose caller is gone, says nothing.
+        What ends otherwise, as a request whose caller is gone, says nothing. If it was the one that should decide, the next one
+        does.
 
         Raises:
             Unavailable: the circuit is open.
@@ -69,51 +70,58 @@ class Breaker:
         probe = self._admit()
         try:
             yield
-        except Unavailable:
-            if counts:
-                self._failed(probe=probe)
+        except Unavailable as failure:
+            if failure.counts:
+                self._failed(failure, decides=self._decides(probe))
             raise
         else:
-            self._succeeded(probe=probe)
+            self._succeeded(decides=self._decides(probe))
         finally:
-            if probe:
-                self._probing = False
+            if self._decides(probe):
+                self._probing = None
 
-    def _admit(self) -> bool:
-        """Return whether this call is the one that decides.
+    def _decides(self, probe: float | None) -> bool:
+        """Whether this is the last one that was let through while the circuit was not closed."""
+        return probe is not None and self._probing == probe
+
+    def _admit(self) -> float | None:
+        """Return when this call began if it is one that decides, None if the circuit is closed.
 
         Raises:
             Unavailable: it is not let through.
         """
         if self._state == CLOSED:
-            return False
-        left = self._opened + self._pause - self._now()
-        if left > 0 or self._probing:
+            return None
+        now = self._now()
+        left = max(self._opened, self._probing or self._opened) + self._pause - now
+        if left > 0:
             raise Unavailable(
                 self._reason,
                 f"the {self._dependency} has failed {self._most} times running and is left alone for a moment",
-                retry_after=math.ceil(max(left, 0.0)) or 1,
+                retry_after=math.ceil(left),
+                counts=False,
             )
+        # One that has not come back for as long, since its caller has time, does not keep the others out.
         self._enter(HALF_OPEN)
-        self._probing = True
-        return True
+        self._probing = now
+        return now
 
-    def _failed(self, *, probe: bool) -> None:
+    def _failed(self, failure: Unavailable, *, decides: bool) -> None:
         self._failures += 1
-        if probe or (self._state == CLOSED and self._failures >= self._most):
+        if decides or (self._state == CLOSED and self._failures >= self._most):
             self._opened = self._now()
-            self._enter(OPEN)
+            self._enter(OPEN, f": {failure.detail or failure}")
 
-    def _succeeded(self, *, probe: bool) -> None:
+    def _succeeded(self, *, decides: bool) -> None:
         # One that was let through before the circuit opened, and is late, does not close it.
-        if probe or self._state == CLOSED:
+        if decides or self._state == CLOSED:
             self._failures = 0
             self._enter(CLOSED)
 
-    def _enter(self, state: str) -> None:
+    def _enter(self, state: str, why: str = "") -> None:
         if state == self._state:
             return
         self._state = state
         _STATE.labels(self._dependency).state(state)
         if state != HALF_OPEN:
-            logging.getLogger(__name__).warning("the circuit of the %s is %s", self._dependency, state)
+            logging.getLogger(__name__).warning("the circuit of the %s is %s%s", self._dependency, state, why)

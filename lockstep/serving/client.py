@@ -14,9 +14,12 @@ class _Answer(BaseModel):
 
     predictions: list[float]
     model: str
+    contract: str = ""
 
 
-def score(client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]], model: str) -> list[float]:
+def score(
+    client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]], model: str, contract: str = ""
+) -> list[float]:
     """Post rows to a predict URL and return their scores, in order.
 
     Args:
@@ -24,9 +27,10 @@ def score(client: httpx.Client, url: str, instances: Sequence[Mapping[str, objec
         url: the model's predict URL at its transformer.
         instances: rows of join keys, request inputs and `request_time`.
         model: the digest of the model that is meant.
+        contract: the hash of the contract that must have made the vectors, the model's or its fallback's; any if not given.
 
     Raises:
-        Transient: the service is not there or out of order.
+        Transient: the service is not there or out of order, or the fallback answered where the model was meant.
         BadInput: another model is served there.
         RowRejected: a row has no score, by the model's own contract.
         Terminal: it does not understand us, or we do not understand it.
@@ -52,6 +56,11 @@ def score(client: httpx.Client, url: str, instances: Sequence[Mapping[str, objec
         raise BadInput(
             f"the service at {url} serves the model {told.model}, not {model}",
             hint="ask where that model is served (a shadow replay: see shadow_url), or serve it there",
+        )
+    if contract and told.contract != contract:
+        raise Transient(
+            f"the service at {url} answered by the contract {told.contract[:12]}, not {contract[:12]}",
+            hint="while a view is later than a hard objective allows, the fallback answers: bring it online first",
         )
     if len(told.predictions) != len(instances):
         raise Terminal(f"the service at {url} answered {len(told.predictions)} predictions to {len(instances)} rows")

@@ -15,6 +15,7 @@ from lockstep.serving.refusal import Reason, Unavailable
 
 LATE = "late"
 UNVOUCHED = "unvouched"
+_HINT = "`lockstep views` shows how old each view is; compute-and-materialize brings it online"
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,13 @@ def freshness_of(contract: FeatureContract, epochs: Epochs, now_us: int, clocks_
 
 
 def require_filled(contract: FeatureContract, epochs: Epochs) -> None:
-    """Refuse a store that has nothing of any view: to it everybody is unknown.
+    """Refuse a store that has nothing of any view, where the contract reads one: to it everybody is unknown.
 
     Raises:
         Unavailable: it has not.
     """
-    if contract.views and not any(epoch.committed for epoch in epochs.views.values()):
+    # Of a cluster of which one primary was flushed, what the others have is told as being written.
+    if contract.views and not any(epoch.committed or epoch.writing for epoch in epochs.views.values()):
         raise Unavailable(
             Reason.STORE_EMPTY,
             "nothing was brought online in this store: it was lost, or no view was materialized yet",
@@ -72,19 +74,21 @@ def require_filled(contract: FeatureContract, epochs: Epochs) -> None:
         )
 
 
-def answering_contract(contract: FeatureContract, unmet: Iterable[str], *, forced: bool = False) -> FeatureContract:
+def answering_contract(
+    contract: FeatureContract, unmet: Mapping[str, str], *, forced: bool = False
+) -> FeatureContract:
     """Return the contract of the model that answers: the main one, or its fallback.
 
     Args:
         contract: the main one.
-        unmet: the views that do not keep their objective.
+        unmet: the views that do not keep their objective, each with what it is.
         forced: the fallback is asked for.
 
     Raises:
         BadInput: the fallback is asked for and there is none.
         Unavailable: neither may answer.
     """
-    broken = set(unmet) & {view.name for view in contract.views if view.freshness_hard}
+    broken = {view.name for view in contract.views if view.freshness_hard and view.name in unmet}
     if not broken and not forced:
         return contract
     fallback = contract.fallback
@@ -93,12 +97,18 @@ def answering_contract(contract: FeatureContract, unmet: Iterable[str], *, force
     if fallback is None:
         raise Unavailable(
             Reason.STALE_FEATURES,
-            f"{', '.join(sorted(broken))} does not keep its hard objective, and there is no fallback model",
+            f"{_named(broken, unmet)}, a hard objective is broken, and there is no fallback model",
+            hint=_HINT,
         )
     still = broken & {view.name for view in fallback.views}
     if still:
         raise Unavailable(
             Reason.STALE_FEATURES,
-            f"{', '.join(sorted(still))} does not keep its hard objective, and the fallback model reads it, too",
+            f"{_named(still, unmet)}, a hard objective is broken, and the fallback model reads it, too",
+            hint=_HINT,
         )
     return fallback
+
+
+def _named(views: Iterable[str], unmet: Mapping[str, str]) -> str:
+    return ", ".join(f"{view} is {unmet[view]}" for view in sorted(views))

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from lockstep.serving.breaker import Breaker
-from lockstep.serving.budget import Budget
+from lockstep.serving.budget import Budget, Wait
 from lockstep.serving.metrics import PREDICTOR_SECONDS
 from lockstep.serving.refusal import Reason, Unavailable
 from lockstep.settings import Settings
@@ -22,6 +23,14 @@ _JSON = "application/json"
 _KEPT_SECONDS = 60.0  # KServe's server closes an idle connection after 65 s; ours must be the first
 _CONNECTIONS = 128
 _PAUSE_SECONDS = 0.005
+_WARM_SECONDS = 10.0
+
+
+@dataclass
+class _Kept:
+    """Whether a request went over a connection that was kept from an earlier one."""
+
+    connection: bool = False
 
 
 class PredictorHop:
@@ -47,6 +56,7 @@ class PredictorHop:
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[_noting_kept_connections()],
         )
         return self
 
@@ -76,45 +86,68 @@ class PredictorHop:
         Raises:
             Unavailable: there is no answer in time, or it is none.
         """
-        body = orjson.dumps({"instances": vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
-        headers = {"content-type": _JSON, REQUEST_ID_HEADER: request_id}
-        url = f"{self._base}/v1/models/{name}:predict"
-        with self._breaker.call(counts=budget.usual), PREDICTOR_SECONDS.time():
-            try:
-                async with asyncio.timeout_at(budget.end):
-                    status, text = await self._post(url, body, headers)
-            except TimeoutError:
-                raise Unavailable(
-                    Reason.PREDICTOR_TIMEOUT, f"the predictor did not answer within the budget of {budget.seconds:g} s"
-                ) from None
-            except (aiohttp.ClientError, OSError) as failure:
-                raise Unavailable(
-                    Reason.PREDICTOR_UNAVAILABLE, f"the predictor does not answer: {type(failure).__name__}"
-                ) from failure
-            document = _document(text)
-            if status >= 500 or not document:
-                raise _failed(f"it answered {status}: {text[:200].decode(errors='replace')!r}")
+        wait = budget.predict(asyncio.get_running_loop().time())
+        with self._breaker.call(), PREDICTOR_SECONDS.time():
+            status, document = await self._ask(name, vectors, request_id, wait)
         # From here on it is at work: that it does not take this request, or is another's, opens no circuit.
         return self._scores(status, document, len(vectors))
 
-    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Post once, and once more if no connection came about or one that was kept was just being closed.
+    async def warm_up(self, name: str, vectors: NDArray[np.float64]) -> None:
+        """Have vectors scored that nobody asks for; the circuit does not hear of it.
 
-        That is what a predictor does which is replaced. Should it have scored already, scoring again harms nobody.
+        Raises:
+            Unavailable: there is no answer, or it is none.
         """
-        try:
-            return await self._post_once(url, body, headers)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            await asyncio.sleep(_PAUSE_SECONDS)
-            return await self._post_once(url, body, headers)
+        wait = Wait(asyncio.get_running_loop().time() + _WARM_SECONDS, fair=False)
+        status, document = await self._ask(name, vectors, "warm-up", wait)
+        self._scores(status, document, len(vectors))
 
-    async def _post_once(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+    async def _ask(
+        self, name: str, vectors: NDArray[np.float64], request_id: str, wait: Wait
+    ) -> tuple[int, Mapping[str, Any]]:
+        body = orjson.dumps({"instances": vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
+        headers = {"content-type": _JSON, REQUEST_ID_HEADER: request_id}
+        try:
+            async with asyncio.timeout_at(wait.end):
+                status, text = await self._post(f"{self._base}/v1/models/{name}:predict", body, headers)
+        except TimeoutError:
+            raise Unavailable(
+                Reason.PREDICTOR_TIMEOUT,
+                "the predictor did not answer within what was left of the budget",
+                counts=wait.counts(asyncio.get_running_loop().time()),
+            ) from None
+        except (aiohttp.ClientError, OSError) as failure:
+            told = f"{type(failure).__name__}: {failure}"
+            raise Unavailable(Reason.PREDICTOR_UNAVAILABLE, "the predictor does not answer", detail=told) from failure
+        document = _document(text)
+        if status >= 500 or not document:
+            raise _failed(f"it answered {status}", text[:200].decode(errors="replace"))
+        return status, document
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Post once, and once more if no connection came about, or one that was kept was just being closed.
+
+        Both are what a predictor does that is replaced, before it looks at the request. One that dies of a request dies once.
+        """
+        kept = _Kept()
+        try:
+            return await self._post_once(url, body, headers, kept)
+        except aiohttp.ClientConnectorError:
+            pass
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if not kept.connection:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
+        return await self._post_once(url, body, headers, kept)
+
+    async def _post_once(self, url: str, body: bytes, headers: Mapping[str, str], kept: "_Kept") -> tuple[int, bytes]:
+        asked = self._http.post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=kept)
+        async with asked as answer:
             return answer.status, await answer.read()
 
     def _scores(self, status: int, document: Mapping[str, Any], rows: int) -> list[float]:
         if status != 200:
-            raise _failed(f"it refused our vectors with {status}: {str(document.get('error'))[:200]}")
+            raise _failed(f"it refused our vectors with {status}", str(document.get("error"))[:200])
         if document.get("model") != self._digest:
             raise Unavailable(
                 Reason.CONTRACT_MISMATCH,
@@ -128,8 +161,9 @@ class PredictorHop:
         return scores
 
 
-def _failed(what: str) -> Unavailable:
-    return Unavailable(Reason.PREDICTOR_FAILED, f"the predictor is out of order: {what}")
+def _failed(what: str, detail: str = "") -> Unavailable:
+    message = f"the predictor is out of order: {what}"
+    return Unavailable(Reason.PREDICTOR_FAILED, message, detail=f"{message}: {detail!r}" if detail else message)
 
 
 def _document(text: bytes) -> Mapping[str, Any]:
@@ -138,3 +172,14 @@ def _document(text: bytes) -> Mapping[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _noting_kept_connections() -> aiohttp.TraceConfig:
+    noting = aiohttp.TraceConfig()
+
+    async def note(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+        if isinstance(context.trace_request_ctx, _Kept):
+            context.trace_request_ctx.connection = True
+
+    noting.on_connection_reuseconn.append(note)
+    return noting

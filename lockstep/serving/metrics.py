@@ -1,6 +1,6 @@
-"""What a serving process counts, for Prometheus. No label names an entity.
+"""What a transformer counts beside its requests, for Prometheus. No label names an entity.
 
-KServe's own histograms start at 5 ms, which is above what is measured here. Its endpoint speaks OpenMetrics to who asks for that.
+KServe's endpoint speaks OpenMetrics to who asks for that.
 """
 
 from collections.abc import Mapping
@@ -9,21 +9,8 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 
 from lockstep.contract import FeatureContract
 from lockstep.online.reader import ViewRows
+from lockstep.serving.edge import SECONDS
 
-SECONDS = (
-    0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075,
-    0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0,
-)  # fmt: skip
-
-REQUEST_SECONDS = Histogram(
-    "lockstep_request_seconds",
-    "From a request's head to its answer, by what became of it.",
-    ["outcome"],
-    buckets=SECONDS,
-)
-REQUESTS = Counter(
-    "lockstep_requests", "Requests by what became of them, the refused ones with the reason.", ["outcome", "reason"]
-)
 READ_SECONDS = Histogram("lockstep_feature_read_seconds", "One read of the online store.", buckets=SECONDS)
 PREDICTOR_SECONDS = Histogram("lockstep_predictor_seconds", "One call of the predictor.", buckets=SECONDS)
 LOOP_LAG = Histogram(
@@ -46,8 +33,8 @@ READY = Gauge("lockstep_ready", "Whether store and predictor answer, and serve t
 CONTRACT = Info("lockstep_contract", "What this process serves.")
 
 
-def describe_contract(contract: FeatureContract, digest: str) -> None:
-    """Say which contract and model this process serves."""
+def describe_contract(contract: FeatureContract, digest: str, *, shadow: bool) -> None:
+    """Say which contract and model this process serves, and whether anybody acts on its answers."""
     CONTRACT.info(
         {
             "project": contract.project,
@@ -55,6 +42,7 @@ def describe_contract(contract: FeatureContract, digest: str) -> None:
             "contract": contract.hash,
             "fallback": contract.fallback.hash if contract.fallback else "",
             "model": digest,
+            "shadow": str(shadow).lower(),
         }
     )
 

@@ -18,7 +18,7 @@ from lockstep.serving.answering import fallback_name
 from lockstep.serving.artifact import ModelArtifact, load_artifact
 from lockstep.serving.edge import Asked, Speaks
 from lockstep.serving.scoring import scorer_of
-from lockstep.serving.server import arguments, serve
+from lockstep.serving.server import arguments, run, serve
 from lockstep.settings import Settings
 from lockstep.threads import one_thread
 
@@ -153,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

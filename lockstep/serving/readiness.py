@@ -13,7 +13,6 @@ from lockstep.contract import Column, FeatureContract
 from lockstep.errors import LockstepError, SchemaDrift, Transient
 from lockstep.online.reader import OnlineReader, Reading
 from lockstep.serving.answering import Answering
-from lockstep.serving.budget import Budget
 from lockstep.serving.freshness import freshness_of, require_filled
 from lockstep.serving.hop import PredictorHop
 from lockstep.serving.metrics import LOOP_LAG, READY, tell_ages
@@ -56,6 +55,7 @@ class Readiness:
         self._hop = hop
         self._settings = settings
         self._clocks_apart_us = settings.request_time_limit // MICROSECOND
+        self._read_lately = False  # whether the last look got an answer of the store
         self._nobody = {key.name: [_nobody(key)] for key in contract.join_keys}
 
     async def run(self) -> None:
@@ -63,6 +63,8 @@ class Readiness:
         warm = False
         while True:
             wrong = await self._problem(warm=warm)
+            if wrong and not self._read_lately:
+                tell_ages(dict.fromkeys((view.name for view in self._contract.views), None))
             warm = warm or not wrong
             if wrong != self.wrong:
                 log = logging.getLogger(__name__)
@@ -74,31 +76,36 @@ class Readiness:
     async def _problem(self, *, warm: bool) -> str:
         """Return what is wrong now, "" if nothing is."""
         try:
+            await self._look_at_the_store()
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._look()
+                for model in self._models:
+                    await self._require_same(model)
             if not warm:
-                async with asyncio.timeout(_WARM_SECONDS):
-                    await self._warm_up()
+                await self._warm_up()
         except TimeoutError:
-            return f"store and predictor did not answer within {_PATIENCE_SECONDS:g} s"
+            return f"the predictor did not answer within {_PATIENCE_SECONDS:g} s"
         except LockstepError as failure:
             return str(failure)
         except Exception as failure:  # noqa: BLE001 - were this to end, what was true last would be said for ever
             return f"{type(failure).__name__}: {failure}"
         return ""
 
-    async def _look(self) -> None:
-        """Raise what is wrong with the store, with the predictor, or between its model and our contract.
+    async def _look_at_the_store(self) -> None:
+        """Read from the store, and tell how old its views are.
 
         Raises:
-            LockstepError: something is.
+            LockstepError: it does not answer, or has nothing.
         """
         now_us = to_micros(self._settings.clock.now())
-        epochs = (await self._read(now_us)).before
+        self._read_lately = False
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                epochs = (await self._read(now_us)).before
+        except TimeoutError:
+            raise Transient(f"the online store did not answer within {_PATIENCE_SECONDS:g} s") from None
+        self._read_lately = True
         tell_ages(freshness_of(self._contract, epochs, now_us, self._clocks_apart_us).ages_us)
         require_filled(self._contract, epochs)
-        for model in self._models:
-            await self._require_same(model)
 
     async def _read(self, now_us: int) -> Reading:
         return await self._reader.read(self._nobody, [now_us])
@@ -107,7 +114,7 @@ class Readiness:
         try:
             state = await self._hop.state(model.name)
         except (aiohttp.ClientError, OSError) as failure:
-            raise Transient(f"the predictor does not answer: {type(failure).__name__}") from failure
+            raise Transient(f"the predictor does not answer: {type(failure).__name__}: {failure}") from failure
         if not state.get("ready"):
             raise Transient(f"the predictor is not ready to serve {model.name}")
         theirs = (state.get("model"), state.get("contract"))
@@ -121,11 +128,13 @@ class Readiness:
     async def _warm_up(self) -> None:
         """Open connections and go through the code once, so that the first request is not the slowest."""
         now_us = to_micros(self._settings.clock.now())
-        await asyncio.gather(*(self._read(now_us) for _ in range(_WARM_READS)))
-        for model in self._models:
-            zeros = np.zeros((1, len(model.contract.features)))
-            budget = Budget(asyncio.get_running_loop().time(), _WARM_SECONDS)
-            await self._hop.score(model.name, zeros, "warm-up", budget)
+        try:
+            async with asyncio.timeout(_WARM_SECONDS):
+                await asyncio.gather(*(self._read(now_us) for _ in range(_WARM_READS)))
+                for model in self._models:
+                    await self._hop.warm_up(model.name, np.zeros((1, len(model.contract.features))))
+        except TimeoutError:
+            raise Transient(f"store and predictor did not warm up within {_WARM_SECONDS:g} s") from None
 
 
 def _nobody(key: Column) -> str | int:

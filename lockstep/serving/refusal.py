@@ -64,9 +64,22 @@ class Unavailable(Transient):
     Attributes:
         reason: why.
         retry_after: in how many seconds it is worth asking again.
+        counts: whether it speaks against what is behind us.
+        detail: what whoever runs this should know and no caller has to.
     """
 
-    def __init__(self, reason: Reason, message: str, *, hint: str = "", retry_after: float = 1.0) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        hint: str = "",
+        retry_after: float = 1.0,
+        counts: bool = True,
+        detail: str = "",
+    ) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
         self.retry_after = retry_after
+        self.counts = counts
+        self.detail = detail

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
+from math import isfinite
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import orjson
 
 from lockstep.clock import parse_time, to_micros
@@ -19,6 +21,8 @@ from lockstep.views.declare import DataType
 REQUEST_TIME = "request_time"
 MAX_ROWS = 1000
 MAX_ID_LENGTH = 128
+MAX_TEXT_LENGTH = 1024  # of a join key or an input; both go into each row of the served log
+MOST_WHOLE = 2**53
 _NAMED = 5  # unknown fields, at most; there may be a hundred thousand
 
 
@@ -30,7 +34,7 @@ class Request:
         id: the caller's name for it, or one of ours.
         times_us: each row's request time, in microseconds.
         entities: each join key's values, one a row.
-        inputs: each row's request inputs, as sent.
+        inputs: each row's request inputs, as sent but for the rounding of a float32.
     """
 
     id: str
@@ -93,7 +97,7 @@ class RequestParser:
             self._require_fields(row, place)
             for key in self._keys:
                 entities[key.name].append(_value(row, key, place))
-            inputs.append({column.name: _value(row, column, place) for column in self._inputs})
+            inputs.append({column.name: _input(row, column, place) for column in self._inputs})
             times_us.append(self._time(row[REQUEST_TIME], now, f"{place}.{REQUEST_TIME}"))
         return Request(_id(request_id), times_us, entities, inputs)
 
@@ -161,6 +165,19 @@ def _value(row: Mapping[str, Any], column: Column, place: str) -> Any:
     return value
 
 
+def _input(row: Mapping[str, Any], column: Column, place: str) -> Any:
+    """Return a request input as training has it: a number that float64 holds, rounded to the input's own type."""
+    value = _value(row, column, place)
+    if column.dtype in {"float32", "float64"}:
+        with np.errstate(over="ignore"):
+            value = float(np.float32(value)) if column.dtype == "float32" else float(value)
+        if not isfinite(value):
+            raise BadInput(f"{place}.{column.name} is larger than a {column.dtype} can be")
+    elif column.dtype == "int64" and abs(value) > MOST_WHOLE:
+        raise BadInput(f"{place}.{column.name} is past 2**53: as a number of a model it would lose digits")
+    return value
+
+
 def _is_int(value: object, bits: int) -> bool:
     return type(value) is int and -(1 << (bits - 1)) <= value < 1 << (bits - 1)
 
@@ -176,7 +193,7 @@ _CHECKS: Mapping[DataType, Callable[[object], bool]] = {
     "int64": lambda value: _is_int(value, 64),
     "float32": _is_float,
     "float64": _is_float,
-    "string": lambda value: type(value) is str,
+    "string": lambda value: type(value) is str and len(value) <= MAX_TEXT_LENGTH,
 }
 _NAMES: Mapping[DataType, str] = {
     "bool": "true or false",
@@ -184,7 +201,7 @@ _NAMES: Mapping[DataType, str] = {
     "int64": "a whole number of 64 bits",
     "float32": "a number",
     "float64": "a number",
-    "string": "text",
+    "string": f"text of at most {MAX_TEXT_LENGTH} characters",
 }
 
 

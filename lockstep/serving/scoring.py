@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 Scorer = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Rows by features to the probability of class 1, one a row; null is NaN."""
 
-# With more rows than this the calls weigh less than the copies of the rows (measured: `python -m benchmarks.scoring`).
-MOST_ROWS = 64
+# So many values, rows times trees times features, are copied at most (8 MB); with more, the calls weigh less than the copies: of
+# 200 trees that is so from 238 rows of 20 features on, and from 49 of 100 (`python -m benchmarks.scoring`).
+MOST_VALUES = 1_000_000
 _TRIED_ROWS = 257
 
 
@@ -33,6 +34,8 @@ def scorer_of(estimator: Any) -> Scorer:
         return plain
     try:
         few = JoinedTrees(estimator)
+        if few.most_rows == 0:
+            return plain
         equal = _agree(few, plain, estimator.n_features_in_)
     except (
         AttributeError,
@@ -46,7 +49,7 @@ def scorer_of(estimator: Any) -> Scorer:
     if not equal:
         logging.getLogger(__name__).warning("gradient boosting is scored tree by tree: joined, its scores differ")
         return plain
-    return lambda rows: few(rows) if len(rows) <= MOST_ROWS else plain(rows)
+    return lambda rows: few(rows) if len(rows) <= few.most_rows else plain(rows)
 
 
 class JoinedTrees:
@@ -54,6 +57,9 @@ class JoinedTrees:
 
     Args:
         estimator: as scikit-learn 1.9 has it; other releases may lack what is read of it here.
+
+    Attributes:
+        most_rows: with how many rows it is not slower than the estimator.
     """
 
     def __init__(self, estimator: Any) -> None:
@@ -72,6 +78,7 @@ class JoinedTrees:
         self._tree = TreePredictor(nodes, no_categories, no_categories)
         self._known, self._places = no_categories, np.zeros(number_at + 1, dtype=np.uint32)
         self._numbers = np.arange(len(trees), dtype=np.float64)
+        self.most_rows = MOST_VALUES // (len(trees) * (number_at + 1))
         self._baseline = float(estimator._baseline_prediction[0, 0])
         self._loss = estimator._loss
 
@@ -116,9 +123,10 @@ def _lead_to(nodes: NDArray[Any], starts: NDArray[np.int64]) -> None:
     lead(0, len(starts))
 
 
-def _agree(few: Scorer, plain: Scorer, width: int) -> bool:
+def _agree(few: JoinedTrees, plain: Scorer, width: int) -> bool:
     """Whether both score alike, to the last bit, over values of all sizes and nulls."""
     random = np.random.default_rng(0)
     rows = random.normal(size=(_TRIED_ROWS, width)) * 10.0 ** random.integers(-6, 12, size=(_TRIED_ROWS, width))
     rows[random.random(rows.shape) < 0.2] = np.nan
-    return np.array_equal(few(rows), plain(rows))
+    parts = [few(rows[start : start + few.most_rows]) for start in range(0, len(rows), few.most_rows)]
+    return np.array_equal(np.concatenate(parts), plain(rows))

@@ -9,13 +9,15 @@ import argparse
 import asyncio
 import copy
 import gc
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
 import uvloop
 from kserve import ModelServer, logging, model_server
 
+from lockstep.errors import LockstepError
 from lockstep.serving.edge import App, Edge
 
 
@@ -48,6 +50,19 @@ def use_uvloop() -> None:
     # KServe calls asyncio.run, which takes its loop from the policy.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # pyright: ignore[reportDeprecated] - from 3.14 on
     asyncio.set_event_loop(asyncio.new_event_loop())
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a process's main function; what ends it on purpose is told in words, and by its exit code.
+
+    Raises:
+        SystemExit: a `LockstepError` ended it.
+    """
+    try:
+        main()
+    except LockstepError as failure:
+        print(f"{type(failure).__name__}: {failure}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
+        raise SystemExit(failure.exit_code) from None
 
 
 def serve(models: Sequence[Any], host: str, port: int, budget: timedelta, most_bytes: int) -> None:

@@ -19,7 +19,7 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, Refused
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
-from lockstep.serving.answering import FALLBACK, MODEL_HEADER
+from lockstep.serving.answering import FALLBACK, MODEL_HEADER, SHADOW_HEADER
 from lockstep.serving.budget import BUDGET_HEADER
 from lockstep.serving.client import score
 from lockstep.serving.features import REQUEST_TIME_US
@@ -71,12 +71,13 @@ def replay(
         BadInput: no dark service is named, it serves another model, there are no recent events, it rejects them all, or a number
             is not positive.
         Refused: it rejects more than `MOST_REJECTED` of them. Those that it scored are in the served log nevertheless.
-        Transient: the service is not there or out of order.
+        Transient: the service is not there or out of order, or its fallback answers because a view is late.
         Terminal: the service does not understand us.
     """
     if rows < 1 or batch < 1:
         raise BadInput(f"a replay sends at least one row a request, not {rows} in batches of {batch}")
-    if fallback and contract.fallback is None:
+    answering = contract.fallback if fallback else contract
+    if answering is None:
         return Replayed(0, 0)
     if not settings.shadow_url:
         raise BadInput("no dark service to send to", hint="set shadow_url (LOCKSTEP_SHADOW_URL) to its predict URL")
@@ -84,13 +85,14 @@ def replay(
     if not events:
         raise BadInput(f"the lake holds no event of the last {RECENT.days} days to replay")
     scored = 0
-    headers = {BUDGET_HEADER: str(settings.replay_budget // timedelta(milliseconds=1))}
+    # A service that takes traffic refuses the second of these, so that no replayed row is ever logged as a live one.
+    headers = {BUDGET_HEADER: str(settings.replay_budget // timedelta(milliseconds=1)), SHADOW_HEADER: "1"}
     headers |= {MODEL_HEADER: FALLBACK} if fallback else {}
     with httpx.Client(timeout=settings.replay_budget.total_seconds() * 2, headers=headers) as client:
         for start in range(0, len(events), batch):
             time = settings.clock.now().isoformat()
             instances = [{**event, REQUEST_TIME: time} for event in events[start : start + batch]]
-            scored += _scored(client, settings.shadow_url, instances, digest)
+            scored += _scored(client, settings.shadow_url, instances, digest, answering.hash)
     replayed = Replayed(scored, len(events) - scored)
     if replayed.rejected:
         _judge(replayed)
@@ -109,15 +111,17 @@ def _judge(replayed: Replayed) -> None:
     logging.getLogger(__name__).warning("%s: they are in no log, and parity does not judge them", told)
 
 
-def _scored(client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]], digest: str) -> int:
+def _scored(
+    client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]], digest: str, contract: str
+) -> int:
     """Have rows scored, without those that the model's contract rejects; return how many were."""
     try:
-        return len(score(client, url, instances, digest))
+        return len(score(client, url, instances, digest, contract))
     except RowRejected:
         if len(instances) == 1:
             return 0
     half = len(instances) // 2
-    return sum(_scored(client, url, part, digest) for part in (instances[:half], instances[half:]))
+    return sum(_scored(client, url, part, digest, contract) for part in (instances[:half], instances[half:]))
 
 
 def recent_events(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, rows: int) -> pa.Table:

@@ -7,6 +7,7 @@ served: all of it within the request's budget, or it is refused with a reason.
 
 import argparse
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, LockstepError, SchemaDrift
 from lockstep.online import store
 from lockstep.online.reader import OnlineReader, Reading, ReadPlan
-from lockstep.serving.answering import FALLBACK, MODEL_HEADER, Answering, models_of
+from lockstep.serving.answering import FALLBACK, MODEL_HEADER, SHADOW_HEADER, Answering, models_of
 from lockstep.serving.answers import OUTPUTS, Prepared, Scored, outcome_of, predictions_of, tensors_of
 from lockstep.serving.artifact import load_contract, model_digest
 from lockstep.serving.breaker import Breaker
@@ -33,11 +34,10 @@ from lockstep.serving.metrics import READ_SECONDS, count_rows, describe_contract
 from lockstep.serving.readiness import Readiness, measure_lag
 from lockstep.serving.refusal import Reason, Unavailable
 from lockstep.serving.request import Request, RequestParser
-from lockstep.serving.server import arguments, serve
+from lockstep.serving.server import arguments, run, serve
 from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings
 
-SHADOW_HEADER = "x-lockstep-shadow"
 MOST_BYTES = 4 << 20  # a thousand rows of a few kB each
 
 
@@ -74,7 +74,7 @@ class Transformer(Model):
         self._plan = plan or ReadPlan.compile(contract)
         self._clocks_apart_us = settings.request_time_limit // MICROSECOND
         self._models = models_of(contract, name, settings.use_case)
-        self._main = self._models[0]
+        self._main = self._answering = self._models[0]  # the last that answered, but by force
         self._breaker = Breaker(
             "online store", Reason.STORE_CIRCUIT_OPEN, settings.circuit_failures, settings.circuit_pause
         )
@@ -83,7 +83,7 @@ class Transformer(Model):
         self._stopping = asyncio.Event()
         self.engine = True  # KServe then runs start_engine inside the server's loop
         self.ready = True
-        describe_contract(contract, digest)
+        describe_contract(contract, digest, shadow=shadow)
 
     def status(self) -> dict[str, Any]:
         """Say whether requests would be answered now, and if not, why."""
@@ -189,26 +189,36 @@ class Transformer(Model):
 
     async def _read(self, request: Request, budget: Budget) -> Reading:
         # The deadline is around everything: redis-py's own time-outs apply to each try and each socket operation.
-        with self._breaker.call(counts=budget.usual), READ_SECONDS.time():
+        loop = asyncio.get_running_loop()
+        with self._breaker.call(), READ_SECONDS.time():
+            wait = budget.read(loop.time())
             try:
-                async with asyncio.timeout_at(budget.read_end):
+                async with asyncio.timeout_at(wait.end):
                     with store.answering():
                         return await self._reader.read(request.entities, request.times_us)
             except TimeoutError:
                 raise Unavailable(
                     Reason.STORE_TIMEOUT,
                     f"the online store did not answer within its half of the budget of {budget.seconds:g} s",
+                    counts=wait.counts(loop.time()),
                 ) from None
             except SchemaDrift:  # its bytes are not what the contract says: that is no outage
                 raise
             except LockstepError as failure:
-                raise Unavailable(Reason.STORE_UNAVAILABLE, str(failure)) from failure
+                raise Unavailable(
+                    Reason.STORE_UNAVAILABLE, "the online store does not answer", detail=str(failure)
+                ) from failure
 
     def _choose(self, reading: Reading, now_us: int, *, forced: bool) -> tuple[Answering, Freshness]:
-        require_filled(self._contract, reading.before)
         freshness = freshness_of(self._contract, reading.before, now_us, self._clocks_apart_us)
         chosen = answering_contract(self._contract, freshness.unmet, forced=forced)
-        return next(model for model in self._models if model.contract is chosen), freshness
+        require_filled(chosen, reading.before)
+        answering = next(model for model in self._models if model.contract is chosen)
+        if answering is not self._answering and not forced:
+            self._answering = answering
+            why = ", ".join(freshness.flags) or "every objective is kept"
+            logging.getLogger(__name__).warning("%s answers from now on: %s", answering.name, why)
+        return answering, freshness
 
     async def score(self, prepared: Prepared) -> Scored:
         """Have the vectors scored.
@@ -296,4 +306,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,6 +11,7 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, nearest
 from lockstep.online.layout import field_of
 from lockstep.online.reader import ReadPlan
+from lockstep.serving.server import run
 from lockstep.serving.transformer import serve_contract, transformer_arguments
 
 
@@ -41,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

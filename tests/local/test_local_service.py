@@ -45,7 +45,7 @@ def test_a_service_that_cannot_start_says_why_and_leaves_nothing_behind(settings
     with pytest.raises(Transient) as failed:
         service.start()
 
-    assert "ended with 1" in str(failed.value)
+    assert "ended with 2" in str(failed.value)
     assert f"{tmp_path}/nowhere is no model directory: it has no MLmodel" in str(failed.value)
     assert service.pids == {}
     logs = sorted(path.name.rpartition("-")[0] for path in (settings.home / "logs").iterdir())

@@ -294,3 +294,6 @@ def test_a_model_is_promoted_when_the_parity_of_its_fallback_is_proven_too(setti
 
 def test_of_a_model_without_a_fallback_no_second_report_is_asked_for(settings: Settings) -> None:
     assert decided(settings, report()).passed
+    assert decide(settings, RECIPE, MODEL, report(), SOUND, NOW, report()).reasons == (
+        "a report speaks for a fallback, and the model has none",
+    )

@@ -18,6 +18,7 @@ from lockstep.serving.refusal import Reason, Unavailable
 
 MOST, PAUSE = 3, 2.0
 DOWN = Unavailable(Reason.STORE_UNAVAILABLE, "down")
+NO_FAULT_OF_ITS = Unavailable(Reason.STORE_TIMEOUT, "down", counts=False)
 
 
 class Time:
@@ -36,8 +37,8 @@ def breaker_of(time: Time, dependency: str = "thing") -> Breaker:
     return Breaker(dependency, Reason.STORE_CIRCUIT_OPEN, MOST, timedelta(seconds=PAUSE), time)
 
 
-def begin(breaker: Breaker, *, counts: bool = True) -> AbstractContextManager[None]:
-    call = breaker.call(counts=counts)
+def begin(breaker: Breaker) -> AbstractContextManager[None]:
+    call = breaker.call()
     call.__enter__()
     return call
 
@@ -46,10 +47,10 @@ def end(call: AbstractContextManager[None], failure: BaseException | None = None
     call.__exit__(type(failure) if failure else None, failure, None)
 
 
-def fail(breaker: Breaker, times: int = 1, *, counts: bool = True) -> None:
+def fail(breaker: Breaker, times: int = 1, failure: Unavailable = DOWN) -> None:
     for _ in range(times):
-        with pytest.raises(Unavailable, match="down"), breaker.call(counts=counts):
-            raise DOWN
+        with pytest.raises(Unavailable, match="down"), breaker.call():
+            raise failure
 
 
 def told(dependency: str) -> set[str]:
@@ -68,18 +69,23 @@ class Naive:
         running: how many counted failures the last ones were.
         opened: when it opened; None while all are let through.
         asked: it has let one through since.
-        probe: the call that decides.
+        probe: the call that decides, and when it began.
     """
 
     def __init__(self) -> None:
-        self.running, self.opened, self.asked, self.probe = 0, None, False, None
+        self.running, self.opened, self.asked, self.probe, self.began = 0, None, False, None, 0.0
+
+    @property
+    def waits_until(self) -> float:
+        """When the next one may ask; a call that has not come back after a pause keeps nobody out."""
+        return max(self.opened or 0.0, self.began if self.probe else 0.0) + PAUSE
 
     def admits(self, now: float) -> bool:
-        return self.opened is None or (self.probe is None and now - self.opened >= PAUSE)
+        return self.opened is None or now >= self.waits_until
 
-    def begin(self, call: object) -> None:
+    def begin(self, call: object, now: float) -> None:
         if self.opened is not None:
-            self.probe, self.asked = call, True
+            self.probe, self.began, self.asked = call, now, True
 
     def end(self, call: object, outcome: str, now: float) -> None:
         decides, self.probe = call is self.probe, None if call is self.probe else self.probe
@@ -102,30 +108,29 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.time, self.naive = Time(), Naive()
         self.breaker = breaker_of(self.time, "anything")
-        self.calls: list[tuple[AbstractContextManager[None], bool]] = []
+        self.calls: list[AbstractContextManager[None]] = []
 
-    @rule(counts=st.sampled_from((True, True, False)))
-    def begins(self, counts: bool) -> None:
+    @rule()
+    def begins(self) -> None:
         if self.naive.admits(self.time.now):
-            call = begin(self.breaker, counts=counts)
-            self.naive.begin(call)
-            self.calls.append((call, counts))
+            call = begin(self.breaker)
+            self.naive.begin(call, self.time.now)
+            self.calls.append(call)
             return
         with pytest.raises(Unavailable) as refused:
             begin(self.breaker)
         assert refused.value.reason is Reason.STORE_CIRCUIT_OPEN
-        left = (self.naive.opened or 0.0) + PAUSE - self.time.now
-        assert refused.value.retry_after == max(1, math.ceil(left))
+        assert refused.value.retry_after == math.ceil(self.naive.waits_until - self.time.now)
 
     @precondition(lambda self: self.calls)
     @rule(
         which=st.integers(min_value=0),
-        outcome=st.sampled_from((None, DOWN, DOWN, asyncio.CancelledError(), KeyError())),
+        outcome=st.sampled_from((None, DOWN, DOWN, NO_FAULT_OF_ITS, asyncio.CancelledError(), KeyError())),
     )
     def ends(self, which: int, outcome: BaseException | None) -> None:
-        call, counts = self.calls.pop(which % len(self.calls))
+        call = self.calls.pop(which % len(self.calls))
         end(call, outcome)
-        what = "failure" if outcome is DOWN and counts else "nothing" if outcome else "success"
+        what = "failure" if outcome is DOWN else "nothing" if outcome else "success"
         self.naive.end(call, what, self.time.now)
 
     @rule(quarters=st.integers(1, 9))
@@ -138,7 +143,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert told("anything") == {self.naive.state}
 
     def teardown(self) -> None:
-        for call, _ in self.calls:
+        for call in self.calls:
             end(call)
 
 
@@ -232,9 +237,45 @@ def test_what_is_no_outage_neither_opens_nor_closes_it_and_the_next_one_asks(tim
 def test_failures_of_who_asks_for_less_time_than_usual_do_not_open_it(time: Time) -> None:
     breaker = breaker_of(time)
 
-    fail(breaker, MOST * 2, counts=False)
+    fail(breaker, MOST * 2, NO_FAULT_OF_ITS)
 
     assert breaker.state == CLOSED
+
+
+def test_who_asks_for_less_time_does_not_keep_it_open_either(time: Time) -> None:
+    breaker = breaker_of(time)
+    fail(breaker, MOST)
+    time.now += PAUSE
+    fail(breaker, 1, NO_FAULT_OF_ITS)
+
+    end(begin(breaker))
+
+    assert breaker.state == CLOSED
+
+
+def test_one_that_asks_and_does_not_come_back_keeps_the_others_out_for_a_pause_alone(time: Time) -> None:
+    breaker = breaker_of(time)
+    fail(breaker, MOST)
+    time.now += PAUSE
+    slow = begin(breaker)
+    time.now += PAUSE
+
+    end(begin(breaker))
+    assert breaker.state == CLOSED
+    fail(breaker, MOST)
+    end(slow)
+
+    assert breaker.state == OPEN
+
+
+def test_why_it_opened_is_in_the_log_with_what_no_caller_is_told(time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    down = Unavailable(Reason.STORE_UNAVAILABLE, "down", detail="Error 111 connecting to 10.0.0.7:6379")
+
+    fail(breaker_of(time), MOST, down)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "the circuit of the thing is open: Error 111 connecting to 10.0.0.7:6379"
+    ]
 
 
 def test_one_thing_s_circuit_says_nothing_of_another_s(time: Time) -> None:

@@ -82,6 +82,8 @@ class DarkService:
         rejects: customers of whom no row is scored.
         asked: of each request, how many rows it had.
         forced: which model the requests asked for, where they did.
+        contract: by which contract it answers.
+        shadows: of each request, what says that nobody will act on its answer.
         scored: the customers that were answered, in order.
     """
 
@@ -90,6 +92,8 @@ class DarkService:
     asked: list[int] = field(default_factory=list)
     scored: list[int] = field(default_factory=list)
     forced: list[str] = field(default_factory=list)
+    contract: str = field(default_factory=lambda: fraud_case.contract().hash)
+    shadows: list[str | None] = field(default_factory=list)
 
     def answer(self, instances: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
         customers = [row["customer_id"] for row in instances]
@@ -97,7 +101,7 @@ class DarkService:
         if self.rejects.intersection(customers):
             return 422, {"error": "a row cannot be scored"}
         self.scored += customers
-        return 200, {"predictions": [0.5] * len(customers), "model": "m"}
+        return 200, {"predictions": [0.5] * len(customers), "model": "m", "contract": self.contract}
 
 
 @pytest.fixture
@@ -107,6 +111,7 @@ def dark() -> Iterator[DarkService]:
     class Answering(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             given = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            service.shadows.append(self.headers["x-lockstep-shadow"])
             service.forced += [self.headers["x-lockstep-model"]] * ("x-lockstep-model" in self.headers)
             status, body = service.answer(given["instances"])
             self.send_response(status)
@@ -202,8 +207,26 @@ def test_a_shadow_replay_has_the_fallback_model_answer_where_there_is_one(
 
     given: Any = settings.model_copy(update={"shadow_url": dark.url}), None, None
     with_one, without = fraud_case.with_fallback(), fraud_case.contract()
+    assert with_one.fallback is not None
+    dark.contract = with_one.fallback.hash
     assert shadow.replay(*given, with_one, "m", 3, 2, fallback=True) == Replayed(scored=3, rejected=0)
     assert dark.forced == ["fallback", "fallback"]
 
     assert shadow.replay(*given, without, "m", 3, 2, fallback=True) == Replayed(scored=0, rejected=0)
     assert dark.asked == [2, 1, 2, 1]
+
+
+def test_a_shadow_replay_says_what_it_is_so_that_a_service_that_takes_traffic_refuses_it(
+    dark: DarkService, replay: Replay
+) -> None:
+    replay(3, 2)
+
+    assert dark.shadows == ["1", "1"]
+
+
+def test_a_shadow_replay_that_the_other_model_answers_may_be_tried_again(dark: DarkService, replay: Replay) -> None:
+    dark.contract = "f" * 64
+
+    with pytest.raises(Transient, match="answered by the contract ffffffffffff, not") as refused:
+        replay(3, 2)
+    assert "bring it online first" in refused.value.hint

@@ -107,7 +107,7 @@ def test_a_request_says_how_long_its_answer_may_take() -> None:
     refused = ask(edge_of(model), V1, headers={"x-lockstep-budget-ms": "soon"})
 
     (asked,) = model.asked
-    assert (asked.budget.seconds, asked.budget.usual) == (0.05, False)
+    assert (asked.budget.seconds, asked.budget.usual) == (0.05, 10.0)
     assert (refused.status_code, refused.json()["reason"]) == (400, "bad_request")
 
 
@@ -418,5 +418,5 @@ def test_a_budget_is_counted_from_the_head_of_the_request() -> None:
     start = asyncio.run(late())
 
     (budget,) = [asked.budget for asked in model.asked]
-    assert budget == Budget(budget.start, 10.0)
+    assert budget == Budget(budget.start, 10.0, 10.0)
     assert 0 <= budget.start - start < 0.02

@@ -9,7 +9,7 @@ from fraud_case import CARDS, HOUR_US, TERMINALS
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
-from lockstep.serving.freshness import Freshness, answering_contract, freshness_of, require_filled
+from lockstep.serving.freshness import LATE, Freshness, answering_contract, freshness_of, require_filled
 from lockstep.serving.refusal import Reason, Unavailable
 
 NOW_US = 1_527_854_400_000_000
@@ -72,7 +72,7 @@ def test_a_view_that_the_contract_does_not_read_is_not_judged() -> None:
 
 
 def test_a_store_that_has_nothing_of_any_view_is_refused() -> None:
-    for nothing in (Epochs("i", {}), Epochs(None, {}), epochs(cards=None, terminals=None)):
+    for nothing in (Epochs("i", {}), Epochs(None, {}), Epochs("i", {"cards": ViewEpoch(), "terminals": ViewEpoch()})):
         with pytest.raises(Unavailable, match="nothing was brought online in this store") as refused:
             require_filled(fraud_case.contract(), nothing)
         assert refused.value.reason is Reason.STORE_EMPTY
@@ -81,6 +81,8 @@ def test_a_store_that_has_nothing_of_any_view_is_refused() -> None:
 
 def test_a_store_that_has_one_view_is_not_empty_and_a_contract_without_views_needs_none() -> None:
     require_filled(fraud_case.contract(), epochs(cards=OBJECTIVE_US * 99))
+    # So it looks when one primary of a cluster was flushed, and the others have what it lacks.
+    require_filled(fraud_case.contract(), Epochs(None, {"cards": ViewEpoch(None, Mark(1, 1, 1, 1))}))
     require_filled(fraud_case.contract(views=(), features=(), on_demand=()), Epochs(None, {}))
 
 
@@ -92,8 +94,8 @@ def hard(**changes: Any) -> FeatureContract:
 
 def test_the_main_model_answers_while_hard_objectives_are_kept_whatever_the_soft_ones_are() -> None:
     for contract in (fraud_case.with_fallback(), hard(), fraud_case.contract()):
-        assert answering_contract(contract, ["cards"]) is contract
-    assert answering_contract(fraud_case.contract(), ["cards", "terminals"]).fallback is None
+        assert answering_contract(contract, dict.fromkeys(["cards"], LATE)) is contract
+    assert answering_contract(fraud_case.contract(), dict.fromkeys(["cards", "terminals"], LATE)).fallback is None
 
 
 @pytest.mark.parametrize("how", ["late", "unvouched"])
@@ -108,9 +110,9 @@ def test_the_fallback_answers_while_a_hard_objective_is_broken(how: str) -> None
 
 def test_without_a_fallback_nobody_answers_while_a_hard_objective_is_broken() -> None:
     with pytest.raises(
-        Unavailable, match="terminals does not keep its hard objective, and there is no fallback"
+        Unavailable, match="terminals is late, a hard objective is broken, and there is no fallback"
     ) as no:
-        answering_contract(hard(), ["cards", "terminals"])
+        answering_contract(hard(), dict.fromkeys(["cards", "terminals"], LATE))
     assert no.value.reason is Reason.STALE_FEATURES
 
 
@@ -119,7 +121,7 @@ def test_a_fallback_that_reads_the_late_view_itself_does_not_answer() -> None:
         with pytest.raises(
             Unavailable, match=r"terminals does not keep .* and the fallback model reads it, too"
         ) as refused:
-            answering_contract(reading_all(), ["terminals"], forced=forced)
+            answering_contract(reading_all(), dict.fromkeys(["terminals"], LATE), forced=forced)
         assert refused.value.reason is Reason.STALE_FEATURES
 
 
@@ -133,8 +135,8 @@ def reading_all() -> FeatureContract:
 def test_the_fallback_answers_when_it_is_asked_for() -> None:
     contract = fraud_case.with_fallback()
 
-    assert answering_contract(contract, [], forced=True) is contract.fallback
-    assert answering_contract(contract, ["cards", "terminals"], forced=True) is contract.fallback
+    assert answering_contract(contract, {}, forced=True) is contract.fallback
+    assert answering_contract(contract, dict.fromkeys(["cards", "terminals"], LATE), forced=True) is contract.fallback
 
 
 def test_a_fallback_that_there_is_not_cannot_be_asked_for() -> None:

@@ -311,6 +311,6 @@ def test_nobody_answers_on_a_view_past_its_hard_objective_without_a_fallback(pai
         answer = pair.good()
         epochs.restore("terminals", ViewEpoch(Mark(1, 1, 1, EVENT_US)))
     assert answer.told == (503, "stale_features")
-    assert "terminals does not keep its hard objective" in answer.document["error"]
+    assert "terminals is late, a hard objective is broken" in answer.document["error"]
     assert answer.headers["retry-after"] == "1"
     wait_until(lambda: pair.good().told == (200, "fresh"))

@@ -114,3 +114,40 @@ def test_a_float_takes_a_whole_number_only_when_none_of_its_digits_is_lost() -> 
 def test_a_field_that_json_cannot_carry_is_refused_at_the_start() -> None:
     with pytest.raises(NotYetSupported, match="a request cannot carry blob, a bytes"):
         RequestParser(fraud_case.contract(request_inputs=(Column(name="blob", dtype="bytes"),)), timedelta(minutes=5))
+
+
+def of_inputs(**kinds: Any) -> RequestParser:
+    inputs = tuple(Column(name=name, dtype=dtype) for name, dtype in kinds.items())
+    return RequestParser(fraud_case.contract(request_inputs=inputs, features=(), on_demand=()), timedelta(minutes=5))
+
+
+def test_numbers_are_what_training_has_of_them() -> None:
+    row = {name: value for name, value in ROW.items() if name != "amount_cents"} | {
+        "near": 0.1,
+        "far": 2**60,
+        "whole": 2**53,
+    }
+
+    (inputs,) = of_inputs(near="float32", far="float64", whole="int64").parse({"instances": [row]}, NOW).inputs
+
+    assert inputs == {"near": 0.10000000149011612, "far": float(2**60), "whole": 2**53}
+    assert (
+        type(inputs["far"]) is float
+    )  # as a whole number of JSON it would be past what the comparison with training reads
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        ("float32", 1e39, "instances[0].given is larger than a float32 can be"),
+        ("int64", 2**53 + 1, "instances[0].given is past 2**53: as a number of a model it would lose digits"),
+        ("int64", -(2**53) - 1, "instances[0].given is past 2**53"),
+        ("string", "x" * 1025, "instances[0].given is text, not text of at most 1024 characters"),
+    ],
+)
+def test_an_input_that_would_not_be_the_same_in_training_is_refused(kind: str, value: Any, message: str) -> None:
+    row = {name: held for name, held in ROW.items() if name != "amount_cents"} | {"given": value}
+
+    with pytest.raises(BadInput) as refused:
+        of_inputs(given=kind).parse({"instances": [row]}, NOW)
+    assert message in str(refused.value)

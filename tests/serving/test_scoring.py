@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from lockstep.serving import scoring
-from lockstep.serving.scoring import MOST_ROWS, JoinedTrees, scorer_of
+from lockstep.serving.scoring import JoinedTrees, scorer_of
 
 ROWS = 160
 
@@ -119,19 +119,29 @@ def test_trees_of_one_leaf_and_one_tree_of_one_leaf_are_scored() -> None:
         assert JoinedTrees(estimator)(rows).tobytes() == plain(estimator, rows).tobytes()
 
 
-@pytest.mark.parametrize("rows", [1, 2, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 300])
+@pytest.mark.parametrize("rows", [1, 2, 9, 10, 11, 300])
 def test_few_rows_are_scored_joined_and_many_by_scikit_learn_and_both_are_equal(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     estimator = fitted(1, 5, 20)
     given_rows = telling_rows(estimator, 1, rows)
     expected, asked = plain(estimator, given_rows), []
+    monkeypatch.setattr(scoring, "MOST_VALUES", 10 * 20 * (5 + 1))
     scorer = scorer_of(estimator)
     own = HistGradientBoostingClassifier.predict_proba
     monkeypatch.setattr(HistGradientBoostingClassifier, "predict_proba", lambda *of: asked.append(1) or own(*of))
 
     assert scorer(given_rows).tobytes() == expected.tobytes()
-    assert len(asked) == (rows > MOST_ROWS)
+    assert len(asked) == (rows > 10)
+
+
+def test_a_model_of_which_one_row_is_too_much_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimator = fitted(1, 5, 20)
+    rows = telling_rows(estimator, 1, 3)
+    monkeypatch.setattr(scoring, "MOST_VALUES", 20 * (5 + 1) - 1)
+    monkeypatch.setattr(JoinedTrees, "__call__", None)
+
+    assert scorer_of(estimator)(rows).tobytes() == plain(estimator, rows).tobytes()
 
 
 def test_the_order_and_the_memory_of_the_rows_do_not_matter() -> None:

@@ -26,6 +26,7 @@ CASE = RequestParser(fraud_case.contract(), timedelta(minutes=5))
 
 whole = st.integers(-(1 << 63), (1 << 63) - 1)
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(1 << 53), 1 << 53)
+near = st.floats(allow_nan=False, allow_infinity=False, width=32) | st.integers(-(1 << 53), 1 << 53)
 times = st.integers(-300, 300).map(lambda seconds: (NOW + timedelta(seconds=seconds)).isoformat())
 rows = st.lists(
     st.fixed_dictionaries(
@@ -34,8 +35,8 @@ rows = st.lists(
             "terminal_id": whole,
             "flag": st.booleans(),
             "small": st.integers(-(1 << 31), (1 << 31) - 1),
-            "amount": whole,
-            "near": numbers,
+            "amount": st.integers(-(1 << 53), 1 << 53),
+            "near": near,
             "far": numbers,
             "note": st.text(st.characters(exclude_categories=("Cs",)), max_size=5),
             "request_time": times,

@@ -23,11 +23,12 @@ from serving_stack import KNOWN, TODAY, UNKNOWN, fill
 from lockstep.contract import FeatureContract
 from lockstep.local import LocalRedis
 from lockstep.online.store import connect
+from lockstep.serving.answering import MODEL_HEADER, SHADOW_HEADER
 from lockstep.serving.artifact import ModelArtifact, load_artifact
 from lockstep.serving.edge import OUTCOME_HEADER, Edge
 from lockstep.serving.log_rows import stream_key
 from lockstep.serving.predictor import predictors_of
-from lockstep.serving.transformer import MODEL_HEADER, SHADOW_HEADER, Transformer
+from lockstep.serving.transformer import Transformer
 from lockstep.settings import Settings
 
 V1, V2 = "/v1/models/fraud:predict", "/v2/models/fraud/infer"
