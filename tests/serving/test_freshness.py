@@ -119,7 +119,7 @@ def test_without_a_fallback_nobody_answers_while_a_hard_objective_is_broken() ->
 def test_a_fallback_that_reads_the_late_view_itself_does_not_answer() -> None:
     for forced in (False, True):
         with pytest.raises(
-            Unavailable, match=r"terminals does not keep .* and the fallback model reads it, too"
+            Unavailable, match=r"terminals is late, .* and the fallback model reads it, too"
         ) as refused:
             answering_contract(reading_all(), dict.fromkeys(["terminals"], LATE), forced=forced)
         assert refused.value.reason is Reason.STALE_FEATURES
@@ -140,6 +140,6 @@ def test_the_fallback_answers_when_it_is_asked_for() -> None:
 
 
 def test_a_fallback_that_there_is_not_cannot_be_asked_for() -> None:
-    for unmet in ([], ["terminals"]):
+    for unmet in ({}, {"terminals": LATE}):
         with pytest.raises(BadInput, match="fraud_v1 has no fallback model"):
             answering_contract(hard(), unmet, forced=True)
