@@ -1,4 +1,4 @@
-"""Scores of a fitted classifier: its own `predict_proba`, and for gradient boosting the same numbers in a tenth of the time.
+"""Scores of a fitted classifier: its own `predict_proba`, and for gradient boosting the same numbers in far less time.
 
 scikit-learn evaluates a histogram gradient boosting model tree by tree, one call each, which for a single row of 200 trees
 takes a millisecond, nearly all of it the calls. Here the trees are one: each row is given once for every tree, with the tree's
