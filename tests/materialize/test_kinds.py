@@ -299,7 +299,7 @@ def test_what_was_served_is_logged_and_drained(store, lake, online) -> None:
             await client.aclose()
 
     assert asyncio.run(send()) == 1
-    assert drain(online, lake, store, "test").rows == 1
+    assert drain(lake, store, "test").rows == 1
 
 
 def answered() -> Served:
