@@ -87,8 +87,11 @@ class Served:
 def chosen_rows(served: Served, rate: float) -> list[tuple[int, str]]:
     """Return which rows are logged, each with why.
 
+    By the request's id alone, so that the same request is chosen by every process. Callers choose the ids: of one who gives all
+    requests the same id, all are logged, or none but flagged rows, whatever the rate.
+
     Args:
-        served: all its rows are chosen, or none, by a hash of the request's id; so the same request is chosen everywhere.
+        served: all its rows are chosen, or none, by a hash of the request's id.
         rate: the share of the requests to choose. Other rows are chosen if they are flagged.
     """
     rows = range(len(served.scores))
