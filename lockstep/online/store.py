@@ -56,6 +56,8 @@ FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 # That of a cluster stands for nodes that do not answer, or slots that nobody serves.
 _NO_ANSWER = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException, OSError)
 _CODE = re.compile(rf"\b({'|'.join((*_TRANSIENT, *_TERMINAL, *_CLUSTER))})\b")
+# What a refusal begins with, where redis-py does not know the code.
+_SAID = re.compile(r"[A-Z]{2,}\b")
 
 _NO_PERMISSION_IN_SCRIPT = re.compile("user executing the script can't|ACL failure in script")
 
@@ -192,6 +194,14 @@ def meaning(failure: BaseException) -> LockstepError:
         hint = _NOT_SERVED_HINT if _NOT_SERVED in text else _TRANSIENT[code]
         return Transient(f"the online store cannot answer now: {text}", hint=hint)
     return _without_code(failure, text)
+
+
+def kind_of(failure: BaseException) -> str:
+    """Return an error's type, and the server's code where there is one: nothing of the command, which may hold somebody's key."""
+    failure = _innermost(failure)
+    said = _SAID.match(str(failure))
+    code = getattr(failure, "status_code", None) or (said.group() if said else "")
+    return f"{type(failure).__name__} {code}".rstrip()
 
 
 def _without_code(failure: BaseException, text: str) -> LockstepError:

@@ -14,6 +14,7 @@ import orjson
 import pytest
 import redis
 import redis.asyncio
+from prometheus_client import REGISTRY
 
 from lockstep.errors import SchemaDrift, Transient
 from lockstep.lake import Lake
@@ -162,6 +163,72 @@ def test_a_store_that_refuses_rows_costs_the_rows_and_not_the_log(server: LocalR
 
     assert (done.sent, done.dropped) == (2, 2)
     assert client.xlen(stream_key(PROJECT)) == 2
+
+
+def test_what_is_said_of_a_refusal_holds_nothing_of_the_row(
+    server: LocalRedis, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.set(stream_key(PROJECT), "no stream")
+
+    async def run() -> None:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
+            served_log = ServedLog(connection, PROJECT, "m")
+            served_log.offer(served("MISCONF customer-4929"))
+            await served_log.close()
+
+    asyncio.run(run())
+
+    assert caplog.messages == ["2 rows of the served log were not confirmed: ResponseError WRONGTYPE"]
+
+
+def test_of_a_batch_the_rows_that_were_taken_are_not_lost(server: LocalRedis, client: redis.Redis) -> None:
+    client.set("no stream", "x")
+
+    class Halved(redis.asyncio.client.Pipeline):
+        def xadd(self, name: Any, *arguments: Any, **options: Any) -> Any:
+            return super().xadd("no stream" if len(self) else name, *arguments, **options)
+
+    async def run() -> ServedLog:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
+            with patch.object(redis.asyncio.client, "Pipeline", Halved):
+                served_log = ServedLog(connection, PROJECT, "m")
+                served_log.offer(served("r", rows=3))
+                await served_log.close()
+                return served_log
+
+    done = asyncio.run(run())
+
+    assert (done.sent, done.dropped, client.xlen(stream_key(PROJECT))) == (1, 2, 1)
+
+
+def test_a_row_that_cannot_be_encoded_costs_its_request_and_not_the_log(
+    server: LocalRedis, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = served("odd", rows=4)
+    odd.reading.views["cards"].values["nb"][1] = [b"4929"]
+
+    async def run() -> ServedLog:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
+            served_log = ServedLog(connection, PROJECT, "m")
+            for each in (served("before"), odd, odd, served("after")):
+                served_log.offer(each)
+            await served_log.close()
+            return served_log
+
+    done = asyncio.run(run())
+
+    rows = [orjson.loads(fields[b"row"]) for _, fields in client.xrange(stream_key(PROJECT))]
+    assert [(row["request_id"], row["counter"]) for row in rows] == [
+        ("before", 1),
+        ("before", 2),
+        ("odd", 3),
+        ("odd", 7),
+        ("after", 11),
+        ("after", 12),
+    ]
+    assert (done.sent, done.dropped) == (6, 6)
+    assert REGISTRY.get_sample_value("lockstep_served_log_queue_rows") == 0
+    assert caplog.messages == ["rows of the served log cannot be encoded and are dropped: TypeError"]
 
 
 def ids(lake: Lake) -> list[str]:
