@@ -35,7 +35,7 @@ from lockstep.materialize.receipts import Erasures, Outcome, Receipt, TableErase
 from lockstep.online.layout import EntityKeys
 from lockstep.online.store import Store, answering, connect_log
 from lockstep.serving.drain import drain
-from lockstep.serving.log_rows import ROW_FIELD, SERVED_LOG, stream_key
+from lockstep.serving.log_rows import SERVED_LOG, read_row, stream_key
 from lockstep.settings import Settings
 from lockstep.views.declare import Entity, StoredView
 from lockstep.views.use_case import UseCase
@@ -124,7 +124,7 @@ class Erasure:
         """Return what would go; nothing is changed.
 
         Raises:
-            SchemaDrift: a table has the join key with another type.
+            SchemaDrift: a table has the join key with another type, or an entry of the served log's stream is no row.
             NotYetSupported: a table has files of deletes, or once had a column of that name.
         """
         outcome = Outcome()
@@ -140,7 +140,8 @@ class Erasure:
         """Erase an entity, or finish an erasure of it that was interrupted; return the receipt.
 
         Raises:
-            SchemaDrift: a table has the join key with another type; nothing was changed.
+            SchemaDrift: a table has the join key with another type: nothing was changed. Or an entry of the served log's stream
+                is no row: the next run goes on once it is gone.
             NotYetSupported: a table has files of deletes, or once had a column of that name; nothing was changed.
             Transient: a view is being computed or brought online, or another writer was faster. What is erased stays so, and the
                 next run goes on from there.
@@ -198,7 +199,7 @@ class Erasure:
         with answering():
             waits = cast("int", self._log.exists(stream_key(self._use_case.project)))
         if waits:
-            drained = drain(self._settings, self._lake, self._log, self._use_case.project)
+            drained = drain(self._lake, self._log, self._use_case.project)
             self._progress(f"{drained.rows:,} rows of the served log drained")
 
     def _erase_lake(self, receipt: Receipt, key: Key) -> Receipt:
@@ -290,12 +291,11 @@ class Erasure:
             entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
             if not entries:
                 return found
-            found += [name for name, fields in entries if _names(fields, key)]
+            found += [name for name, fields in entries if _names(read_row(name, fields), key)]
             last = b"(" + entries[-1][0]
 
 
-def _names(fields: Mapping[bytes, bytes], key: Key) -> bool:
-    row: Mapping[str, Any] = orjson.loads(fields[ROW_FIELD])
+def _names(row: Mapping[str, Any], key: Key) -> bool:
     return orjson.loads(row[_KEYS_OF_ROW]).get(key.entity.join_key) == key.value
 
 

@@ -24,7 +24,7 @@ def drain_served_log(given: DrainServedLogInput) -> DrainServedLogOutput:
 
     del given
     wiring = Wiring()
-    done = drain(wiring.settings, wiring.lake, wiring.log_store, wiring.use_case.project)
+    done = drain(wiring.lake, wiring.log_store, wiring.use_case.project)
     return DrainServedLogOutput(rows=done.rows)
 
 

@@ -100,7 +100,7 @@ def fill(settings: Settings, store: "redis.Redis") -> Lake:
     for view in (SPEND, RISK):
         materializer(settings, lake, store, view).run()
     serve(store, 1, *CUSTOMERS)
-    drain(settings, lake, store, "fraud")
+    drain(lake, store, "fraud")
     serve(store, 4, *CUSTOMERS)
     return lake
 

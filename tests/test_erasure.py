@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -180,7 +181,7 @@ def test_what_writers_said_in_expired_snapshots_is_still_known(
     assert spend.properties["total-records"] == "4"
     assert lake.snapshots("training_abc")[0].properties[CONTRACT] == "the contract"
     serve(store, 7, 1)
-    assert drain(online, lake, store, "fraud").rows == 1
+    assert drain(lake, store, "fraud").rows == 1
     assert lake.current(SERVED_LOG).sequence == log.sequence + 1
 
 
@@ -346,7 +347,7 @@ def test_a_row_of_the_log_that_waits_behind_the_drain_goes_from_the_stream(
 ) -> None:
     receipt = during(online, store, "3 rows", lambda: serve(store, 7, 1, GONE)).erase(KEY)
     assert receipt.outcome.stream_entries == 1
-    assert drain(online, lake, store, "fraud").rows == 1
+    assert drain(lake, store, "fraud").rows == 1
     assert erased(lake, store)
 
 
@@ -363,9 +364,25 @@ def test_where_the_log_has_a_redis_of_its_own_it_goes_from_there(
         receipt = during(there, store, "3 rows", lambda: serve(log, 7, 1, GONE)).erase(KEY)
 
         assert (receipt.outcome.stream_entries, receipt.outcome.tables[SERVED_LOG].rows) == (1, 2)
-        assert drain(there, lake, log, "fraud").rows == 1
+        assert drain(lake, log, "fraud").rows == 1
         assert log.xlen(stream_key("fraud")) == 0
     assert erased(lake, store)
+
+
+def test_of_each_stream_it_stays_known_up_to_where_it_was_drained(
+    online: Settings, lake: Lake, store: redis.Redis, tmp_path: Path
+) -> None:
+    gone = redis.ConnectionError("gone")
+    with patch.object(redis.Redis, "xtrim", side_effect=gone), pytest.raises(Transient):
+        drain(lake, store, "fraud")  # three rows are in the lake, and in the stream still
+    with LocalRedis(tmp_path) as other, redis.Redis(port=other.port) as log:
+        url = SecretStr(f"redis://127.0.0.1:{other.port}/0")
+        serve(log, 7, *CUSTOMERS)
+        eraser(online.model_copy(update={"served_log_url": url}), store).erase(KEY)
+    rows = len(contents(lake)[SERVED_LOG])
+
+    assert drain(lake, store, "fraud").rows == 0
+    assert len(contents(lake)[SERVED_LOG]) == rows == 6
 
 
 def test_a_compaction_does_not_hide_it(online: Settings, lake: Lake, store: redis.Redis) -> None:

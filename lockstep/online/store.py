@@ -1,7 +1,7 @@
 """Connect to the online store, and say what its refusals mean to the caller."""
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 
@@ -37,10 +37,25 @@ _TRANSIENT = {
     "TRYAGAIN": "a slot is being moved",
     "CLUSTERDOWN": "the cluster has no majority",
 }
+# Commands, as ACL SETUSER takes them behind a "+": the writer's, the reader's and an erasure's; beside them, on a cluster; and of
+# the served log the sender's, the drain's and an erasure's.
+OF_THE_STORE = (
+    *("del", "eval", "evalsha", "exists", "hdel", "hget", "hgetall", "hkeys", "hmget", "hset", "info", "scan"),
+    *("script|load", "type", "unlink"),
+)
+OF_A_CLUSTER = ("asking", "cluster|slots", "command")
+OF_THE_LOG = ("eval", "exists", "xadd", "xdel", "xgroup|create", "xinfo|groups", "xrange", "xtrim")
+
+
+def _listed(commands: Sequence[str]) -> str:
+    *some, last = (command.upper().replace("|", " ") for command in commands)
+    return f"{', '.join(some)} and {last}"
+
+
 _TERMINAL = {
     "OOM": "the store is full: give it more memory (maxmemory); what was written stays, a rerun goes on from there",
-    "NOPERM": "the user needs DEL, EVAL, EVALSHA, HDEL, HGET, HGETALL, HKEYS, HMGET, HSET, INFO, SCAN, SCRIPT LOAD and TYPE, "
-    "and of a cluster ASKING, CLUSTER SLOTS and COMMAND",
+    "NOPERM": f"the user needs {_listed(OF_THE_STORE)}; of a cluster {_listed(OF_A_CLUSTER)}; "
+    f"for the served log, wherever its stream is, {_listed(OF_THE_LOG)}",
     "NOAUTH": "the server wants a password",
     "WRONGPASS": "user or password is wrong",
     "MISCONF": "the server cannot save to disk and refuses writes: look at its log",
@@ -56,6 +71,8 @@ FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 # That of a cluster stands for nodes that do not answer, or slots that nobody serves.
 _NO_ANSWER = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException, OSError)
 _CODE = re.compile(rf"\b({'|'.join((*_TRANSIENT, *_TERMINAL, *_CLUSTER))})\b")
+# What a refusal begins with, where redis-py does not know the code.
+_SAID = re.compile(r"[A-Z]{2,}\b")
 
 _NO_PERMISSION_IN_SCRIPT = re.compile("user executing the script can't|ACL failure in script")
 
@@ -192,6 +209,14 @@ def meaning(failure: BaseException) -> LockstepError:
         hint = _NOT_SERVED_HINT if _NOT_SERVED in text else _TRANSIENT[code]
         return Transient(f"the online store cannot answer now: {text}", hint=hint)
     return _without_code(failure, text)
+
+
+def kind_of(failure: BaseException) -> str:
+    """Return an error's type, and the server's code where there is one: nothing of the command, which may hold somebody's key."""
+    failure = _innermost(failure)
+    said = _SAID.match(str(failure))
+    code = getattr(failure, "status_code", None) or (said.group() if said else "")
+    return f"{type(failure).__name__} {code}".rstrip()
 
 
 def _without_code(failure: BaseException, text: str) -> LockstepError:

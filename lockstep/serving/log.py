@@ -5,22 +5,24 @@ Iceberg. Answering never waits for it. Each process numbers the rows that it log
 silence: a batch whose sending failed is not sent twice.
 
 Where not all rows are logged, those of a share of the requests are, whatever became of them, and beside them each row with a
-flag. Only the former say something about all that was served.
+flag. Only the former say something about all that was served, and that only as far as the callers name their requests apart: a
+request is chosen by its id alone (see `chosen_rows`).
 """
 
 import asyncio
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
 from prometheus_client import Counter, Gauge
 
-from lockstep.online.store import FAILURES, StoreAsync
+from lockstep.online.store import FAILURES, StoreAsync, kind_of
 from lockstep.serving.log_rows import ROW_FIELD, Served, chosen_rows, encode_rows, stream_key
 
+# A row is a few kB, since a request bounds the texts in it: that is what bounds the queue's memory.
 QUEUE_ROWS = 50_000
 # Encoding this many takes about 5 ms, for which answers may have to wait; with much smaller batches, requests of a thousand
 # rows, one after the other, outran the log and it dropped a fifth of their rows (measured).
@@ -57,6 +59,7 @@ class ServedLog:
         self._model = model
         self._rate = rate
         self._counter = 0
+        self._told: set[str] = set()
         self._waiting = 0
         self._queue: asyncio.Queue[_Item | None] = asyncio.Queue()
         self._closing = asyncio.Event()
@@ -85,6 +88,7 @@ class ServedLog:
                 await self._task
         except TimeoutError:
             self._count(dropped=self._waiting)
+            self._wait(-self._waiting)
 
     async def _run(self) -> None:
         batch: list[bytes] = []
@@ -94,8 +98,7 @@ class ServedLog:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _LINGER_SECONDS)
             while item is not None:
-                first, served, chosen = item
-                for row in encode_rows(served, chosen, self._model, self.process, first):
+                for row in self._encoded(item):
                     batch.append(row)
                     if len(batch) == BATCH_ROWS:
                         await self._send(batch)
@@ -107,6 +110,25 @@ class ServedLog:
             if item is not None:
                 item = await self._queue.get()
 
+    def _encoded(self, item: _Item) -> Iterator[bytes]:
+        """Yield a request's rows, up to one that cannot be encoded; that and what follows are dropped."""
+        first, served, chosen = item
+        done = 0
+        try:
+            for row in encode_rows(served, chosen, self._model, self.process, first):
+                done += 1
+                yield row
+        except Exception as failure:  # noqa: BLE001 - whatever it is about one request, the others are logged
+            self._count(dropped=len(chosen) - done)
+            self._wait(done - len(chosen))
+            self._tell(type(failure).__name__)
+
+    def _tell(self, error: str) -> None:
+        """Log the type of an error, the first time that there is one: its message may hold a value of the row."""
+        if error not in self._told:
+            self._told.add(error)
+            logging.getLogger(__name__).error("rows of the served log cannot be encoded and are dropped: %s", error)
+
     async def _send(self, batch: list[bytes]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for row in batch:
@@ -114,14 +136,16 @@ class ServedLog:
         try:
             # A store that hangs must not keep the rows of minutes in memory: those of this batch are lost, and counted.
             async with asyncio.timeout(_SEND_SECONDS):
-                await pipeline.execute()
+                answers = await pipeline.execute(raise_on_error=False)
         except FAILURES as failure:  # TimeoutError is an OSError
+            answers = [failure] * len(batch)
+        failed = [answer for answer in answers if isinstance(answer, Exception)]
+        if failed:
+            # The text of an error may hold the row.
             logging.getLogger(__name__).warning(
-                "%d rows of the served log were not confirmed: %s", len(batch), failure
+                "%d rows of the served log were not confirmed: %s", len(failed), kind_of(failed[0])
             )
-            self._count(dropped=len(batch))
-        else:
-            self._count(sent=len(batch))
+        self._count(sent=len(batch) - len(failed), dropped=len(failed))
         self._wait(-len(batch))
         batch.clear()
 

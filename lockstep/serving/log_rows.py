@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lockstep.errors import SchemaDrift
 from lockstep.online.reader import Reading
 from lockstep.serving.request import Request
 
@@ -86,8 +87,11 @@ class Served:
 def chosen_rows(served: Served, rate: float) -> list[tuple[int, str]]:
     """Return which rows are logged, each with why.
 
+    By the request's id alone, so that the same request is chosen by every process. Callers choose the ids: of one who gives all
+    requests the same id, all are logged, or none but flagged rows, whatever the rate.
+
     Args:
-        served: all its rows are chosen, or none, by a hash of the request's id; so the same request is chosen everywhere.
+        served: all its rows are chosen, or none, by a hash of the request's id.
         rate: the share of the requests to choose. Other rows are chosen if they are flagged.
     """
     rows = range(len(served.scores))
@@ -161,6 +165,29 @@ def encode_rows(
             "counter": number,
         }
         yield orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def read_row(entry: bytes, fields: Mapping[bytes, bytes]) -> Mapping[str, Any]:
+    """Read the row that an entry of the stream holds, with the schema's names.
+
+    Raises:
+        SchemaDrift: it holds none, or one with other fields.
+    """
+    name, names = entry.decode(), set(SCHEMA.names)
+    hint = f"remove it (XDEL lockstep:served:<project> {name}); nothing from it on is drained before"
+    if ROW_FIELD not in fields:
+        raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it has no field `row`", hint=hint)
+    try:
+        row = orjson.loads(fields[ROW_FIELD])
+    except orjson.JSONDecodeError as wrong:
+        raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it is no JSON", hint=hint) from wrong
+    if not isinstance(row, dict):
+        raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it is no object", hint=hint)
+    document = cast("dict[str, Any]", row)
+    if document.keys() != names:
+        different = ", ".join(sorted(document.keys() ^ names))
+        raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it differs in {different}", hint=hint)
+    return document
 
 
 def _known(created_us: int | None) -> int | None:

@@ -9,7 +9,8 @@ import argparse
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -97,25 +98,23 @@ class Transformer(Model):
 
     async def start_engine(self) -> None:
         """Hold the connections, from before readiness until the last request was answered and its log was sent."""
-        # The log has connections of its own: a slow stream must not hold up a read.
-        redis, log_redis = store.connect_async(self._settings), store.connect_log_async(self._settings)
         rate = 1.0 if self._shadow else self._settings.served_log_rate  # parity judges a replay by all of it
-        async with self._hop:
+        async with AsyncExitStack() as closing:  # the last first, and each of them, whichever fails
+            redis = store.connect_async(self._settings)
+            closing.push_async_callback(redis.aclose)
+            # The log has connections of its own: a slow stream must not hold up a read.
+            log_redis = store.connect_log_async(self._settings)
+            closing.push_async_callback(log_redis.aclose)
+            await closing.enter_async_context(self._hop)
             self._reader = OnlineReader(redis, self._plan)
             self._log = ServedLog(log_redis, self._contract.project, self._digest, rate)
+            closing.push_async_callback(self._log.close)
             self._readiness = Readiness(
                 self._contract, self._digest, self._models, self._reader, self._hop, self._settings
             )
             beside = [asyncio.create_task(self._readiness.run()), asyncio.create_task(measure_lag())]
-            try:
-                await self._stopping.wait()
-            finally:
-                for task in beside:
-                    task.cancel()
-                await asyncio.gather(*beside, return_exceptions=True)
-                await self._log.close()
-                await redis.aclose()
-                await log_redis.aclose()
+            closing.push_async_callback(_end, beside)
+            await self._stopping.wait()
 
     def stop_engine(self) -> None:
         """Let go of the connections; KServe calls this when the last request has been answered."""
@@ -262,6 +261,12 @@ class Transformer(Model):
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the tensors of an answer."""
         return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in OUTPUTS.items()]
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def transformer_arguments() -> argparse.ArgumentParser:

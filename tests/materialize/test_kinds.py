@@ -1,7 +1,7 @@
 """One view's life on each kind of store, with real servers: what is online in the end is the same to the last byte."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from redis.exceptions import NoPermissionError
 
+from lockstep.erasure import Erasure, read_key
 from lockstep.errors import LostStore, Transient
 from lockstep.lake import Lake
 from lockstep.local.redis import LocalRedis
@@ -23,7 +25,15 @@ from lockstep.online.copies import copies_of
 from lockstep.online.epoch import Epochs, EpochStore
 from lockstep.online.footprint import footprints
 from lockstep.online.reader import Reading, ViewRows, read_online
-from lockstep.online.store import Store, connect, connect_async
+from lockstep.online.store import (
+    OF_A_CLUSTER,
+    OF_THE_LOG,
+    OF_THE_STORE,
+    Store,
+    connect,
+    connect_async,
+    meaning,
+)
 from lockstep.online.sweep import sweep
 from lockstep.online.writer import read_back, write_rows
 from lockstep.serving.drain import drain
@@ -261,35 +271,66 @@ def test_a_store_of_another_ledger_is_refused(store, lake, spend) -> None:
         spend.run()
 
 
-COMMANDS = "del eval evalsha hdel hget hgetall hkeys hmget hset info scan script|load type"
-OF_A_CLUSTER = "asking cluster|slots command"
-
-
-def test_a_user_with_the_least_permissions_may_do_all_of_it(store, lake, online, server) -> None:
-    allowed = f"{COMMANDS} {OF_A_CLUSTER}" if isinstance(server, Clustered) else COMMANDS
-    rules = ["reset", "on", ">secret", "~*", *(f"+{command}" for command in allowed.split())]
+@contextmanager
+def limited(store: Store, online: Settings, *commands: str) -> Iterator[Settings]:
+    """Settings with a user who may do these alone."""
+    rules = ["reset", "on", ">secret", "~*", *(f"+{command}" for command in commands)]
     for primary in primaries(store):
         primary.client.execute_command("ACL", "SETUSER", "lockstep", *rules)
-    user = {"redis_username": "lockstep", "redis_password": SecretStr("secret")}
-    limited = online.model_copy(update=user)
     try:
-        with connect(limited) as client:
-            spend = Materializer(limited, lake, Ledger.open(limited, "test"), client, "test", SPEND)
-            tick(lake, 0, **CARDS)
-            spend.run()
-            lake.table("spend").delete("card = 2")
-            spend.run()
-            assert served(limited, 1, 2) == [1, None]
-            assert spend.diagnose().problems == ()
-            assert sweep(client, "test", [], [("spend", ("nb_1d",))]).hashes == 299
+        yield online.model_copy(update={"redis_username": "lockstep", "redis_password": SecretStr("secret")})
     finally:
         for primary in primaries(store):
             primary.client.execute_command("ACL", "DELUSER", "lockstep")
 
 
+def of_kind(server: Any) -> Sequence[str]:
+    return OF_A_CLUSTER if isinstance(server, Clustered) else ()
+
+
+def test_a_user_with_the_least_permissions_may_do_all_of_it(store, lake, online, server) -> None:
+    with limited(store, online, *OF_THE_STORE, *of_kind(server)) as settings, connect(settings) as client:
+        spend = Materializer(settings, lake, Ledger.open(settings, "test"), client, "test", SPEND)
+        tick(lake, 0, **CARDS)
+        spend.run()
+        lake.table("spend").delete("card = 2")
+        spend.run()
+        assert served(settings, 1, 2) == [1, None]
+        assert spend.diagnose().problems == ()
+        assert sweep(client, "test", [], [("spend", ("nb_1d",))]).hashes == 299
+
+
+def test_a_user_with_the_least_permissions_for_the_log_may_send_drain_and_erase(store, lake, online, server) -> None:
+    use_case = replace(load_use_case("feature_repo"), project="test", entities=(SPEND.entity,), views=(SPEND,))
+    key = read_key(use_case, "card", "7")
+    # where the log has a Redis of its own, its user needs no more than that
+    with limited(store, online, *OF_THE_LOG, *of_kind(server)) as settings, connect(settings) as client:
+        assert send(settings) == 1
+        assert drain(lake, client, "test").rows == 1
+    with limited(store, online, *OF_THE_STORE, *OF_THE_LOG, *of_kind(server)) as settings, connect(settings) as client:
+        assert send(settings) == 1
+        late = lambda said: send(settings) if "drained" in said else None  # noqa: E731
+        ledger = Ledger.open(settings, "test")
+        receipt = Erasure(settings, use_case, lake, ledger, client, late).erase(key)
+        assert (receipt.outcome.tables["served_log"].rows, receipt.outcome.stream_entries) == (2, 1)
+
+
+def test_a_refusal_for_want_of_permissions_lists_them_all() -> None:
+    hint = meaning(NoPermissionError("no", status_code="NOPERM")).hint or ""
+    for command in (*OF_THE_STORE, *OF_A_CLUSTER, *OF_THE_LOG):
+        assert command.upper().replace("|", " ") in hint
+
+
 def test_what_was_served_is_logged_and_drained(store, lake, online) -> None:
-    async def send() -> int:
-        client = connect_async(online)
+    assert send(online) == 1
+    assert drain(lake, store, "test").rows == 1
+
+
+def send(settings: Settings) -> int:
+    """Serve one row; return how many were sent."""
+
+    async def run() -> int:
+        client = connect_async(settings)
         try:
             log = ServedLog(client, "test", "m")
             log.offer(answered())
@@ -298,8 +339,7 @@ def test_what_was_served_is_logged_and_drained(store, lake, online) -> None:
         finally:
             await client.aclose()
 
-    assert asyncio.run(send()) == 1
-    assert drain(online, lake, store, "test").rows == 1
+    return asyncio.run(run())
 
 
 def answered() -> Served:

@@ -24,7 +24,7 @@ from lockstep.parity.report import ParityReport, load
 from lockstep.parity.verdict import Verdict
 from lockstep.parity.verify import verify
 from lockstep.serving.drain import arrow_rows
-from lockstep.serving.log_rows import PARTITION_BY, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
+from lockstep.serving.log_rows import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
 from lockstep.serving.request import Request
 from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings
@@ -76,7 +76,10 @@ class World:
         cut = TrainingCut(tables=(), spine_hash=str(len(reads)), known_at=JUNE)
         contract = compile_contract(USE_CASE, service, cut)
         digest = f"{service} {reads}"
-        rows = [arrow_rows([(str(n), next(self._encoded(contract, digest, n, it)))]) for n, it in enumerate(reads, 1)]
+        rows = [
+            arrow_rows([(b"%d" % n, {ROW_FIELD: next(self._encoded(contract, digest, n, it))})])
+            for n, it in enumerate(reads, 1)
+        ]
         self.lake.append(SERVED_LOG, pa.concat_tables(rows))
         model = Registered(1, Path("model"), digest, contract, {}, {})
         window: Any = {"shadow": True, "since": TICK, "until": NOON + timedelta(seconds=1)}

@@ -63,6 +63,11 @@ def test_who_is_chosen_at_a_rate_is_chosen_at_every_greater_one(request_id: str,
         assert chosen(request_id, max(one, other))
 
 
+def test_who_gives_all_requests_one_id_is_logged_wholly_or_not_at_all() -> None:
+    assert [chosen("r-2", 0.25) for _ in range(9)] == [True] * 9
+    assert [chosen("r-3", 0.25) for _ in range(9)] == [False] * 9
+
+
 def test_all_are_chosen_at_one_and_none_at_zero() -> None:
     for n in range(200):
         assert chosen_rows(served(f"{n}"), 1.0) == [(0, UNIFORM), (1, UNIFORM)]

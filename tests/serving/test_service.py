@@ -144,8 +144,8 @@ def test_served_rows_reach_the_lake_once(stack: Stack) -> None:
     stack.logged("to-the-lake")
 
     with stack.client() as client:
-        first = drain(stack.settings, lake, client, "fraud_case")
-        second = drain(stack.settings, lake, client, "fraud_case")
+        first = drain(lake, client, "fraud_case")
+        second = drain(lake, client, "fraud_case")
         assert client.xlen(stream_key("fraud_case")) == 0
 
     rows = lake.table(SERVED_LOG).scan(row_filter="request_id = 'to-the-lake'").to_arrow().sort_by("row").to_pylist()

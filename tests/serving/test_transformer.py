@@ -26,6 +26,7 @@ from lockstep.online.store import connect
 from lockstep.serving.answering import MODEL_HEADER, SHADOW_HEADER
 from lockstep.serving.artifact import ModelArtifact, load_artifact
 from lockstep.serving.edge import OUTCOME_HEADER, Edge
+from lockstep.serving.log import ServedLog
 from lockstep.serving.log_rows import stream_key
 from lockstep.serving.predictor import predictors_of
 from lockstep.serving.transformer import Transformer
@@ -376,3 +377,30 @@ def test_who_asks_for_no_time_gets_no_score_and_does_not_harm_the_others(online:
 
     with redis.Redis(port=online.redis_port) as store:
         run(work(store))
+
+
+def test_what_fails_to_close_keeps_nothing_else_open(
+    online: Settings, folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = load_artifact(folder(fraud_case.contract()))
+    close = ServedLog.close
+
+    async def fails(log: ServedLog) -> None:
+        await close(log)
+        raise RuntimeError("the log")
+
+    monkeypatch.setattr(ServedLog, "close", fails)
+
+    async def ask() -> None:
+        async with service(online, here) as it:
+            assert (await it.ask(it.row())).status_code == 200
+
+    async def work() -> None:
+        with redis.Redis(port=online.redis_port) as client:
+            before = len(client.client_list())
+            with pytest.raises(RuntimeError, match="the log"):
+                await ask()
+            await asyncio.sleep(0.05)
+            assert len(client.client_list()) == before
+
+    run(work())
