@@ -31,7 +31,7 @@ BATCH_ROWS = 500
 STREAM_ROWS = 500_000
 
 _SEND_SECONDS = 5.0
-_LINGER_SECONDS = 0.05
+LINGER_SECONDS = 0.2
 
 _ROWS = Counter("lockstep_served_log_rows", "Rows of the served log by what became of them.", ["outcome"])
 _WAITING = Gauge("lockstep_served_log_queue_rows", "Rows of the served log that wait to be sent.")
@@ -48,9 +48,12 @@ class ServedLog:
         project: names the stream.
         model: the digest of the model that scored the rows.
         rate: see `chosen_rows`.
+        linger: for how many seconds a row waits for others to be sent with.
     """
 
-    def __init__(self, redis: StoreAsync, project: str, model: str, rate: float = 1.0) -> None:
+    def __init__(
+        self, redis: StoreAsync, project: str, model: str, rate: float = 1.0, linger: float = LINGER_SECONDS
+    ) -> None:
         self.process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.sent = 0
         self.dropped = 0
@@ -58,6 +61,7 @@ class ServedLog:
         self._key = stream_key(project)
         self._model = model
         self._rate = rate
+        self._linger = linger
         self._counter = 0
         self._told: set[str] = set()
         self._waiting = 0
@@ -96,7 +100,7 @@ class ServedLog:
         while item is not None:
             # More may come: to send each row by itself costs as much as to read a request's features.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), _LINGER_SECONDS)
+                await asyncio.wait_for(self._closing.wait(), self._linger)
             while item is not None:
                 for row in self._encoded(item):
                     batch.append(row)

@@ -29,7 +29,7 @@ from lockstep.serving.budget import Budget
 from lockstep.serving.edge import OUTCOME_HEADER, Asked, Speaks
 from lockstep.serving.freshness import Freshness, answering_contract, freshness_of, require_filled
 from lockstep.serving.hop import REQUEST_ID_HEADER, PredictorHop
-from lockstep.serving.log import ServedLog
+from lockstep.serving.log import LINGER_SECONDS, ServedLog
 from lockstep.serving.log_rows import Served
 from lockstep.serving.metrics import READ_SECONDS, count_rows, describe_contract
 from lockstep.serving.readiness import Readiness, measure_lag
@@ -98,7 +98,8 @@ class Transformer(Model):
 
     async def start_engine(self) -> None:
         """Hold the connections, from before readiness until the last request was answered and its log was sent."""
-        rate = 1.0 if self._shadow else self._settings.served_log_rate  # parity judges a replay by all of it
+        # Parity judges a replay by all of it, and whoever has replayed drains the stream at once.
+        rate, linger = (1.0, 0.0) if self._shadow else (self._settings.served_log_rate, LINGER_SECONDS)
         async with AsyncExitStack() as closing:  # the last first, and each of them, whichever fails
             redis = store.connect_async(self._settings)
             closing.push_async_callback(redis.aclose)
@@ -107,7 +108,7 @@ class Transformer(Model):
             closing.push_async_callback(log_redis.aclose)
             await closing.enter_async_context(self._hop)
             self._reader = OnlineReader(redis, self._plan)
-            self._log = ServedLog(log_redis, self._contract.project, self._digest, rate)
+            self._log = ServedLog(log_redis, self._contract.project, self._digest, rate, linger)
             closing.push_async_callback(self._log.close)
             self._readiness = Readiness(
                 self._contract, self._digest, self._models, self._reader, self._hop, self._settings
