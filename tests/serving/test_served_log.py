@@ -124,7 +124,7 @@ def test_the_queue_is_bounded_and_what_it_drops_is_a_gap_in_the_counter(
 
     async def run() -> ServedLog:
         async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
-            served_log = ServedLog(connection, PROJECT, "m")
+            served_log = ServedLog(connection, PROJECT, "m", linger=0.02)
             for name in ("first", "second", "third"):
                 served_log.offer(served(name))  # nothing is sent meanwhile: the third would be rows 5 and 6
             await asyncio.sleep(0.1)
@@ -151,7 +151,7 @@ def test_a_store_that_refuses_rows_costs_the_rows_and_not_the_log(server: LocalR
 
     async def run() -> ServedLog:
         async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
-            served_log = ServedLog(connection, PROJECT, "m")
+            served_log = ServedLog(connection, PROJECT, "m", linger=0.02)
             served_log.offer(served("lost"))
             await asyncio.sleep(0.1)
             await connection.delete(stream_key(PROJECT))
@@ -172,7 +172,7 @@ def test_what_is_said_of_a_refusal_holds_nothing_of_the_row(
 
     async def run() -> None:
         async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
-            served_log = ServedLog(connection, PROJECT, "m")
+            served_log = ServedLog(connection, PROJECT, "m", linger=0.02)
             served_log.offer(served("MISCONF customer-4929"))
             await served_log.close()
 
@@ -191,7 +191,7 @@ def test_of_a_batch_the_rows_that_were_taken_are_not_lost(server: LocalRedis, cl
     async def run() -> ServedLog:
         async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
             with patch.object(redis.asyncio.client, "Pipeline", Halved):
-                served_log = ServedLog(connection, PROJECT, "m")
+                served_log = ServedLog(connection, PROJECT, "m", linger=0.02)
                 served_log.offer(served("r", rows=3))
                 await served_log.close()
                 return served_log
@@ -209,7 +209,7 @@ def test_a_row_that_cannot_be_encoded_costs_its_request_and_not_the_log(
 
     async def run() -> ServedLog:
         async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
-            served_log = ServedLog(connection, PROJECT, "m")
+            served_log = ServedLog(connection, PROJECT, "m", linger=0.02)
             for each in (served("before"), odd, odd, served("after")):
                 served_log.offer(each)
             await served_log.close()
