@@ -177,15 +177,26 @@ class ClusterReader:
             epochs.incarnation for epochs in chain(answers.before, answers.after)
         )
 
+    async def aclose(self) -> None:
+        """Give the connections back, to be closed by the cluster's owner."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        for _, exchange in self._exchanges.values():
+            await exchange.aclose()
+
     async def _look(self) -> _Routes:
         """Ask the cluster which primary has which slot, once for all reads that want to know it at the same time."""
+        return await asyncio.shield(self._look_up())  # a read that is given up must not end it for the others
+
+    def _look_up(self) -> "asyncio.Task[_Routes]":
         if self._looking is None:
             self._looked = (
                 time.monotonic()
             )  # also if nobody answers: who is not vouched for does not ask at once again
             self._looking = asyncio.create_task(self._found())
             self._looking.add_done_callback(self._has_looked)
-        return await asyncio.shield(self._looking)  # a read that is given up must not end it for the others
+        return self._looking
 
     def _has_looked(self, task: "asyncio.Task[_Routes]") -> None:
         self._looking = None
@@ -220,7 +231,7 @@ class ClusterReader:
         for name, (node, exchange) in list(self._exchanges.items()):
             if named.get(name) is not node:
                 del self._exchanges[name]
-                await exchange.close()
+                await exchange.leave()
 
 
 def _is_gone(answer: Any) -> bool:

@@ -114,6 +114,7 @@ class Transformer(Model):
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
                 await self._log.close()
+                await self._reader.aclose()
                 await redis.aclose()
                 await log_redis.aclose()
 
