@@ -6,6 +6,8 @@ up: the next request finds it open.
 """
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,6 +17,8 @@ from redis.asyncio.connection import AbstractConnection
 
 # So many are opened at once: an outage must not pile them up, and a connection that answered is worth as much as a new one.
 _MOST_OPENING = 8
+# How often one that failed takes the idle ones with it: new ones cost a handshake each, more time-outs where time is short.
+_GIVE_UP_AGAIN_SECONDS = 1.0
 
 
 class Connections:
@@ -38,6 +42,7 @@ class Connections:
         self._idle: list[AbstractConnection] = []
         self._waiting: deque[asyncio.Future[AbstractConnection]] = deque()
         self._opening: set[asyncio.Task[AbstractConnection]] = set()
+        self._gave_up = -math.inf
         self._closed = False
 
     def take_idle(self) -> AbstractConnection | None:
@@ -75,6 +80,17 @@ class Connections:
         """Close a connection without waiting for the other end, which may be gone."""
         await connection.disconnect(nowait=True)
         await self._give_back(connection)
+
+    async def give_up(self, connection: AbstractConnection) -> None:
+        """Close one that failed, and all that are idle: what happened to it is likely to have happened to them.
+
+        Those in use are kept if they are answered on: then it did not.
+        """
+        await self.discard(connection)
+        now = time.monotonic()
+        if now - self._gave_up >= _GIVE_UP_AGAIN_SECONDS:
+            self._gave_up = now
+            await self.discard_idle()
 
     async def discard_idle(self) -> None:
         """Close all that are idle."""

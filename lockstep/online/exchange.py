@@ -60,7 +60,8 @@ class Exchange:
         try:
             found = await _exchange(connection, message, answers)
         except BaseException:
-            await connections.discard(connection)
+            # A server that vanished without a word would otherwise cost a deadline for each connection that was kept.
+            await connections.give_up(connection)
             raise
         await connections.keep(connection)
         return found

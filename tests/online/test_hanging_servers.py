@@ -111,3 +111,18 @@ def test_what_is_being_opened_ends_with_the_reader(server: LocalRedis, store_set
                     await reader.read({"customer_id": [1]}, [NOON_US])
 
     asyncio.run(close())
+
+
+def test_connections_that_fell_silent_together_cost_one_deadline(server: LocalRedis, store_settings: Settings) -> None:
+    async def read(wire: Wire) -> int:
+        async with reading(store_settings.model_copy(update={"redis_port": wire.port})) as reader:
+            with hanging(server.pid):  # so that many are opened
+                asked = [asyncio.create_task(is_answered(reader, deadline=5)) for _ in range(AT_ONCE)]
+                await asyncio.sleep(0.1)
+            assert all(await asyncio.gather(*asked))
+            assert wire.connections >= 8
+            wire.swallow()
+            return await reads_until_answered(reader, 5)
+
+    with Wire(server.port) as wire:
+        assert 0 < asyncio.run(read(wire)) < 4
