@@ -15,7 +15,7 @@ from lockstep.online.reader import OnlineReader, ReadPlan
 from lockstep.online.store import connect_async
 from lockstep.settings import Settings
 from tests.faults.wire import Wire
-from tests.kinds import Watched, hanging, until
+from tests.kinds import Clustered, Watched, hanging, until
 
 PLAN = ReadPlan.compile(make_contract(make_view()))
 DEADLINE = 0.05
@@ -51,6 +51,22 @@ async def reads_until_answered(reader: OnlineReader, seconds: float, keys: range
                 return given_up
             await asyncio.sleep(0.02)
     raise AssertionError
+
+
+def test_a_failover_of_a_cluster_is_followed_also_if_the_primary_hangs(tmp_path: Path, settings: Settings) -> None:
+    keys = range(12)
+
+    async def follow(cluster: Clustered) -> None:
+        async with reading(cluster.settings(settings)) as reader:
+            assert all([await is_answered(reader, key, 5) for key in keys])
+            replica = cluster.replicas[0].client
+            with hanging(cluster.primaries[0].pid):
+                assert not all([await is_answered(reader, key) for key in keys])
+                await asyncio.to_thread(until, lambda: replica.info("replication")["role"] == "master", "a failover")
+                await reads_until_answered(reader, 2.5, keys)
+
+    with Clustered(tmp_path, replicas=1).running() as cluster:
+        asyncio.run(follow(cluster))
 
 
 def test_a_failover_is_followed_also_if_the_first_sentinel_hangs(tmp_path: Path, settings: Settings) -> None:
