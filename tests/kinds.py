@@ -1,5 +1,7 @@
 """Real stores of each kind, on free loopback ports: one server, a primary behind Sentinels, a cluster of three primaries."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,6 +33,20 @@ def until(holds: Callable[[], object], what: str, seconds: float = _SECONDS) -> 
         time.sleep(0.02)
 
 
+@contextmanager
+def hanging(*processes: int | None) -> Iterator[None]:
+    """Stop processes, given by their ids, which the kernel goes on taking connections for."""
+    pids = [pid for pid in processes if pid is not None]
+    assert len(pids) == len(processes)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 class Server:
     """One Redis process with options of its own, on the same port each time it is started."""
 
@@ -41,6 +57,10 @@ class Server:
         self._sentinel = sentinel
         self._child: Child | None = None
         self.client = redis.Redis(port=self.port, socket_timeout=5)
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
 
     def start(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)

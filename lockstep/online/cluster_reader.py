@@ -9,6 +9,7 @@ they are.
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -25,6 +26,8 @@ from lockstep.online.store import without_refusal
 _TRIES = 4
 # How often a copy that is missing, or is of other slots, makes us ask the cluster who has which; it stays so until the next run.
 _LOOK_AGAIN_SECONDS = 1.0
+# How long one node after the other is waited for that is asked who has which.
+_NODE_SECONDS = 1.0
 _ASKING = b"*1\r\n" + packed(b"ASKING")
 
 
@@ -111,6 +114,10 @@ class ClusterReader:
                     raise
                 failure = unanswered
                 continue
+            except asyncio.CancelledError:
+                # A primary that hangs ends a request by its deadline, long before the socket's: the next one follows a failover.
+                self._look_beside()
+                raise
             told = [*found, *(copy for part in parts for copy in (part.before, part.after))]
             if any(map(is_moving, told)):
                 await self._look()
@@ -177,15 +184,31 @@ class ClusterReader:
             epochs.incarnation for epochs in chain(answers.before, answers.after)
         )
 
+    async def aclose(self) -> None:
+        """Give the connections back, to be closed by the cluster's owner."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        for _, exchange in self._exchanges.values():
+            await exchange.aclose()
+
     async def _look(self) -> _Routes:
         """Ask the cluster which primary has which slot, once for all reads that want to know it at the same time."""
+        return await asyncio.shield(self._look_up())  # a read that is given up must not end it for the others
+
+    def _look_beside(self) -> None:
+        """Ask the same for reads to come, if it is time to."""
+        if time.monotonic() - self._looked >= _LOOK_AGAIN_SECONDS:
+            self._look_up()
+
+    def _look_up(self) -> "asyncio.Task[_Routes]":
         if self._looking is None:
             self._looked = (
                 time.monotonic()
             )  # also if nobody answers: who is not vouched for does not ask at once again
             self._looking = asyncio.create_task(self._found())
             self._looking.add_done_callback(self._has_looked)
-        return await asyncio.shield(self._looking)  # a read that is given up must not end it for the others
+        return self._looking
 
     def _has_looked(self, task: "asyncio.Task[_Routes]") -> None:
         self._looking = None
@@ -193,15 +216,27 @@ class ClusterReader:
             task.exception()  # seen, also if all reads that waited for it were given up
 
     async def _found(self) -> _Routes:
-        if self._routes is None:
-            await self._cluster.initialize()
-        else:
-            await self._cluster.nodes_manager.initialize()
+        await self._ask_nodes()
         await self._leave_removed()
         layout = Layout.of(self._cluster.nodes_manager.slots_cache)
         if self._routes is None or layout != self._routes.layout:
             self._routes = _Routes.to(layout, self._project)
         return self._routes
+
+    async def _ask_nodes(self) -> None:
+        """Ask one node after the other, as redis-py does, but for as long as a look may take, not a socket."""
+        nodes = self._cluster.nodes_manager.startup_nodes
+        for first in list(nodes):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_NODE_SECONDS):
+                    if self._routes is None:
+                        await self._cluster.initialize()
+                    else:
+                        await self._cluster.nodes_manager.initialize()
+                    return
+            if first in nodes:
+                nodes[first] = nodes.pop(first)  # who hangs is asked last
+        raise exceptions.TimeoutError(f"no node of the cluster said in {_NODE_SECONDS:g} s which slots it has")
 
     def _exchange(self, name: str) -> Exchange:
         if name not in self._exchanges:
@@ -220,7 +255,7 @@ class ClusterReader:
         for name, (node, exchange) in list(self._exchanges.items()):
             if named.get(name) is not node:
                 del self._exchanges[name]
-                await exchange.close()
+                await exchange.leave()
 
 
 def _is_gone(answer: Any) -> bool:

@@ -1,11 +1,10 @@
 """One message to a server and its answers, over a connection that is kept.
 
 A pool looks whether anything came on a connection before it lends it, which takes a fifth of a small read's time; redis-py's own
-pipeline sets a timer for each answer.
+pipeline sets a timer for each answer. So connections are kept here, see `connections`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,63 +13,35 @@ from redis import exceptions
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 
+from lockstep.online.connections import Connections
+
 
 class Exchange:
-    """The connections to one server that are kept for the next message; as many as there are messages at once.
+    """What is asked of one server, over connections that are kept."""
 
-    Args:
-        borrow: has a connection.
-        give_back: takes one that failed.
-    """
-
-    def __init__(
-        self,
-        borrow: Callable[[], Awaitable[AbstractConnection]],
-        give_back: Callable[[AbstractConnection], Awaitable[None]],
-    ) -> None:
-        self._borrow = borrow
-        self._give_back = give_back
-        self._idle: list[AbstractConnection] = []
-        self._closed = False
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     @classmethod
     def with_server(cls, client: "redis.asyncio.Redis") -> "Exchange":
         """Return one with the server of a client, or the primary that its Sentinels name."""
         pool = client.connection_pool
-
-        async def borrow() -> AbstractConnection:
-            connection = pool.get_available_connection()
-            # With a time-out redis-py sends by way of asyncio.wait_for, which up to Python 3.11 forgets that it was cancelled if
-            # what it waited for came in the same turn of the loop: a request's deadline passed unnoticed, and the next one was
-            # the socket's, 10 s later. https://github.com/python/cpython/issues/86296
-            seconds, connection.socket_timeout = connection.socket_timeout, None
-            try:
-                async with asyncio.timeout(seconds):
-                    await pool.ensure_connection(connection)
-            except TimeoutError as late:
-                await pool.release(connection)
-                raise exceptions.TimeoutError(f"no connection was opened in {seconds:g} s") from late
-            except BaseException:
-                await pool.release(connection)
-                raise
-            finally:
-                connection.socket_timeout = seconds
-            return connection
-
-        return cls(borrow, pool.release)
+        return cls(Connections(pool.get_available_connection, pool.ensure_connection, pool.release))
 
     @classmethod
     def with_node(cls, node: ClusterNode) -> "Exchange":
         """Return one with a node of a cluster."""
 
-        async def borrow() -> AbstractConnection:
-            return node.acquire_connection()  # it connects when it sends
+        async def connect(connection: AbstractConnection) -> None:
+            await connection.disconnect(
+                nowait=True
+            )  # it may be open since the cluster was asked for its slots, or look so
+            await connection.connect()
 
         async def give_back(connection: AbstractConnection) -> None:
-            await connection.disconnect()
             node.release(connection)  # pyright: ignore[reportArgumentType] - it came from there
 
-        return cls(borrow, give_back)
+        return cls(Connections(node.acquire_connection, connect, give_back))
 
     async def ask(self, message: bytes, answers: int) -> list[Any]:
         """Send a message and return its answers, refusals among them.
@@ -79,28 +50,30 @@ class Exchange:
             redis.RedisError: the server does not answer.
         """
         # A connection that was kept may have been closed meanwhile, as by a server that started again: then another is asked.
-        while self._idle:
+        while (kept := self._connections.take_idle()) is not None:
             with suppress(exceptions.ConnectionError):
-                return await self._ask_on(self._idle.pop(), message, answers)
-        return await self._ask_on(await self._borrow(), message, answers)
+                return await self._ask_on(kept, message, answers)
+        return await self._ask_on(await self._connections.take(), message, answers)
 
     async def _ask_on(self, connection: AbstractConnection, message: bytes, answers: int) -> list[Any]:
+        connections = self._connections
         try:
             found = await _exchange(connection, message, answers)
         except BaseException:
-            await self._give_back(connection)
+            # A server that vanished without a word would otherwise cost a deadline for each connection that was kept.
+            await connections.give_up(connection)
             raise
-        if self._closed:
-            await self._give_back(connection)
-        else:
-            self._idle.append(connection)
+        await connections.keep(connection)
         return found
 
-    async def close(self) -> None:
+    async def leave(self) -> None:
+        """Close the connections to a server that is not asked again."""
+        await self._connections.discard_idle()
+        await self._connections.aclose()
+
+    async def aclose(self) -> None:
         """Give the connections back, those that are in use once they are not."""
-        self._closed = True
-        while self._idle:
-            await self._give_back(self._idle.pop())
+        await self._connections.aclose()
 
 
 async def _exchange(connection: AbstractConnection, message: bytes, answers: int) -> list[Any]:

@@ -12,6 +12,7 @@ Feast's status, which says PRESENT of both.
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -152,7 +153,8 @@ class OnlineReader:
     """Reads the rows that a contract names.
 
     Args:
-        store: an asyncio client with `decode_responses` off; closed by its owner. The reader keeps the connections it has used.
+        store: an asyncio client with `decode_responses` off; closed by its owner, after the reader, which keeps the connections
+            it has used.
         plan: what to read.
     """
 
@@ -199,6 +201,10 @@ class OnlineReader:
             for part in group.slices:
                 views[part.view.name] = _view_rows(part, cells, values, index, times_us)
         return Reading(before, after, {name: views[name] for name in self._plan.order})
+
+    async def aclose(self) -> None:
+        """Give the connections back to the client, and end what is being opened or looked up."""
+        await (self._server if self._cluster is None else self._cluster).aclose()
 
     @staticmethod
     def _keys(group: _Group, entities: Mapping[str, Sequence[Any]], rows: int) -> list[bytes]:
@@ -266,7 +272,8 @@ def read_online(
     async def read() -> Reading:
         client = connect_async(settings)
         try:
-            return await OnlineReader(client, ReadPlan.compile(contract)).read(entities, times_us)
+            async with aclosing(OnlineReader(client, ReadPlan.compile(contract))) as reader:
+                return await reader.read(entities, times_us)
         finally:
             await client.aclose()
 

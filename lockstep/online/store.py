@@ -27,6 +27,8 @@ StoreAsync: TypeAlias = redis.asyncio.Redis | RedisClusterAsync
 SOCKET_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
 _TIME_LIMITS: Mapping[str, Any] = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
+# The Sentinels are asked in turn: one that hangs must leave time for the next one. An honest answer takes a millisecond.
+_SENTINEL_TIME_LIMITS: Mapping[str, Any] = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 
 _TRANSIENT = {
     "READONLY": "a replica answered: a failover is under way, or redis_host names a replica",
@@ -96,7 +98,7 @@ def connect(settings: Settings) -> Store:
             return RedisCluster(startup_nodes=seeds, retry=retry, **options)
     if settings.redis_mode == "sentinel":
         asked = [address_of(node) for node in settings.redis_nodes]
-        sentinel = Sentinel(asked, sentinel_kwargs={**_without_user(options), "retry": retry}, **options)
+        sentinel = Sentinel(asked, sentinel_kwargs={**_of_sentinels(options), "retry": retry}, **options)
         return sentinel.master_for(settings.redis_sentinel_service, redis_class=_Primary, retry=retry)
     return redis.Redis(host=settings.redis_host, port=settings.redis_port, retry=retry, **options)
 
@@ -110,7 +112,7 @@ def connect_async(settings: Settings) -> StoreAsync:
         return RedisClusterAsync(startup_nodes=seeds, retry=retry, **options)
     if settings.redis_mode == "sentinel":
         asked = [address_of(node) for node in settings.redis_nodes]
-        sentinel = SentinelAsync(asked, sentinel_kwargs={**_without_user(options), "retry": retry}, **options)
+        sentinel = SentinelAsync(asked, sentinel_kwargs={**_of_sentinels(options), "retry": retry}, **options)
         return sentinel.master_for(settings.redis_sentinel_service, redis_class=_PrimaryAsync, retry=retry)
     return redis.asyncio.Redis(host=settings.redis_host, port=settings.redis_port, retry=retry, **options)
 
@@ -162,8 +164,10 @@ def _options(settings: Settings) -> dict[str, Any]:
     return options
 
 
-def _without_user(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in {"username", "password"}}
+def _of_sentinels(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a connection to a Sentinel is opened with: without a user."""
+    kept = {name: value for name, value in options.items() if name not in {"username", "password"}}
+    return {**kept, **_SENTINEL_TIME_LIMITS}
 
 
 @contextmanager

@@ -108,6 +108,7 @@ class Transformer(Model):
             closing.push_async_callback(log_redis.aclose)
             await closing.enter_async_context(self._hop)
             self._reader = OnlineReader(redis, self._plan)
+            closing.push_async_callback(self._reader.aclose)
             self._log = ServedLog(log_redis, self._contract.project, self._digest, rate, linger)
             closing.push_async_callback(self._log.close)
             self._readiness = Readiness(

@@ -38,9 +38,11 @@ class Wire:
         self._counts_answers = answers
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
+        self._silent: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.passed = 0
+        self.connections = 0
         self.befell = False
 
     def __enter__(self) -> Self:
@@ -62,6 +64,10 @@ class Wire:
                     end.shutdown(socket.SHUT_RDWR)
                 end.close()
 
+    def swallow(self) -> None:
+        """Pass nothing on any more over the connections there are, without ending them; new ones work."""
+        self._silent = set(self._sockets)
+
     def befall_after(self, count: int, befall: Callable[["Wire"], None]) -> None:
         """Have something happen after so many more bytes."""
         self.passed, self._after, self._befall = 0, count, befall
@@ -80,6 +86,7 @@ class Wire:
                 except OSError:
                     client.close()
                     continue
+                self.connections += 1
                 self._sockets += [client, server]
                 for source, target, counts in (
                     (client, server, not self._counts_answers),
@@ -90,6 +97,8 @@ class Wire:
     def _pump(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
         with suppress(OSError):
             while data := source.recv(4096):
+                if source in self._silent:
+                    continue
                 first = self._count(len(data)) if counts else len(data)
                 target.sendall(data[:first])
                 if first < len(data):

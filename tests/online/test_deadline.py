@@ -1,11 +1,7 @@
 """A read that is given up at a deadline ends then, wherever the deadline finds it."""
 
 import asyncio
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from stored_rows import NOON_US, make_contract, make_view
@@ -14,19 +10,10 @@ from lockstep.local import LocalRedis
 from lockstep.online import store
 from lockstep.online.reader import OnlineReader, ReadPlan
 from lockstep.settings import Settings
+from tests.kinds import hanging
 
 SLOW_TURN = 0.002  # of the event loop, so that a deadline falls into each of its turns
 SOCKET_SECONDS = 1.0
-
-
-@contextmanager
-def stopped(pid: int | None) -> Iterator[None]:
-    assert pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_deadline_is_kept_also_while_a_connection_is_opened(
@@ -57,6 +44,6 @@ def test_a_deadline_is_kept_also_while_a_connection_is_opened(
             turning = False
             await client.aclose()
 
-    with stopped(server.pid):
+    with hanging(server.pid):
         late = [asyncio.run(read(turns * SLOW_TURN / 2)) for turns in range(1, 40)]
     assert max(late) < SOCKET_SECONDS / 2

@@ -123,7 +123,7 @@ def test_a_request_without_rows_reads_the_epoch_alone(store: redis.Redis, store_
 class ChangingConnection:
     """A connection that lets somebody else's command be carried out between the first of a message and the next."""
 
-    socket_timeout = None
+    socket_timeout = socket_connect_timeout = None
 
     def __init__(self, connection: Any, intruder: tuple[bytes, ...]) -> None:
         self.inner, self._intruder, self._read = connection, intruder, 0
