@@ -51,8 +51,8 @@ async def _serve(
         RequestParser(contract, settings.request_time_limit),
     )
     redis, log_redis = store.connect_async(settings), store.connect_log_async(settings)
+    reader = OnlineReader(redis, ReadPlan.compile(contract))
     try:
-        reader = OnlineReader(redis, ReadPlan.compile(contract))
         log = ServedLog(log_redis, contract.project, digest)
         for start in range(0, len(instances), MAX_ROWS):
             now = settings.clock.now()
@@ -70,5 +70,6 @@ async def _serve(
             raise Transient(f"{log.dropped} rows of the served log were not confirmed")
         return log.sent
     finally:
+        await reader.aclose()
         await redis.aclose()
         await log_redis.aclose()
