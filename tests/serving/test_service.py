@@ -12,7 +12,6 @@ from serving_stack import AVERAGE, CREATED_US, EVENT_US, KNOWN, STALE, UNKNOWN, 
 
 from lockstep.clock import from_micros, parse_time, to_micros
 from lockstep.lake import Lake
-from lockstep.local import LocalService
 from lockstep.serving.artifact import load_artifact, model_digest
 from lockstep.serving.drain import drain
 from lockstep.serving.log_rows import SERVED_LOG, stream_key
@@ -121,21 +120,6 @@ def test_the_predictor_refuses_vectors_of_another_length(stack: Stack) -> None:
 
     assert status == 400
     assert answer["error"] == "the instances have the shape [1, 2], the contract has 5 features"
-
-
-def test_a_dark_service_logs_shadow_rows_and_sends_them_before_it_ends(stack: Stack) -> None:
-    with LocalService(stack.settings, stack.model_dir, "fraud", shadow=True) as dark:
-        for number in range(20):
-            status, *_ = stack.post(
-                {"instances": [stack.row()] * 50, "request_id": f"dark-{number}"}, url=dark.predict_url
-            )
-            assert status == 200
-
-    with stack.client() as client:
-        rows = [orjson.loads(fields[b"row"]) for _, fields in client.xrange(stream_key("fraud_case"))]
-    ours = [row for row in rows if row["request_id"].startswith("dark-")]
-    assert sorted(row["counter"] for row in ours) == list(range(1, 1001))
-    assert {row["shadow"] for row in ours} == {True}
 
 
 def test_served_rows_reach_the_lake_once(stack: Stack) -> None:
