@@ -24,9 +24,11 @@ from lockstep.settings import Settings
 NAME = "fraud"
 PREDICT = f"/v1/models/{NAME}:predict"
 INFER = f"/v2/models/{NAME}/infer"
-ANSWER_SECONDS = 0.010  # an answer comes within its budget and this
+ANSWER_SECONDS = 0.010  # an answer comes within its budget and this, on a machine that has nothing else to do
+MOST_LATE_SECONDS = 1.0  # for any answer, on any machine
 PATIENT = {"x-lockstep-budget-ms": "10000"}  # for what has to succeed on a busy machine, too
-HASTY = {"x-lockstep-budget-ms": "199"}  # less than the usual in these tests, so that no circuit opens
+HASTY_SECONDS = 0.075
+HASTY = {"x-lockstep-budget-ms": "75"}  # so much less than the usual in these tests that no circuit opens
 RECOVERY_SECONDS = 15.0
 
 
@@ -133,10 +135,13 @@ class ServedProcess:
             finally:
                 answer.close()
 
+    def ask_state(self) -> Answer:
+        return self.ask(path=f"/v1/models/{NAME}", method="GET", timeout=5)
+
     def state(self) -> dict[str, Any]:
         """Return what it says of its model; {} where nobody answers."""
         try:
-            return self.ask(path=f"/v1/models/{NAME}", method="GET", timeout=5).document
+            return self.ask_state().document
         except (OSError, http.client.HTTPException):
             return {}
 
@@ -190,24 +195,31 @@ def at_once(ask: Callable[[], Answer], connections: int = 8) -> list[Answer]:
 
 
 def require_bounded(
-    what: str, answers: Iterable[Answer], seconds: float, again: Callable[[], Iterable[Answer]] | None = None
+    what: str,
+    answers: Iterable[Answer],
+    seconds: float,
+    asked: ServedProcess,
+    again: Callable[[], Iterable[Answer]] | None = None,
 ) -> None:
-    """Require that the median answer took at most so long and `ANSWER_SECONDS`, and print the figures.
+    """Require that the median answer took at most so long and what any takes on this machine now, and print the figures.
 
-    The machine is shared: what took longer is asked `again`, twice. A limit that is not kept is not kept then either.
+    What any takes is measured beside: the state of the process that was `asked`, over several connections. What took longer is
+    asked `again`, twice. A limit that is not kept is not kept then either.
     """
-    rounds = 0
-    while True:
+    for left in (2, 1, 0):
         took = sorted(answer.seconds for answer in answers)
         median = statistics.median(took)
-        print(  # noqa: T201 - shown with -s, and where a test fails
-            f"{what}: median {median * 1e3:.1f} ms, {took[0] * 1e3:.1f} to {took[-1] * 1e3:.1f}, limit {seconds:g} s"
+        usual = statistics.median(answer.seconds for answer in at_once(asked.ask_state))
+        told = (
+            f"{what}: median {median * 1e3:.1f} ms, {took[0] * 1e3:.1f} to {took[-1] * 1e3:.1f}, limit {seconds:g} s, "
+            f"usual here {usual * 1e3:.1f} ms"
         )
-        if median <= seconds + ANSWER_SECONDS:
+        print(told)  # noqa: T201 - shown with -s, and where a test fails
+        assert took[-1] <= seconds + MOST_LATE_SECONDS, told
+        if median <= seconds + ANSWER_SECONDS + usual:
             return
-        rounds += 1
-        assert again is not None, f"{what}: the median of {len(took)} answers took {median:.3f} s"
-        assert rounds < 3, f"{what}: the median of {len(took)} answers took {median:.3f} s, three times"
+        assert again is not None, told
+        assert left, f"{told}, three times"
         answers = again()
 
 

@@ -181,7 +181,7 @@ def test_a_body_that_is_made_to_be_costly_holds_up_nobody(pair: Pair, body: byte
     answers = ask()
     for answer in answers:
         require_refused(answer)
-    require_bounded("a costly body", answers, BUDGET, ask)
+    require_bounded("a costly body", answers, BUDGET, pair.transformer, ask)
 
 
 def test_a_body_that_is_too_large_is_not_read(pair: Pair) -> None:
@@ -221,7 +221,7 @@ def test_a_body_that_does_not_arrive_in_time(pair: Pair) -> None:
     ask = partial(several, lambda: pair.transformer.send([head({"content-length": "1000"}) + body]))
     promised = ask()
     assert {answer.told for answer in promised} == {(408, "too_slow")}
-    require_bounded("a body that is shorter than promised", promised, BUDGET, ask)
+    require_bounded("a body that is shorter than promised", promised, BUDGET, pair.transformer, ask)
     assert pair.good().told == (200, "fresh")
 
 
