@@ -52,58 +52,11 @@ class Answer:
         return self.status, document.get("reason") or document.get("outcome", "")
 
 
-class ServedProcess:
-    """A transformer or a predictor, from `start` to the end of the `with` block.
+class Listening:
+    """A service that listens on a port of this machine."""
 
-    Args:
-        role: which of the two.
-        settings: as of `LocalService`.
-        model_dir: as of `LocalService`.
-        predictor_port: where a transformer finds its predictor.
-        port: where it listens.
-    """
-
-    def __init__(
-        self, role: str, settings: Settings, model_dir: Path, *, predictor_port: int = 0, port: int = 0
-    ) -> None:
-        self.port = port or free_port()
-        options = ["--predictor_host", f"{LOOPBACK}:{predictor_port}"] if predictor_port else []
-        self._command = [sys.executable, "-m", f"lockstep.serving.{role}", "--model_name", NAME]
-        self._command += [
-            "--model_dir",
-            str(model_dir),
-            "--http_host",
-            LOOPBACK,
-            "--http_port",
-            str(self.port),
-            *options,
-        ]
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(("LOCKSTEP_", "PROMETHEUS_"))}
-        path = os.pathsep.join((str(Path(__file__).parent), str(Path.cwd())))
-        self._env = ours | settings.environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        self._log = settings.home / "logs" / f"{role}-{self.port}.log"
-        self._role = role
-        self.start()
-
-    def start(self) -> None:
-        """Start it, also once more on the same port after it ended."""
-        self.child = Child(self._role, self._command, self._log, self._env)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.signal(signal.SIGCONT)
-        self.child.stop()
-
-    def signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.child.pid, number)
-
-    def kill(self) -> None:
-        """End it as the kernel would."""
-        self.signal(signal.SIGKILL)
-        self.child.wait()
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     def ask(
         self,
@@ -145,10 +98,6 @@ class ServedProcess:
         except (OSError, http.client.HTTPException):
             return {}
 
-    def wait_ready(self, seconds: float = 90.0) -> None:
-        self.child.require_running()
-        wait_until(lambda: self.child.require_running() or self.state().get("ready"), seconds, self.child.last_lines)
-
     def metrics(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         """Return its samples by name and labels, as OpenMetrics."""
         answer = self.ask(path="/metrics", method="GET", headers={"accept": "application/openmetrics-text"})
@@ -161,6 +110,64 @@ class ServedProcess:
     def count(self, name: str, **labels: str) -> float:
         """Return one sample, 0 if there is none yet."""
         return self.metrics().get(name, {}).get(tuple(sorted(labels.items())), 0.0)
+
+
+class ServedProcess(Listening):
+    """A transformer or a predictor, from `start` to the end of the `with` block.
+
+    Args:
+        role: which of the two.
+        settings: as of `LocalService`.
+        model_dir: as of `LocalService`.
+        predictor_port: where a transformer finds its predictor.
+        port: where it listens.
+    """
+
+    def __init__(
+        self, role: str, settings: Settings, model_dir: Path, *, predictor_port: int = 0, port: int = 0
+    ) -> None:
+        super().__init__(port or free_port())
+        options = ["--predictor_host", f"{LOOPBACK}:{predictor_port}"] if predictor_port else []
+        self._command = [sys.executable, "-m", f"lockstep.serving.{role}", "--model_name", NAME]
+        self._command += [
+            "--model_dir",
+            str(model_dir),
+            "--http_host",
+            LOOPBACK,
+            "--http_port",
+            str(self.port),
+            *options,
+        ]
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("LOCKSTEP_", "PROMETHEUS_"))}
+        path = os.pathsep.join((str(Path(__file__).parent), str(Path.cwd())))
+        self._env = ours | settings.environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        self._log = settings.home / "logs" / f"{role}-{self.port}.log"
+        self._role = role
+        self.start()
+
+    def start(self) -> None:
+        """Start it, also once more on the same port after it ended."""
+        self.child = Child(self._role, self._command, self._log, self._env)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.signal(signal.SIGCONT)
+        self.child.stop()
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.child.pid, number)
+
+    def kill(self) -> None:
+        """End it as the kernel would."""
+        self.signal(signal.SIGKILL)
+        self.child.wait()
+
+    def wait_ready(self, seconds: float = 90.0) -> None:
+        self.child.require_running()
+        wait_until(lambda: self.child.require_running() or self.state().get("ready"), seconds, self.child.last_lines)
 
 
 @contextmanager
@@ -198,7 +205,7 @@ def require_bounded(
     what: str,
     answers: Iterable[Answer],
     seconds: float,
-    asked: ServedProcess,
+    asked: Listening,
     again: Callable[[], Iterable[Answer]] | None = None,
 ) -> None:
     """Require that the median answer took at most so long and what any takes on this machine now, and print the figures.
