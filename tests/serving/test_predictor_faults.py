@@ -146,7 +146,7 @@ def test_a_predictor_that_answers_what_is_no_score(
     answers = again()
     assert {answer.told for answer in answers} == {(503, reason)}
     assert all(answer.headers["x-lockstep-outcome"] == "refused" for answer in answers)
-    require_bounded(reason, answers, 0.0, deceived.transformer, again)
+    require_bounded(reason, answers, BUDGET, deceived.transformer, again)
     false.saying = scores
     deceived.recover()
 
@@ -237,7 +237,7 @@ def test_a_predictor_that_hangs_and_is_killed_and_another_one_in_its_place(
         again = partial(several, partial(pair.ask, PATIENT))
         answers = again()
         assert {answer.told for answer in answers} == {(503, "predictor_unavailable")}
-        require_bounded("a predictor that is gone", answers, 0.0, pair.transformer, again)
+        require_bounded("a predictor that is gone", answers, BUDGET, pair.transformer, again)
         wait_until(lambda: "the predictor does not answer" in pair.transformer.state().get("wrong", ""))
         wait_until(lambda: pair.ask().told == (503, "predictor_circuit_open"))
     false.open()

@@ -27,7 +27,7 @@ from served_process import (
     wait_until,
 )
 from serving_stack import KNOWN, STALE, fill
-from serving_world import FAILURES, HALF, PAUSE, World, running_world
+from serving_world import BUDGET, FAILURES, HALF, PAUSE, World, running_world
 
 from lockstep.online.layout import EntityKeys
 from lockstep.serving.log_rows import stream_key
@@ -98,7 +98,7 @@ def test_a_store_that_is_killed_and_comes_back(world: World, comes_back: str) ->
     again = partial(several, partial(world.ask, PATIENT))
     answers = again()
     assert {answer.told for answer in answers} == {(503, "store_unavailable")}
-    require_bounded("a store that is gone", answers, 0.0, world.transformer, again)
+    require_bounded("a store that is gone", answers, HALF, world.transformer, again)
     wait_until(lambda: not world.transformer.state()["ready"])
 
     port = world.redis.port
@@ -137,7 +137,7 @@ def test_half_of_the_answers_of_the_store_are_broken_off(world: World) -> None:
     assert (503, "store_unavailable") in told
     assert told <= {(200, "fresh"), (503, "store_unavailable"), (503, "store_circuit_open")}
     assert all(answer.document["predictions"] == score for answer in answers if answer.status == 200)
-    require_bounded("a store whose answers are cut", answers, 0.0, world.far)
+    require_bounded("a store whose answers are cut", answers, BUDGET, world.far)
     world.recover(world.far)
 
 
