@@ -11,7 +11,9 @@ from benchmarks.online_write import main
 def test_a_small_run_writes_a_row_of_positive_numbers_for_each_case(tmp_path: Path) -> None:
     file = tmp_path / "online_write.json"
 
-    done = CliRunner().invoke(main, ["--quick", "--rows", "500", "--json", str(file)], catch_exceptions=False)
+    done = CliRunner().invoke(
+        main, ["--quick", "--rows", "500", "--repeats", "1", "--json", str(file)], catch_exceptions=False
+    )
 
     assert done.exit_code == 0
     rows = json.loads(file.read_text())

@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 from feature_repo.definitions import use_case as fraud
 from lockstep.clock import parse_time, to_micros
-from lockstep.contract import TrainingCut
+from lockstep.contract import FeatureContract, TrainingCut
+from lockstep.errors import BadInput
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.offline.registry import apply_definitions
@@ -51,6 +52,7 @@ STORED: Mapping[int, Mapping[str, Any]] = {
     1: {"home_x": 2.0, "home_y": 3.0, "segment": "a", "card_issued_day": 10},
     2: {"home_x": 4.0, "home_y": None, "segment": "b", "card_issued_day": 11},
 }
+FALLBACK_MODEL = LogisticRegression().fit(np.eye(4, 3), [1, 1, 0, 0])
 NOTHING: Mapping[str, Any] = dict.fromkeys(PROFILE.features)
 
 
@@ -76,14 +78,23 @@ class World:
         cut = TrainingCut(tables=(), spine_hash=str(len(reads)), known_at=JUNE)
         contract = compile_contract(USE_CASE, service, cut)
         digest = f"{service} {reads}"
+        self.log(contract, digest, reads)
+        return self.verify(contract, digest)
+
+    def log(self, contract: FeatureContract, digest: str, reads: Sequence[Read], first: int = 1) -> None:
+        """Put what a transformer would log into the lake."""
         rows = [
             arrow_rows([(b"%d" % n, {ROW_FIELD: next(self._encoded(contract, digest, n, it))})])
-            for n, it in enumerate(reads, 1)
+            for n, it in enumerate(reads, first)
         ]
         self.lake.append(SERVED_LOG, pa.concat_tables(rows))
+
+    def verify(self, contract: FeatureContract, digest: str, *, fallback: bool = False) -> ParityReport:
         model = Registered(1, Path("model"), digest, contract, {}, {})
         window: Any = {"shadow": True, "since": TICK, "until": NOON + timedelta(seconds=1)}
-        return verify(self.settings, USE_CASE, self.lake, self.ledger, model, **window, sample_rows=10)
+        return verify(
+            self.settings, USE_CASE, self.lake, self.ledger, model, **window, sample_rows=10, fallback=fallback
+        )
 
     def _encoded(self, contract: Any, digest: str, number: int, it: Read) -> Any:
         values = it.values or (NOTHING if it.status == "missing" else STORED[it.customer])
@@ -121,7 +132,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def model_that_takes_no_null(monkeypatch: pytest.MonkeyPatch) -> LogisticRegression:
     """The model that scores what training would contain; it raises on NaN."""
     fitted = LogisticRegression().fit(np.eye(4, 3), [0, 1, 0, 1])
-    monkeypatch.setattr("lockstep.serving.artifact.load_artifact", lambda _: SimpleNamespace(estimator=fitted))
+    artifact = SimpleNamespace(estimator=fitted, fallback=FALLBACK_MODEL)
+    monkeypatch.setattr("lockstep.serving.artifact.load_artifact", lambda _: artifact)
     return fitted
 
 
@@ -196,3 +208,32 @@ def test_a_row_that_training_would_reject_because_it_was_served_early_is_excused
         ("home_y", 3.0, 7.0, "early"),
     ]
     assert (report.mismatches, report.excused, report.scores) == (0, 1, None)
+
+
+def test_the_rows_of_the_fallback_model_are_judged_by_its_own_contract_and_scores(
+    world: World, model_that_takes_no_null: LogisticRegression
+) -> None:
+    cut = TrainingCut(tables=(), spine_hash="both", known_at=JUNE)
+    fallback = compile_contract(USE_CASE, "defaults", cut)
+    main = compile_contract(USE_CASE, "rejects", cut).model_copy(update={"fallback": fallback})
+    world.log(main, "both", [Read(1, "present"), Read(1, "present")])
+    world.log(fallback, "both", [Read(2, "present"), Read(9, "missing"), Read(1, "missing")], first=3)
+
+    of_main, of_fallback = world.verify(main, "both"), world.verify(main, "both", fallback=True)
+
+    assert (of_main.model.contract, of_main.sample.served, of_main.mismatches) == (main.hash, 2, 0)
+    assert (of_fallback.model.contract, of_fallback.sample.served, of_fallback.mismatches) == (fallback.hash, 3, 1)
+    vectors: list[tuple[LogisticRegression, list[float]]] = [(model_that_takes_no_null, [2, 3, 10])]
+    vectors += [(FALLBACK_MODEL, vector) for vector in ([4, 7, 11], [0, 7, -1], [2, 3, 10])]
+    shifts = [abs(0.5 - score_of(model, vector)) for model, vector in vectors]
+    assert of_main.scores is not None
+    assert of_fallback.scores is not None
+    assert of_main.scores.mean_shift == pytest.approx(shifts[0])
+    assert of_fallback.scores.mean_shift == pytest.approx(sum(shifts[1:]) / 3)
+
+
+def test_of_a_model_without_a_fallback_the_rows_of_one_cannot_be_judged(world: World) -> None:
+    contract = compile_contract(USE_CASE, "defaults", TrainingCut(tables=(), spine_hash="alone", known_at=JUNE))
+
+    with pytest.raises(BadInput, match="version 1 has no fallback model"):
+        world.verify(contract, "alone", fallback=True)

@@ -11,8 +11,9 @@ import pytest
 from feature_repo.definitions import use_case as fraud
 from lockstep.clock import parse_time
 from lockstep.contract import FeatureContract, TrainingCut
-from lockstep.errors import BadInput
+from lockstep.errors import BadInput, Refused
 from lockstep.lake import Lake
+from lockstep.parity import gate
 from lockstep.parity.gate import Decision, decide
 from lockstep.parity.report import ModelNamed, ParityReport, Sampled, load, store
 from lockstep.parity.verdict import Verdict, upper_bound
@@ -31,7 +32,7 @@ from lockstep.training.evaluation.document import ModelNamed as Evaluated
 from lockstep.training.evaluation.evaluate import Judging, measure
 from lockstep.training.evaluation.scored import Scored
 from lockstep.training.evaluations import alarmed, keep_evaluation, load_evaluation
-from lockstep.training.registry import Registered
+from lockstep.training.registry import EVALUATION_TAG, Registered
 from lockstep.training.rules import rules_of
 from lockstep.training.thresholds import unreached
 from lockstep.views import Ceilings, Thresholds
@@ -290,6 +291,26 @@ def test_a_model_is_promoted_when_the_parity_of_its_fallback_is_proven_too(setti
     assert reasons(failed)[0] == "fallback: the report's verdict is fail"
     live = report(model=named(FALLBACK), shadow=False)
     assert reasons(live) == ("fallback: the report is about live rows, not about a shadow replay",)
+
+
+def test_each_report_that_is_named_speaks_for_what_it_is_named_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.clock.advance_to(NOW)
+    lake, use_case = Lake.open(settings, "test"), replace(fraud, model=RECIPE)
+    sound = evaluation(model=Evaluated(name="m", digest=MODEL.digest, contract=WITH_FALLBACK.contract.hash))
+    model = replace(WITH_FALLBACK, tags={EVALUATION_TAG: keep_evaluation(settings, lake, sound)})
+    monkeypatch.setattr(gate, "require_model", lambda *_: model)
+    main, of_fallback = (store(lake, report(model=named(of))) for of in (WITH_FALLBACK.contract, FALLBACK))
+
+    assert gate.require_passed(settings, use_case, lake, "3", main, of_fallback) == model
+    for reports, reason in (
+        ((main,), "fallback: no report speaks for it"),
+        ((main, main), f"fallback: the report is about contract {WITH_FALLBACK.contract.hash[:12]}"),
+        ((of_fallback, of_fallback), f"promoted: the report is about contract {FALLBACK.hash[:12]}"),
+    ):
+        with pytest.raises(Refused, match=reason):
+            gate.require_passed(settings, use_case, lake, "3", *reports)
 
 
 def test_of_a_model_without_a_fallback_no_second_report_is_asked_for(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from lockstep.contract import Column, Feature, FeatureContract, OnDemand, TableCut, TrainingCut, View
 from lockstep.hashing import source_hash
 from lockstep.serving.artifact import contract_metadata
+from lockstep.threads import one_thread
 
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
@@ -104,7 +105,8 @@ def fitted(width: int = 5) -> HistGradientBoostingClassifier:
     random = np.random.default_rng(SEED)
     rows = random.normal(size=(600, width))
     rows[::9, 0] = np.nan
-    return HistGradientBoostingClassifier(max_iter=20, random_state=SEED).fit(rows, (rows[:, 1] > 0).astype(int))
+    with one_thread():
+        return HistGradientBoostingClassifier(max_iter=20, random_state=SEED).fit(rows, (rows[:, 1] > 0).astype(int))
 
 
 def write_model(

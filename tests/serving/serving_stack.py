@@ -16,6 +16,7 @@ import orjson
 import pyarrow as pa
 import pytest
 import redis
+from served_process import PATIENT, Answer, Listening
 
 from lockstep.clock import to_micros
 from lockstep.contract import FeatureContract
@@ -43,6 +44,17 @@ class Stack:
     redis: LocalRedis
     model_dir: Path
 
+    @property
+    def transformer(self) -> Listening:
+        return Listening(self.service.port)
+
+    @property
+    def predictor(self) -> Listening:
+        return Listening(self.service.predictor_port)
+
+    def good(self) -> Answer:
+        return self.transformer.ask({"instances": [self.row()]}, PATIENT)
+
     def client(self) -> redis.Redis:
         return redis.Redis(host="127.0.0.1", port=self.redis.port)
 
@@ -52,7 +64,7 @@ class Stack:
 
     def post(self, body: Any, headers: dict[str, str] | None = None, url: str = "") -> tuple[int, dict[str, Any], Any]:
         data = body if isinstance(body, bytes) else orjson.dumps(body)
-        sent = {"content-type": "application/json"} | (headers or {})
+        sent = {"content-type": "application/json"} | PATIENT | (headers or {})
         request = urllib.request.Request(url or self.service.predict_url, data, sent)  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310

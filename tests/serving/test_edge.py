@@ -1,9 +1,11 @@
 """The HTTP edge over ASGI, in process: what is answered, with which status and reason, what is passed on, and what is counted."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,6 +20,7 @@ from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 from prometheus_client import REGISTRY
 
 from lockstep.errors import BadInput, LostStore, NotYetSupported, SchemaDrift, Terminal, Transient
+from lockstep.serving import edge
 from lockstep.serving.budget import Budget
 from lockstep.serving.edge import OUTCOME_HEADER, Asked, Edge, Speaks
 from lockstep.serving.refusal import Reason, RowRejected, TooLarge, TooSlow, Unavailable
@@ -25,7 +28,14 @@ from lockstep.serving.refusal import Reason, RowRejected, TooLarge, TooSlow, Una
 V1, V2 = "/v1/models/m:predict", "/v2/models/m/infer"
 MOST_BYTES = 1000
 BUDGET = timedelta(seconds=10)
+HEARD_SECONDS = 0.05
 pytestmark = pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")  # KServe 0.21 answers with it
+
+
+@pytest.fixture(autouse=True)
+def hears_out_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is still sent after a refusal is waited for less long."""
+    monkeypatch.setattr(edge, "_HEARD_SECONDS", HEARD_SECONDS)
 
 
 @dataclass
@@ -68,9 +78,9 @@ def edge_of(*models: Model, app: Any = None, budget: timedelta = BUDGET) -> Edge
     return Edge(app or Behind(), models, budget, MOST_BYTES)
 
 
-def ask(edge: Edge, path: str, method: str = "POST", **options: Any) -> httpx.Response:
+def ask(asked: Edge, path: str, method: str = "POST", **options: Any) -> httpx.Response:
     async def send() -> httpx.Response:
-        transport: Any = httpx.ASGITransport(edge)  # type: ignore[arg-type]
+        transport: Any = httpx.ASGITransport(asked)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             return await client.request(method, path, **options)
 
@@ -165,6 +175,35 @@ def test_an_error_that_nobody_foresaw_is_in_the_log_and_not_in_the_answer(
     assert record.exc_info[1] is failure
 
 
+@pytest.mark.parametrize(("length", "shown"), [(1000, "x" * 1000), (1001, "x" * 1000 + "...")])
+def test_of_a_long_error_the_beginning_is_told(length: int, shown: str) -> None:
+    answer = ask(edge_of(Model(failure=BadInput("x" * length))), V1)
+
+    assert (answer.status_code, answer.json()["error"]) == (400, shown)
+
+
+def test_why_requests_are_refused_is_logged_once_in_ten_seconds_a_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(edge, "_told", {})
+    monkeypatch.setattr(edge, "time", SimpleNamespace(monotonic=lambda: now, perf_counter=time.perf_counter))
+    known = Unavailable(Reason.STORE_UNAVAILABLE, "the store is down", detail="connection to 10.0.0.7 refused")
+    bare = Unavailable(Reason.STALE_FEATURES, "cards is late")
+
+    def told(failure: Unavailable) -> list[str]:
+        caplog.clear()
+        assert "10.0.0.7" not in ask(edge_of(Model(failure=failure)), V1).text
+        return [record.getMessage() for record in caplog.records if record.name == edge.__name__]
+
+    of_the_store = ["store_unavailable: connection to 10.0.0.7 refused"]
+    assert [told(known), told(known), told(bare)] == [of_the_store, [], ["stale_features: cards is late"]]
+    now += 9.9
+    assert told(known) == []
+    now += 0.2
+    assert [told(known), told(known)] == [of_the_store, []]
+
+
 def test_an_answer_that_is_no_json_is_a_failure_of_ours() -> None:
     answer = ask(edge_of(Model(document={"score": object()})), V1)
 
@@ -223,8 +262,8 @@ class Wire:
             self.taken_before_the_answer = self.taken
         self.sent.append(message)
 
-    def ask(self, edge: Callable[..., Awaitable[None]]) -> tuple[int, dict[str, Any]]:
-        asyncio.run(edge(self.scope, self.receive, self.send))  # type: ignore[arg-type]
+    def ask(self, asked: Callable[..., Awaitable[None]]) -> tuple[int, dict[str, Any]]:
+        asyncio.run(asked(self.scope, self.receive, self.send))  # type: ignore[arg-type]
         start, *bodies = self.sent
         assert not bodies[-1].get("more_body", False)
         return start["status"], orjson.loads(b"".join(message.get("body", b"") for message in bodies))
@@ -272,6 +311,24 @@ def test_a_body_that_does_not_arrive_is_waited_for_as_long_as_its_answer_may_tak
     assert (status, answer["reason"]) == (408, "too_slow")
     assert answer["error"] == "the body did not arrive within the budget of 0.02 s"
     assert model.asked == []
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(9.9, 200), (10.1, 408)])
+def test_a_body_may_take_all_of_the_budget(seconds: float, status: int) -> None:
+    model, wire = Model(), Wire(b"x")
+
+    async def passes() -> Any:
+        if not wire.taken:
+            loop = asyncio.get_running_loop()
+            now = loop.time
+            loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+            await asyncio.sleep(0.001)
+        return await Wire.receive(wire)
+
+    wire.receive = passes  # type: ignore[method-assign]
+
+    assert wire.ask(edge_of(model))[0] == status
+    assert len(model.asked) == (status == 200)
 
 
 def test_a_caller_who_is_gone_before_the_body_is_there_is_not_scored() -> None:
@@ -344,6 +401,12 @@ def test_a_model_s_readiness_is_its_own(path: str) -> None:
     assert (missing.status_code, missing.json()["wrong"]) == (503, "the store is gone")
 
 
+@pytest.mark.parametrize("path", ["/v1/models/m", "/v2/models/m/ready", "/v2/health/ready"])
+def test_a_probe_may_ask_for_the_head_alone(path: str) -> None:
+    assert ask(edge_of(Model()), path, "HEAD").status_code == 200
+    assert ask(edge_of(Model(wrong="the store is gone")), path, "HEAD").status_code == 503
+
+
 def test_the_process_is_ready_when_each_of_its_models_is() -> None:
     path, up, down = "/v2/health/ready", Model(), Model("other", wrong="the store is gone")
 
@@ -358,9 +421,9 @@ PASSED_ON = {"/", "/metrics", "/v1/models", "/v2", "/v2/health/live", "/v2/model
 
 def test_what_is_passed_on_reaches_kserve() -> None:
     behind = Behind()
-    edge = edge_of(Model(), app=behind)
+    before = edge_of(Model(), app=behind)
 
-    assert {ask(edge, path, "GET").status_code for path in PASSED_ON} == {299}
+    assert {ask(before, path, "GET").status_code for path in PASSED_ON} == {299}
     assert {path for _, path in behind.reached} == PASSED_ON
 
 
@@ -385,7 +448,7 @@ def kserve_s() -> FastAPI:
 
 def test_of_all_that_kserve_serves_nothing_but_metadata_can_be_reached() -> None:
     behind = Behind()
-    edge = edge_of(Model(), app=behind)
+    before = edge_of(Model(), app=behind)
     served = [
         (method.upper(), path.format(model_name="m", model_version="1"))
         for path, methods in kserve_s().openapi()["paths"].items()
@@ -395,7 +458,7 @@ def test_of_all_that_kserve_serves_nothing_but_metadata_can_be_reached() -> None
     assert ("POST", "/v2/repository/models/m/load") in served
 
     for method, path in served:
-        ask(edge, path, method)
+        ask(before, path, method)
 
     assert {method for method, _ in behind.reached} <= {"GET", "HEAD"}
     assert {path for _, path in behind.reached} <= PASSED_ON

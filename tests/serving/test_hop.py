@@ -1,7 +1,8 @@
 """What each answer of a predictor means, over real HTTP in one event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,8 +12,11 @@ import numpy as np
 import orjson
 import pytest
 from aiohttp import web
+from false_predictor import FalsePredictor, closes, scores
+from kserve import ModelServer
 
 from lockstep.local.ports import free_port
+from lockstep.serving import hop as hops
 from lockstep.serving.budget import Budget
 from lockstep.serving.hop import PredictorHop
 from lockstep.serving.refusal import Reason, Unavailable
@@ -181,3 +185,34 @@ def test_a_predictor_that_refuses_a_request_opens_no_circuit_and_one_that_answer
     for answer, status in (({"error": "no"}, 400), ({"predictions": [0.1, 0.2], "model": "n"}, 200)):
         assert Reason.PREDICTOR_CIRCUIT_OPEN not in asyncio.run(work(Predictor(answer, status)))
     assert asyncio.run(work(Predictor(b"<html>")))[-1] is Reason.PREDICTOR_CIRCUIT_OPEN
+
+
+def test_a_request_is_posted_once_more_where_a_kept_connection_was_being_closed_and_not_on_a_fresh_one(
+    settings: Settings,
+) -> None:
+    """What died of a request once is not asked to die of it again."""
+
+    async def work(false: FalsePredictor) -> None:
+        async with PredictorHop(f"127.0.0.1:{false.port}", "m", settings) as hop:
+            false.saying = closes
+            assert await reason_of(lambda: score(hop)) is Reason.PREDICTOR_UNAVAILABLE
+            assert false.asked == 1, "over a fresh connection"
+            false.saying = scores
+            assert await score(hop) == [0.5, 0.5]
+            false.saying = once
+            assert await score(hop) == [0.5, 0.5]
+            assert false.asked == 4, "over the kept connection, and once more"
+            false.saying = closes
+            assert await reason_of(lambda: score(hop)) is Reason.PREDICTOR_UNAVAILABLE
+            assert false.asked == 6, "and not a third time"
+
+    def once(digest: str, rows: int) -> Iterator[bytes]:
+        false.saying = scores
+        return closes(digest, rows)
+
+    with FalsePredictor("m", {}) as false:
+        asyncio.run(work(false))
+
+
+def test_our_side_closes_an_idle_connection_before_the_server_does() -> None:
+    assert inspect.signature(ModelServer).parameters["timeout_keep_alive"].default > hops._KEPT_SECONDS

@@ -231,6 +231,47 @@ def test_a_row_that_cannot_be_encoded_costs_its_request_and_not_the_log(
     assert caplog.messages == ["rows of the served log cannot be encoded and are dropped: TypeError"]
 
 
+def test_what_waits_when_the_log_is_closed_and_cannot_be_sent_is_counted_as_dropped(
+    server: LocalRedis, client: redis.Redis
+) -> None:
+    before = REGISTRY.get_sample_value("lockstep_served_log_rows_total", {"outcome": "dropped"}) or 0.0
+
+    async def run() -> ServedLog:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
+            served_log = ServedLog(connection, PROJECT, "m", linger=0.02)
+            client.client_pause(30_000, all=False)
+            served_log.offer(served("lost", rows=3))
+            await served_log.close(deadline=0.1)
+            return served_log
+
+    try:
+        done = asyncio.run(run())
+    finally:
+        client.client_unpause()
+
+    assert (done.sent, done.dropped) == (0, 3)
+    assert REGISTRY.get_sample_value("lockstep_served_log_rows_total", {"outcome": "dropped"}) == before + 3
+
+
+def test_a_stream_that_nobody_drains_loses_its_oldest_rows(
+    server: LocalRedis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "STREAM_ROWS", 200)
+
+    async def run() -> ServedLog:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=server.port) as connection:
+            served_log = ServedLog(connection, PROJECT, "m", linger=0.02)
+            served_log.offer(served("many", rows=1000))
+            await served_log.close()
+            return served_log
+
+    assert asyncio.run(run()).sent == 1000
+    # Redis drops blocks of 100.
+    assert 200 <= client.xlen(stream_key(PROJECT)) <= 300
+    ((_, newest),) = client.xrevrange(stream_key(PROJECT), count=1)
+    assert orjson.loads(newest[b"row"])["counter"] == 1000
+
+
 def ids(lake: Lake) -> list[str]:
     return sorted(lake.table(SERVED_LOG).scan().to_arrow()["request_id"].to_pylist())
 

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -16,7 +16,9 @@ import pytest
 import redis
 from served_process import (
     HASTY,
+    HASTY_SECONDS,
     PATIENT,
+    RECOVERY_SECONDS,
     Answer,
     at_once,
     frozen,
@@ -24,9 +26,10 @@ from served_process import (
     several,
     wait_until,
 )
-from serving_stack import STALE, fill
+from serving_stack import KNOWN, STALE, fill
 from serving_world import BUDGET, FAILURES, HALF, PAUSE, World, running_world
 
+from lockstep.online.layout import EntityKeys
 from lockstep.serving.log_rows import stream_key
 
 
@@ -52,7 +55,7 @@ def require_open(world: World, reason: str) -> None:
 
     answers = opened()
     assert answers[0].headers["retry-after"] == "1"
-    require_bounded(reason, answers, 0.0, opened)
+    require_bounded(reason, answers, 0.0, world.transformer, opened)
 
 
 def test_a_store_that_hangs(world: World) -> None:
@@ -60,7 +63,7 @@ def test_a_store_that_hangs(world: World) -> None:
     with frozen(world.redis.pid):
         answers = several(world.ask)
         assert {answer.told for answer in answers} == {(503, "store_timeout")}
-        require_bounded("a store that hangs", answers, HALF, again)
+        require_bounded("a store that hangs", answers, HALF, world.transformer, again)
         require_open(world, "store_circuit_open")
         wait_until(lambda: not world.transformer.state()["ready"])
         assert world.transformer.ask(path="/v2/health/live", method="GET").status == 200
@@ -80,7 +83,9 @@ def test_eight_connections_while_the_store_hangs(world: World) -> None:
     with frozen(world.redis.pid):
         answers = [answer for _ in range(3) for answer in at_once(ask)]
         assert {answer.told for answer in answers} == {(503, "store_timeout")}
-        require_bounded("a store that hangs, 8 connections", answers, HALF, lambda: at_once(ask))
+        require_bounded(
+            "a store that hangs, 8 connections", answers, HASTY_SECONDS / 2, world.transformer, lambda: at_once(ask)
+        )
     world.recover()
 
 
@@ -90,9 +95,10 @@ def test_a_store_that_is_killed_and_comes_back(world: World, comes_back: str) ->
     os.kill(world.redis.pid, signal.SIGKILL)
     world.redis.stop()
 
-    answers = several(world.ask)
+    again = partial(several, partial(world.ask, PATIENT))
+    answers = again()
     assert {answer.told for answer in answers} == {(503, "store_unavailable")}
-    require_bounded("a store that is gone", answers, HALF, partial(several, partial(world.ask, HASTY)))
+    require_bounded("a store that is gone", answers, HALF, world.transformer, again)
     wait_until(lambda: not world.transformer.state()["ready"])
 
     port = world.redis.port
@@ -111,11 +117,10 @@ def test_a_store_that_is_slow(world: World) -> None:
         world.wire.delay = HALF * 2
         answers = several(lambda: world.ask(at=world.far))
         assert {answer.told for answer in answers} == {(503, "store_timeout")}
-        require_bounded(
-            "a store that is too slow", answers, HALF, partial(several, partial(world.ask, HASTY, world.far))
-        )
+        again = partial(several, partial(world.ask, HASTY, world.far))
+        require_bounded("a store that is too slow", answers, HALF, world.far, again)
         world.wire.delay = HALF / 4
-        wait_until(lambda: world.ask(at=world.far).told == (200, "fresh"))
+        wait_until(lambda: world.ask(PATIENT, world.far).told == (200, "fresh"))
     finally:
         world.wire.delay = 0.0
     world.recover(world.far)
@@ -125,14 +130,14 @@ def test_half_of_the_answers_of_the_store_are_broken_off(world: World) -> None:
     score = world.ask(PATIENT).document["predictions"]
     world.wire.cuts = True
     try:
-        answers = several(lambda: world.ask(at=world.far), 40)
+        answers = several(lambda: world.ask(PATIENT, world.far), 40)
     finally:
         world.wire.cuts = False
     told = {answer.told for answer in answers}
     assert (503, "store_unavailable") in told
     assert told <= {(200, "fresh"), (503, "store_unavailable"), (503, "store_circuit_open")}
     assert all(answer.document["predictions"] == score for answer in answers if answer.status == 200)
-    require_bounded("a store whose answers are cut", answers, BUDGET)
+    require_bounded("a store whose answers are cut", answers, BUDGET, world.far)
     world.recover(world.far)
 
 
@@ -153,7 +158,7 @@ def test_who_asks_for_a_tiny_budget_opens_no_circuit_for_others(world: World) ->
     with frozen(world.redis.pid):
         hasty = ask()
         assert {answer.told for answer in hasty} == {(503, "store_timeout")}
-        require_bounded("a budget of 5 ms", hasty, 0.005, ask)
+        require_bounded("a budget of 5 ms", hasty, 0.005, world.transformer, ask)
     with frozen(world.predictor.child.pid):
         hasty = several(lambda: world.ask({"x-lockstep-budget-ms": "50"}), 2 * FAILURES)
         assert {answer.told for answer in hasty} <= {(503, "store_timeout"), (503, "predictor_timeout")}
@@ -185,7 +190,11 @@ def test_answers_do_not_wait_for_the_served_log(world: World, how: str) -> None:
         answers = several(lambda: world.ask(PATIENT), 5)
         assert {answer.told for answer in answers} == {(200, "fresh")}
         require_bounded(
-            f"a served log whose store {how}", answers, HALF, lambda: several(lambda: world.ask(PATIENT), 5)
+            f"a served log whose store {how}",
+            answers,
+            HALF,
+            world.transformer,
+            lambda: several(lambda: world.ask(PATIENT), 5),
         )
         wait_until(lambda: dropped() > before)
         assert world.transformer.state()["ready"]
@@ -297,14 +306,35 @@ def test_a_clock_that_goes_wrong(world: World) -> None:
     world.recover()
 
 
+ESCAPES = {7: r"\a", 8: r"\b", 9: r"\t", 10: r"\n", 13: r"\r"}  # as MONITOR writes them
+
+
+@contextmanager
+def reads_of(world: World, customer: int) -> Iterator[Iterator[object]]:
+    """Yield the reads of a customer's row as they reach the store."""
+    (key,) = EntityKeys("fraud_case", fraud_case.CARDS.join_keys).encode({"customer_id": [customer]})
+    shown = "".join(ESCAPES.get(byte) or (chr(byte) if 32 <= byte < 127 else rf"\x{byte:02x}") for byte in key)
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    with redis.Redis(port=world.redis.port) as client, client.monitor() as monitor:
+
+        def reads() -> Iterator[object]:
+            for each in monitor.listen():  # readiness looks every second
+                assert time.monotonic() < deadline, "the requests did not reach the store"
+                if shown in each["command"]:
+                    yield each
+
+        yield reads()
+
+
 def test_a_service_that_is_told_to_end_answers_and_logs_what_it_has_begun(world: World) -> None:
     """The log's store hangs until all is answered. The last test: it ends the transformer that reads over the wire."""
     ids = [f"in flight {number}" for number in range(8)]
     world.wire.delay = 0.5
     try:
-        with ThreadPoolExecutor(len(ids)) as threads, frozen(world.log.pid):
+        with ThreadPoolExecutor(len(ids)) as threads, frozen(world.log.pid), reads_of(world, KNOWN) as reads:
             asked = [threads.submit(world.ask, PATIENT | {"x-request-id": each}, world.far) for each in ids]
-            time.sleep(0.2)
+            for _ in ids:
+                next(reads)
             world.far.signal(signal.SIGTERM)
             answers = [each.result() for each in asked]
             time.sleep(0.5)

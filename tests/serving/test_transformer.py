@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,19 @@ import redis
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
-from serving_stack import KNOWN, TODAY, UNKNOWN, fill
+from served_process import frozen
+from serving_stack import EVENT_US, KNOWN, OLD_US, TODAY, UNKNOWN, fill
 
 from lockstep.contract import FeatureContract
 from lockstep.local import LocalRedis
+from lockstep.online.epoch import EpochStore, Mark, ViewEpoch
+from lockstep.online.layout import EntityKeys, pair_field
 from lockstep.online.store import connect
 from lockstep.serving.answering import MODEL_HEADER, SHADOW_HEADER
+from lockstep.serving.answers import Scored
 from lockstep.serving.artifact import ModelArtifact, load_artifact
-from lockstep.serving.edge import OUTCOME_HEADER, Edge
+from lockstep.serving.budget import Budget
+from lockstep.serving.edge import OUTCOME_HEADER, Asked, Edge, Speaks
 from lockstep.serving.log import ServedLog
 from lockstep.serving.log_rows import stream_key
 from lockstep.serving.predictor import predictors_of
@@ -204,6 +209,21 @@ def test_an_answer_says_in_its_head_what_became_of_the_request_and_how_long_each
     run(work())
 
 
+def test_how_long_the_store_and_the_predictor_took_are_not_mistaken_for_each_other(
+    online: Settings, folder: Any
+) -> None:
+    async def work() -> None:
+        async with service(online, load_artifact(folder(fraud_case.contract()))) as it:
+            budget = Budget(asyncio.get_running_loop().time(), 5.0, 5.0)
+            asked = Asked(orjson.dumps({"instances": [it.row()]}), Speaks.V1, budget)
+            prepared = await it.transformer.prepare(asked, {})
+            told: dict[str, str] = {}
+            it.transformer.answer(Scored(replace(prepared, seconds=0.25), [0.5], 2.0), told)
+            assert told["server-timing"] == "read;dur=250.000, predict;dur=2000.000"
+
+    run(work())
+
+
 def test_a_view_that_is_late_is_flagged_in_each_row(online: Settings, folder: Any) -> None:
     online.clock.advance_to(LATE)
 
@@ -242,6 +262,25 @@ def test_while_a_hard_objective_is_broken_the_fallback_answers_without_that_view
     row, _ = logged(online)
     assert (row["contract"], row["model"]) == (fallback.hash, artifact.digest)
     assert ([view["view"] for view in row["views"]], len(row["vector"])) == (["cards"], 4)
+
+
+def test_who_answers_from_now_on_is_a_line_in_the_log(
+    online: Settings, folder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = load_artifact(folder(fraud_case.with_fallback()))
+
+    async def work(epochs: EpochStore) -> None:
+        async with service(online, artifact) as it:
+            for watermark_us, outcome in ((EVENT_US, "fresh"), (OLD_US, "fallback"), (EVENT_US, "fresh")):
+                epochs.restore("terminals", ViewEpoch(Mark(1, 1, 1, watermark_us)))
+                assert [(await it.ask(it.row())).json()["outcome"] for _ in range(3)] == [outcome] * 3
+
+    with connect(online) as store:
+        run(work(EpochStore(store, "fraud_case")))
+    assert [record.getMessage() for record in caplog.records if "answers from now on" in record.getMessage()] == [
+        "fraud-fallback answers from now on: terminals:late",
+        "fraud answers from now on: every objective is kept",
+    ]
 
 
 def test_while_a_hard_objective_is_broken_and_there_is_no_fallback_nobody_answers(
@@ -316,6 +355,33 @@ def test_a_live_service_logs_its_share_and_each_flagged_row_and_a_dark_one_logs_
     assert [(row["row"], row["why"], row["counter"]) for row in logged(online)] == [(1, "flagged", 1)]
     run(work(shadow=True))
     assert [(row["row"], row["why"]) for row in logged(online)[1:]] == [(0, "uniform"), (1, "uniform"), (2, "uniform")]
+
+
+def test_what_a_dark_service_has_answered_is_logged_before_it_ends(online: Settings, folder: Any) -> None:
+    async def work() -> None:
+        async with service(online, load_artifact(folder(fraud_case.contract())), shadow=True) as it:
+            for _ in range(20):
+                assert (await it.ask(*[it.row()] * 50)).status_code == 200
+
+    run(work())
+    rows = logged(online)
+    assert sorted(row["counter"] for row in rows) == list(range(1, 1001))
+    assert {row["shadow"] for row in rows} == {True}
+
+
+def test_damaged_bytes_in_the_store_are_a_failure_and_no_outage(online: Settings, folder: Any) -> None:
+    (key,) = EntityKeys("fraud_case", fraud_case.CARDS.join_keys).encode({"customer_id": [KNOWN]})
+
+    async def work() -> None:
+        async with service(online, load_artifact(folder(fraud_case.contract()))) as it:
+            with redis.Redis(port=online.redis_port) as store:
+                store.hset(key, pair_field("cards"), b"damaged")
+            for _ in range(online.circuit_failures * 2):
+                answer = await it.ask(it.row())
+                assert (answer.status_code, answer.json()["reason"]) == (500, "failed")
+            assert (await it.ask(it.row(UNKNOWN))).status_code == 200
+
+    run(work())
 
 
 def test_a_store_that_was_emptied_is_no_answer_and_no_readiness(online: Settings, folder: Any) -> None:
@@ -402,5 +468,27 @@ def test_what_fails_to_close_keeps_nothing_else_open(
                 await ask()
             await asyncio.sleep(0.05)
             assert len(client.client_list()) == before
+
+    run(work())
+
+
+def test_who_takes_most_of_the_time_to_send_the_body_opens_no_circuit_for_others(
+    online: Settings, folder: Any, server: LocalRedis
+) -> None:
+    hasty = online.model_copy(update={"request_budget": timedelta(milliseconds=200)})
+
+    async def work() -> None:
+        async with service(hasty, load_artifact(folder(fraud_case.contract()))) as it:
+            body = orjson.dumps({"instances": [it.row()]})
+
+            async def slowly() -> AsyncIterator[bytes]:
+                await asyncio.sleep(0.12)
+                yield body
+
+            with frozen(server.pid):
+                told: list[str] = []
+                while told.count("store_timeout") <= online.circuit_failures:
+                    told.append((await it.client.post(V1, content=slowly())).json()["reason"])
+                    assert told[-1] in {"store_timeout", "too_slow"}
 
     run(work())
