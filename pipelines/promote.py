@@ -26,11 +26,7 @@ def workflow_template() -> WorkflowTemplate:
         ),
     ]
     names = [str(argument.name) for argument in arguments]
-    outputs = [
-        hoisted("report", "verify"),
-        hoisted("verdict", "verify"),
-        hoisted("champion", "promote"),
-    ]
+    outputs = [hoisted("report", "verify"), hoisted("verdict", "verify"), hoisted("champion", "promote")]
     # Somebody may take a day to answer, and meanwhile nothing else is promoted.
     with template("promote", arguments=arguments, deadline=timedelta(hours=24), alone=True) as workflow:
         # No default but "no": who resumes the run without an answer has not said yes.

@@ -33,9 +33,8 @@ class Exchange:
         """Return one with a node of a cluster."""
 
         async def connect(connection: AbstractConnection) -> None:
-            await connection.disconnect(
-                nowait=True
-            )  # it may be open since the cluster was asked for its slots, or look so
+            # It may be open since the cluster was asked for its slots, or look so.
+            await connection.disconnect(nowait=True)
             await connection.connect()
 
         async def give_back(connection: AbstractConnection) -> None:

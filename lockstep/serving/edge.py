@@ -70,6 +70,18 @@ class Asked:
     budget: Budget
 
 
+def parse_json(body: bytes) -> Any:
+    """Return what a body holds.
+
+    Raises:
+        BadInput: it is no JSON.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as broken:
+        raise BadInput(f"the body is no JSON: {broken}") from None
+
+
 class Served(Protocol):
     """What the edge asks of a KServe model."""
 
@@ -139,14 +151,7 @@ class Edge:
             else:
                 await self._app(scope, receive, send)
         else:
-            names = ", ".join(model.name for model in self._models)
-            await _send(
-                send,
-                _json(
-                    404,
-                    {"error": f"there is nothing at {path[:200]}; models here: {names}", "reason": Reason.NOT_FOUND},
-                ),
-            )
+            await _send(send, _not_found(path, self._models))
 
     async def _ask(self, model: Served, speaks: Speaks, scope: Scope, receive: Receive) -> _Answer:
         started = time.perf_counter()
@@ -241,6 +246,12 @@ def _state_of(models: Sequence[Served]) -> _Answer:
     states = [model.status() for model in models]
     status = 200 if all(state["ready"] for state in states) else 503
     return _json(status, states[0] if len(states) == 1 else {"ready": status == 200, "models": states})
+
+
+def _not_found(path: str, models: Sequence[Served]) -> _Answer:
+    names = ", ".join(model.name for model in models)
+    told = {"error": f"there is nothing at {path[:200]}; models here: {names}", "reason": Reason.NOT_FOUND}
+    return _json(404, told)
 
 
 def _wrong_method(allowed: str) -> _Answer:

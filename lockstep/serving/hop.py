@@ -23,7 +23,6 @@ _JSON = "application/json"
 _KEPT_SECONDS = 60.0  # KServe's server closes an idle connection after 65 s; ours must be the first
 _CONNECTIONS = 128
 _PAUSE_SECONDS = 0.005
-_WARM_SECONDS = 10.0
 
 
 @dataclass
@@ -92,14 +91,13 @@ class PredictorHop:
         # From here on it is at work: that it does not take this request, or is another's, opens no circuit.
         return self._scores(status, document, len(vectors))
 
-    async def warm_up(self, name: str, vectors: NDArray[np.float64]) -> None:
-        """Have vectors scored that nobody asks for; the circuit does not hear of it.
+    async def warm_up(self, name: str, vectors: NDArray[np.float64], end: float) -> None:
+        """Have vectors scored that nobody asks for, until `end` on the loop's clock; the circuit does not hear of it.
 
         Raises:
             Unavailable: there is no answer, or it is none.
         """
-        wait = Wait(asyncio.get_running_loop().time() + _WARM_SECONDS, fair=False)
-        status, document = await self._ask(name, vectors, "warm-up", wait)
+        status, document = await self._ask(name, vectors, "warm-up", Wait(end, fair=False))
         self._scores(status, document, len(vectors))
 
     async def _ask(
@@ -140,7 +138,7 @@ class PredictorHop:
         await asyncio.sleep(_PAUSE_SECONDS)
         return await self._post_once(url, body, headers, kept)
 
-    async def _post_once(self, url: str, body: bytes, headers: Mapping[str, str], kept: "_Kept") -> tuple[int, bytes]:
+    async def _post_once(self, url: str, body: bytes, headers: Mapping[str, str], kept: _Kept) -> tuple[int, bytes]:
         asked = self._http.post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=kept)
         async with asked as answer:
             return answer.status, await answer.read()

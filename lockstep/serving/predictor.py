@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from kserve import Model
 from numpy.typing import NDArray
 
@@ -16,7 +15,7 @@ from lockstep.errors import BadInput
 from lockstep.serving import tensors
 from lockstep.serving.answering import fallback_name
 from lockstep.serving.artifact import ModelArtifact, load_artifact
-from lockstep.serving.edge import Asked, Speaks
+from lockstep.serving.edge import Asked, Speaks, parse_json
 from lockstep.serving.scoring import scorer_of
 from lockstep.serving.server import arguments, run, serve
 from lockstep.settings import Settings
@@ -62,7 +61,7 @@ class Predictor(Model):
         """
         asked: Asked = payload
         width = len(self._contract.features)
-        document = _parsed(asked.body)
+        document = parse_json(asked.body)
         if asked.speaks is Speaks.V1:
             scores = self._score(parse_vectors(document, width))
             return {"predictions": scores, "model": self._digest}
@@ -126,13 +125,6 @@ def _vectors(rows: list[Any], width: int) -> NDArray[np.float64]:
     if not {type(value) for row in rows for value in row} <= _NUMBERS:
         raise BadInput("the instances are no vectors of numbers: there are values of other types")
     return vectors
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as broken:
-        raise BadInput(f"the body is no JSON: {broken}") from None
 
 
 def predictors_of(artifact: ModelArtifact, name: str) -> list[Predictor]:

@@ -55,7 +55,6 @@ class Readiness:
         self._hop = hop
         self._settings = settings
         self._clocks_apart_us = settings.request_time_limit // MICROSECOND
-        self._read_lately = False  # whether the last look got an answer of the store
         self._nobody = {key.name: [_nobody(key)] for key in contract.join_keys}
 
     async def run(self) -> None:
@@ -63,8 +62,6 @@ class Readiness:
         warm = False
         while True:
             wrong = await self._problem(warm=warm)
-            if wrong and not self._read_lately:
-                tell_ages(dict.fromkeys((view.name for view in self._contract.views), None))
             warm = warm or not wrong
             if wrong != self.wrong:
                 log = logging.getLogger(__name__)
@@ -97,13 +94,14 @@ class Readiness:
             LockstepError: it does not answer, or has nothing.
         """
         now_us = to_micros(self._settings.clock.now())
-        self._read_lately = False
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 epochs = (await self._read(now_us)).before
-        except TimeoutError:
-            raise Transient(f"the online store did not answer within {_PATIENCE_SECONDS:g} s") from None
-        self._read_lately = True
+        except Exception as failure:
+            tell_ages(dict.fromkeys((view.name for view in self._contract.views), None))
+            if isinstance(failure, TimeoutError):
+                raise Transient(f"the online store did not answer within {_PATIENCE_SECONDS:g} s") from None
+            raise
         tell_ages(freshness_of(self._contract, epochs, now_us, self._clocks_apart_us).ages_us)
         require_filled(self._contract, epochs)
 
@@ -128,11 +126,12 @@ class Readiness:
     async def _warm_up(self) -> None:
         """Open connections and go through the code once, so that the first request is not the slowest."""
         now_us = to_micros(self._settings.clock.now())
+        end = asyncio.get_running_loop().time() + _WARM_SECONDS
         try:
-            async with asyncio.timeout(_WARM_SECONDS):
+            async with asyncio.timeout_at(end):
                 await asyncio.gather(*(self._read(now_us) for _ in range(_WARM_READS)))
                 for model in self._models:
-                    await self._hop.warm_up(model.name, np.zeros((1, len(model.contract.features))))
+                    await self._hop.warm_up(model.name, np.zeros((1, len(model.contract.features))), end)
         except TimeoutError:
             raise Transient(f"store and predictor did not warm up within {_WARM_SECONDS:g} s") from None
 

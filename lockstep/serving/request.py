@@ -14,6 +14,7 @@ import orjson
 from lockstep.clock import parse_time, to_micros
 from lockstep.contract import Column, FeatureContract
 from lockstep.errors import BadInput, NotYetSupported, nearest
+from lockstep.serving.edge import parse_json
 from lockstep.serving.features import REQUEST_TIME_US
 from lockstep.serving.tensors import DATATYPES, instances
 from lockstep.views.declare import DataType
@@ -125,12 +126,7 @@ class RequestParser:
 
 
 def _parsed(payload: object) -> object:
-    if not isinstance(payload, bytes):
-        return payload
-    try:
-        return orjson.loads(payload)
-    except orjson.JSONDecodeError as broken:
-        raise BadInput(f"the body is no JSON: {broken}") from None
+    return parse_json(payload) if isinstance(payload, bytes) else payload
 
 
 def _body(payload: object) -> Mapping[str, Any]:

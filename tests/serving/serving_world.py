@@ -74,6 +74,21 @@ class World:
             EpochStore(store, "fraud_case").restore(view, ViewEpoch(mark))
 
 
+def hasty(home: Path, **changes: Any) -> Settings:
+    """Return settings of the case with a small budget and quick circuits, its clock at today."""
+    given = Settings(
+        home=home,
+        use_case="fraud_case",
+        clock_file=home / "clock",
+        request_budget=timedelta(seconds=BUDGET),
+        circuit_failures=FAILURES,
+        circuit_pause=timedelta(seconds=PAUSE),
+        **changes,
+    )
+    given.clock.advance_to(TODAY)
+    return given.resolved()
+
+
 @contextmanager
 def running_world(home: Path) -> Iterator[World]:
     """Start it, and end it with the block."""
@@ -81,17 +96,7 @@ def running_world(home: Path) -> Iterator[World]:
     model_dir = fraud_case.write_model(home / "model", contract, fraud_case.fitted())
     with ExitStack() as stack:
         store, log = (stack.enter_context(LocalRedis(home / name, free_port())) for name in ("store", "log"))
-        given = Settings(
-            home=home,
-            use_case="fraud_case",
-            clock_file=home / "clock",
-            request_budget=timedelta(seconds=BUDGET),
-            circuit_failures=FAILURES,
-            circuit_pause=timedelta(seconds=PAUSE),
-            served_log_url=SecretStr(f"redis://{LOOPBACK}:{log.port}/0"),
-        )
-        given.clock.advance_to(TODAY)
-        settings = store.settings(given.resolved())
+        settings = store.settings(hasty(home, served_log_url=SecretStr(f"redis://{LOOPBACK}:{log.port}/0")))
         fill(settings)
         wire = stack.enter_context(StoreWire(store.port))
         over_wire = settings.model_copy(update={"redis_port": wire.port})

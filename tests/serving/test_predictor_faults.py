@@ -6,7 +6,6 @@ A real transformer and Redis; the predictor is one that answers whatever it is t
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -37,16 +36,13 @@ from served_process import (
     several,
     wait_until,
 )
-from serving_stack import KNOWN, TODAY, fill
+from serving_stack import KNOWN, fill
+from serving_world import BUDGET, FAILURES, PAUSE, hasty
 
 from lockstep.local import LocalRedis
 from lockstep.local.ports import free_port
 from lockstep.serving.artifact import model_digest
 from lockstep.settings import Settings
-
-BUDGET = 0.2
-FAILURES = 5
-PAUSE = 0.5
 
 
 @dataclass
@@ -74,17 +70,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(home: Path) -> Iterator[Settings]:
-    given = Settings(
-        home=home,
-        use_case="fraud_case",
-        clock_file=home / "clock",
-        request_budget=timedelta(seconds=BUDGET),
-        circuit_failures=FAILURES,
-        circuit_pause=timedelta(seconds=PAUSE),
-    )
-    given.clock.advance_to(TODAY)
     with LocalRedis(home / "store", free_port()) as store:
-        there = store.settings(given.resolved())
+        there = store.settings(hasty(home))
         fill(there)
         yield there
 

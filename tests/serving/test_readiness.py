@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,12 +52,6 @@ class Predictor:
             rows = len(orjson.loads(await request.read())["instances"])
             document = {"model": DIGEST, "predictions": [0.5] * rows}
         return web.Response(body=orjson.dumps(document), status=self.status, content_type="application/json")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
-    with LocalRedis(tmp_path_factory.mktemp("redis")) as local:
-        yield local
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Which rows the served log takes where it does not take all: chosen by the request's id, and every row with a flag."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -87,19 +87,6 @@ def test_a_request_is_chosen_whole_or_for_its_flagged_rows(
     )
 
     assert chosen_rows(served(request_id, flags), rate) == expected
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
-    with LocalRedis(tmp_path_factory.mktemp("redis")) as local:
-        yield local
-
-
-@pytest.fixture
-def client(server: LocalRedis) -> Iterator[redis.Redis]:
-    with redis.Redis(host="127.0.0.1", port=server.port) as connection:
-        connection.flushall()
-        yield connection
 
 
 def logged(server: LocalRedis, client: redis.Redis, offered: Sequence[Served], rate: float) -> list[dict[str, Any]]:

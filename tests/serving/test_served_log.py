@@ -47,19 +47,6 @@ PROJECT = "fraud_case"
 NOON_US = 1_527_854_400_000_000
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
-    with LocalRedis(tmp_path_factory.mktemp("redis")) as local:
-        yield local
-
-
-@pytest.fixture
-def client(server: LocalRedis) -> Iterator[redis.Redis]:
-    with redis.Redis(host="127.0.0.1", port=server.port) as connection:
-        connection.flushall()
-        yield connection
-
-
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[redis.Redis]:
     """Another Redis, of which the clock may be behind."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -41,12 +41,6 @@ V1, V2 = "/v1/models/fraud:predict", "/v2/models/fraud/infer"
 SECOND = timedelta(seconds=1)
 OTHER_VIEWS = fraud_case.CARDS, fraud_case.TERMINALS.model_copy(update={"owner": "others"})
 LATE = TODAY + timedelta(hours=3)  # what is online is from an hour before TODAY, and the objectives are three
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
-    with LocalRedis(tmp_path_factory.mktemp("redis")) as local:
-        yield local
 
 
 @pytest.fixture(scope="module")
