@@ -7,7 +7,7 @@ from hera.workflows.io import Output
 from lockstep.clock import parse_time
 from lockstep.errors import Refused
 from steps._alone import run_alone
-from steps._step import StepInput, step
+from steps._step import SIGNING_KEY, StepInput, step
 from steps._wiring import Wiring
 
 
@@ -37,7 +37,7 @@ class VerifyParityOutput(Output):
     mismatches: int
 
 
-@step(service_account="verifier", memory="2Gi")
+@step(service_account="verifier", memory="2Gi", secret=SIGNING_KEY)
 def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
     """Verify parity; a failing verdict is a result, not an error, unless it must pass: the gate decides."""
     from lockstep.parity.verdict import Verdict  # noqa: PLC0415

@@ -21,7 +21,9 @@ from lockstep.materialize.ledger import Ledger
 from lockstep.offline.registry import apply_definitions
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.online.reader import Reading, Status, ViewRows
-from lockstep.parity.report import ParityReport, load
+from lockstep.parity.kept import load
+from lockstep.parity.report import ParityReport
+from lockstep.parity.signature import make_keys
 from lockstep.parity.verdict import Verdict
 from lockstep.parity.verify import verify
 from lockstep.serving.drain import arrow_rows
@@ -115,6 +117,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     home = tmp_path_factory.mktemp("policy")
     settings = Settings(home=home, clock_file=home / "clock").resolved()
     settings.clock.advance_to(JUNE)
+    make_keys(settings)
     lake, ledger = Lake.open(settings, fraud.project), Ledger.open(settings, fraud.project)
     times = {"event_timestamp": TICK, "created_timestamp": CREATED}
     rows = [{"customer_id": customer, **values, **times} for customer, values in STORED.items()]
