@@ -1,4 +1,4 @@
-"""`lockstep parity`: verify what was served, show a report that is kept, make the keys that sign one. They import when they run."""
+"""`lockstep parity`: verify what was served, show a kept report, make the keys that sign one. They import when they run."""
 
 import click
 
