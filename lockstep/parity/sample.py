@@ -69,11 +69,12 @@ class ServedRow:
     vector: tuple[float | None, ...]
     contract: str
     model: str
-    score: float
+    score: float | None
     flags: tuple[str, ...]
     uniform: bool
     process: str
     counter: int
+    rejected: str | None = None
 
     @property
     def name(self) -> str:
@@ -181,6 +182,7 @@ def _decode(row: Mapping[str, Any], floats: Mapping[str, set[str]]) -> ServedRow
         uniform=row["why"] == UNIFORM,
         process=row["process"],
         counter=row["counter"],
+        rejected=row["rejected"],
     )
 
 
