@@ -44,6 +44,7 @@ class What(enum.Enum):
     VALUES: it held one, with another value in a column.
     NOT_NEWEST: that row is not the key's newest, by no snapshot that it may have been read from, or its ttl was judged otherwise.
     VECTOR: a feature is not what the logged inputs and stored values make.
+    REJECTION: the row was rejected and the policy keeps it, or the other way round.
     SCORE: the score is not what the model says to the served vector.
     TRAINING: a feature is not what training would contain.
     """
@@ -56,6 +57,7 @@ class What(enum.Enum):
     VALUES = enum.auto()
     NOT_NEWEST = enum.auto()
     VECTOR = enum.auto()
+    REJECTION = enum.auto()
     SCORE = enum.auto()
     TRAINING = enum.auto()
 
@@ -146,7 +148,12 @@ def _of_folding(facts: Facts) -> Iterator[Divergence]:
         if view.name in facts.drifted:
             yield from (Divergence(n, What.DRIFTED, view.name, None, None, None) for n in range(len(facts.rows)))
     if facts.remade is not None:
-        yield from _of_vectors(facts.contract, What.VECTOR, facts.vectors, facts.remade)
+        yield from _of_vectors(facts.contract, What.VECTOR, facts.vectors, facts.remade.vectors)
+        rejected = np.array([row.rejected is not None for row in facts.rows], np.bool_)
+        for n in np.flatnonzero(rejected != facts.remade.rejected).tolist():
+            yield Divergence(
+                n, What.REJECTION, "", None, facts.rows[n].rejected, "rejected" if facts.remade.rejected[n] else None
+            )
 
 
 def _of_scores(facts: Facts) -> Iterator[Divergence]:

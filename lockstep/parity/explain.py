@@ -295,6 +295,10 @@ def _transformed(_: Clue) -> Named:
     return Cause.TRANSFORM, "recomputed from the logged inputs and stored values, which are equal"
 
 
+def _policy(_: Clue) -> Named:
+    return Cause.UNEXPLAINED, "the policy says otherwise of what the logged inputs and stored values make"
+
+
 def _score_of_another(clue: Clue) -> Named | None:
     called = clue.patterns.scores_of_others.get(clue.divergence.row)
     return (Cause.VERSION_MIX, f"the score is that of {called}") if called else None
@@ -388,6 +392,7 @@ RULES: Mapping[What, tuple[Rule, ...]] = {
         _another_zone,
         _transformed,
     ),
+    What.REJECTION: (_policy,),
     What.SCORE: (_score_of_another, _converted, _another_score),
     What.TRAINING: (_as_it_was_read, _converted, _same_rows),
 }

@@ -27,7 +27,7 @@ from lockstep.parity.expect import Looked, TrainingRows, look_up, training_rows
 from lockstep.parity.sample import ServedRow
 from lockstep.serving.artifact import load_artifact, load_contract
 from lockstep.serving.features import Function, build_vectors, complete_inputs
-from lockstep.serving.policy import apply_policy
+from lockstep.serving.policy import Settled, apply_policy
 from lockstep.settings import Settings
 from lockstep.training.registry import Registered, versions
 from lockstep.views import UseCase
@@ -42,8 +42,8 @@ class Facts:
         rows: the served rows.
         looked: by stored view, what the lake says of each row; a view that has drifted is not in it.
         drifted: by view, stored or on demand, why it is not what the contract describes.
-        remade: rows by features: the vector that the logged inputs and stored values make, NaN for null; None where an on-demand
-            function is another one.
+        remade: what the logged inputs and stored values make of each row, and whether the policy rejects it; None where an
+            on-demand function is another one.
         trained: what training would contain; None where a view has drifted.
         rescored: what the model says to the served vectors; NaN for rows that were rejected. None where no model is asked.
         incarnations: of the online store that the ledger writes to, the last one and those that were lost.
@@ -58,7 +58,7 @@ class Facts:
     rows: Sequence[ServedRow]
     looked: Mapping[str, Looked]
     drifted: Mapping[str, str]
-    remade: NDArray[np.float64] | None
+    remade: Settled | None
     trained: TrainingRows | None
     rescored: NDArray[np.float64] | None
     incarnations: Sequence[str]
@@ -139,7 +139,7 @@ def gather(
     cut = Cut(snapshots) if snapshots else None
 
     def remake(some: Sequence[ServedRow], moved_us: int) -> NDArray[np.float64]:
-        return remade_vectors(contract, functions, some, moved_us)
+        return remade(contract, functions, some, moved_us).vectors
 
     def others() -> Sequence[Other]:
         return _other_versions(settings, use_case, model)
@@ -150,7 +150,7 @@ def gather(
         rows=rows,
         looked=looked,
         drifted=drifted,
-        remade=None if others_made else remake(rows, 0),
+        remade=None if others_made else remade(contract, functions, rows),
         trained=None if drifted else training_rows(settings, use_case, contract, rows, cut),
         rescored=None
         if model is None
@@ -164,22 +164,22 @@ def gather(
     )
 
 
-def remade_vectors(
+def remade(
     contract: FeatureContract, functions: Mapping[str, Function], rows: Sequence[ServedRow], moved_us: int = 0
-) -> NDArray[np.float64]:
-    """Return the vectors that the logged inputs and stored values make: rows by features, NaN for null.
+) -> Settled:
+    """Return what the logged inputs and stored values make, as the transformer does of what it has read.
 
-    The request times are moved by so many microseconds. It is what the transformer does with what it has read.
+    The request times are moved by so many microseconds.
     """
     if not rows:
-        return np.empty((0, len(contract.features)))
+        return Settled(np.empty((0, len(contract.features))), np.empty(0, np.bool_))
     usable = {
         (view.name, column.name): _usable(rows, view.name, column.name)
         for view in contract.views
         for column in view.columns
     }
     inputs = complete_inputs(contract, [row.inputs for row in rows], [row.request_us + moved_us for row in rows])
-    return apply_policy(contract, build_vectors(contract, functions, usable, inputs)).vectors
+    return apply_policy(contract, build_vectors(contract, functions, usable, inputs))
 
 
 def scores_of(model_dir: Path, vectors: NDArray[np.float64], *, fallback: bool = False) -> NDArray[np.float64]:

@@ -116,7 +116,7 @@ class Patterns:
         if facts.remade is None:
             return found
         for n in self._of_vectors:
-            same = equal(facts.remade, facts.vectors[n], None).all(axis=1)
+            same = equal(facts.remade.vectors, facts.vectors[n], None).all(axis=1)
             others = [m for m in np.flatnonzero(same).tolist() if facts.rows[m].process == facts.rows[n].process]
             if others:
                 found[n] = facts.rows[others[0]].name

@@ -300,6 +300,7 @@ def _decode(row: Mapping[str, Any], floats: Mapping[str, set[str]], strata: tupl
         process=row["process"],
         counter=row["counter"],
         strata=strata,
+        rejected=row["rejected"],
     )
 
 

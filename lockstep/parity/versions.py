@@ -47,7 +47,7 @@ def _arranged(facts: Facts, other: Other, numbers: Sequence[int]) -> NDArray[np.
     wanted = [columns.get((f.view, f.name)) for f in other.contract.features]
     if facts.remade is None or None in wanted:
         return None
-    return np.ascontiguousarray(facts.remade[list(numbers)][:, [n for n in wanted if n is not None]])
+    return np.ascontiguousarray(facts.remade.vectors[list(numbers)][:, [n for n in wanted if n is not None]])
 
 
 def _columns(contract: FeatureContract) -> Mapping[tuple[str, str], int]:

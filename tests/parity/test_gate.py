@@ -15,6 +15,7 @@ from lockstep.clock import parse_time
 from lockstep.contract import FeatureContract, TrainingCut
 from lockstep.errors import BadInput, Refused
 from lockstep.lake import Lake
+from lockstep.materialize.ledger import Ledger
 from lockstep.parity import gate
 from lockstep.parity.gate import Decision, decide
 from lockstep.parity.kept import store
@@ -254,14 +255,14 @@ def test_a_report_that_nobody_with_the_key_signed_lets_no_model_through(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "require_model", lambda *_: MODEL)
-    lake = Lake.open(settings, "test")
+    lake, ledger = Lake.open(settings, "test"), Ledger.open(settings, "test")
     keys = make_keys(settings)
     store(lake, a_report(), Ed25519PrivateKey.generate())
     with pytest.raises(Refused, match=f"is not by the key that {keys.public} verifies"):
-        gate.require_passed(settings, fraud, lake, "3", a_report().hash)
+        gate.require_passed(settings, fraud, lake, ledger, "3", a_report().hash)
     keys.public.unlink()
     with pytest.raises(BadInput, match="there is no key to verify parity reports with"):
-        gate.require_passed(settings, fraud, lake, "3", a_report().hash)
+        gate.require_passed(settings, fraud, lake, ledger, "3", a_report().hash)
 
 
 FALLBACK = CONTRACT.model_copy(update={"feature_service": "s_fallback"})
