@@ -21,3 +21,11 @@ def keys() -> None:
     files = make_keys(Settings.load())
     click.echo(f"private key, for who verifies parity alone: {files.private}")
     click.echo(f"public key, for the gate: {files.public}")
+
+
+@parity.command()
+def schema() -> None:
+    """Print the JSON Schema of a report, which docs/schemas/parity_report.schema.json has to be."""
+    from lockstep.parity.schema import schema_text  # noqa: PLC0415 - pydantic takes its time to import
+
+    click.echo(schema_text(), nl=False)
