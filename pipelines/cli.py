@@ -15,6 +15,7 @@ import click
 from lockstep.errors import BadInput, LockstepError, Refused, Terminal
 from pipelines._commands import changes
 from pipelines._commands.server import runs, submit
+from pipelines._commands.skew import skew
 
 _package = click.option("--package", default="pipelines", show_default=True, help="Whose modules to render.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
@@ -296,6 +297,7 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
 
 cli.add_command(changes.plan)
 cli.add_command(changes.ci)
+cli.add_command(skew)
 cli.add_command(submit)
 cli.add_command(runs)
 

@@ -1,0 +1,159 @@
+"""Whether parity finds a fault in a sample of the rows that were logged, and whether it names the right cause, over many seeds."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lockstep.errors import SchemaDrift
+from lockstep.parity.compare import Difference
+from lockstep.parity.sample import ServedRow, read_served
+from lockstep.skew.fault import Fault
+from lockstep.skew.replay import Service
+from lockstep.skew.seam import Facts, explain, gather, is_mismatch, stratified, uniform
+from lockstep.skew.subject import Subject
+from lockstep.skew.world import World
+from lockstep.views.declare import DAY
+
+SIZES = (50, 500)
+_DRIFT = "schema_drift"
+
+
+@dataclass(frozen=True)
+class AtSize:
+    """How samples of one size did.
+
+    Attributes:
+        size: how many rows, drawn uniformly.
+        seeds: how many samples.
+        found: in how many of them something was a mismatch.
+        with_strata: the same, with the stratified sample beside it.
+        right: in how many of those that found something all causes named are right ones.
+    """
+
+    size: int
+    seeds: int
+    found: int
+    with_strata: int
+    right: int
+
+    @property
+    def recall(self) -> float:
+        """The share of samples that found it."""
+        return self.found / self.seeds if self.seeds else 0.0
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What parity says of a fault.
+
+    Attributes:
+        pool: how many rows were logged, of which samples were drawn; 0: none was answered.
+        of_fallback: whether these are the rows that the fallback model answered.
+        mismatches: the share of the pool that is a mismatch.
+        refused: why parity refuses to compare at all; empty if it does not.
+        named: in how many samples a cause was named for a mismatch.
+        sizes: how samples did.
+    """
+
+    pool: int
+    of_fallback: bool
+    mismatches: float
+    refused: str
+    named: Mapping[str, int]
+    sizes: tuple[AtSize, ...]
+
+    def theoretical(self, size: int) -> float:
+        """Return in which share of samples there is to be a mismatch, of the share in the pool: 1 - (1 - p)^n."""
+        return 1 - (1 - self.mismatches) ** min(size, self.pool) if self.pool else 0.0
+
+
+@dataclass
+class Detector:
+    """Draws samples of what was logged, and has parity explain them.
+
+    Args:
+        subject: the model.
+        world: where it was served.
+    """
+
+    subject: Subject
+    world: World
+    _pools: Mapping[tuple[str, bool], Sequence[ServedRow]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the served log."""
+        pools: defaultdict[tuple[str, bool], list[ServedRow]] = defaultdict(list)
+        main = self.subject.contract
+        for contract in (main, main.fallback):
+            if contract is None:
+                continue
+            served = read_served(
+                self.world.settings,
+                self.world.lake,
+                model=self.subject.model.digest,
+                contract=contract,
+                shadow=False,
+                since=self.subject.start - DAY,
+                until=self.subject.end + DAY,
+            )
+            for row in served.rows:
+                pools[row.process, contract is not main].append(row)
+        self._pools = pools
+
+    def detect(self, service: Service, seeds: int) -> Detection:
+        """Judge one service by so many samples of each size."""
+        fault = service.fault
+        of_fallback = (service.process, False) not in self._pools
+        pool = self._pools.get((service.process, of_fallback), ())
+        if not pool:
+            return Detection(0, of_fallback=False, mismatches=0.0, refused="", named={}, sizes=())
+        try:
+            facts = self._facts(fault, pool, of_fallback=of_fallback)
+        except SchemaDrift as drift:
+            right = seeds if _right(fault, {_DRIFT}) else 0
+            every = tuple(AtSize(size, seeds, seeds, seeds, right) for size in SIZES)
+            return Detection(len(pool), of_fallback, 1.0, str(drift.args[0]), {_DRIFT: 2 * seeds}, every)
+        everything = explain(facts, pool)
+        wrong = frozenset(name for name, of in everything.items() if is_mismatch(of))
+        named: Counter[str] = Counter()
+        sizes = tuple(_at(fault, facts, pool, size, seeds, wrong, named) for size in SIZES)
+        return Detection(len(pool), of_fallback, len(wrong) / len(pool), "", dict(named.most_common()), sizes)
+
+    def _facts(self, fault: Fault, pool: Sequence[ServedRow], *, of_fallback: bool) -> Facts:
+        main = self.subject.contract
+        contract = (main.fallback or main) if of_fallback else main
+        use_case = fault.definitions(self.world.use_case)
+        settings, lake = self.world.settings, self.world.lake
+        if fault.of_lake:
+            settings, lake = self.world.lake_of(fault.name)
+            since, until = (time.timestamp() for time in (self.subject.start, self.subject.end))
+            fault.afterwards(lake, main, int(since) * 1_000_000, int(until) * 1_000_000)
+        ledger = self.world.ledger_of(fault.name, fault.lags)
+        return gather(settings, use_case, lake, ledger, contract, pool)
+
+
+def _at(
+    fault: Fault,
+    facts: Facts,
+    pool: Sequence[ServedRow],
+    size: int,
+    seeds: int,
+    wrong: frozenset[str],
+    named: Counter[str],
+) -> AtSize:
+    found = with_strata = right = 0
+    for seed in range(seeds):
+        causes = _causes(explain(facts, uniform(pool, size, seed)))
+        found += bool(causes)
+        right += bool(causes) and _right(fault, causes)
+        named.update(causes)
+        with_strata += bool(causes) or any(row.name in wrong for row in stratified(pool, seed))
+    return AtSize(size, seeds, found, with_strata, right)
+
+
+def _right(fault: Fault, causes: set[str]) -> bool:
+    return bool(causes & fault.causes) and causes <= fault.causes | fault.also
+
+
+def _causes(found: Mapping[str, Sequence[Difference]]) -> set[str]:
+    return {d.cause.value for of in found.values() for d in of if not d.excused}

@@ -1,0 +1,73 @@
+"""The transformer with a fault in it: all else it does is what the service does."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from lockstep.online.reader import OnlineReader, Reading, ReadPlan
+from lockstep.serving.answering import Answering
+from lockstep.serving.answers import Prepared
+from lockstep.serving.budget import Budget
+from lockstep.serving.edge import Asked
+from lockstep.serving.freshness import Freshness
+from lockstep.serving.request import Request
+from lockstep.serving.transformer import Transformer
+from lockstep.settings import Settings
+from lockstep.skew.fault import Fault, Moment
+from lockstep.training.registry import Registered
+
+Aged = Callable[[Reading], Reading]
+
+
+class FaultyTransformer(Transformer):
+    """Serves a model with one fault.
+
+    Args:
+        fault: what goes wrong.
+        name: the model's name at the predictor.
+        model: which version.
+        predictor: its host and port.
+        settings: the store and the clock.
+        seed: of the fault's chance.
+    """
+
+    def __init__(
+        self, fault: Fault, name: str, model: Registered, *, predictor: str, settings: Settings, seed: int
+    ) -> None:
+        plan = fault.plan(ReadPlan.compile(model.contract))
+        super().__init__(name, model.contract, model.digest, predictor=predictor, settings=settings, plan=plan)
+        self.fault = fault
+        self.aged: Aged | None = None
+        self._draw = np.random.default_rng([seed, *fault.name.encode()])
+        self._previous: Reading | None = None
+
+    @property
+    def reader(self) -> OnlineReader:
+        """What reads the store, by the fault's plan."""
+        return self._reader
+
+    def call_log(self, process: str) -> None:
+        """Give the rows of the served log a name that is the same in each run."""
+        self._log.process = process
+
+    async def prepare(self, asked: Asked, headers: Mapping[str, str]) -> Prepared:
+        """Make vectors as the service does, and change them as the fault does."""
+        prepared = await super().prepare(asked, headers)
+        moment = Moment(self._draw, self._previous)
+        vectors = self.fault.vectors(prepared.answering.contract, prepared.vectors, moment)
+        return replace(prepared, vectors=np.ascontiguousarray(vectors))
+
+    async def _read(self, request: Request, budget: Budget) -> Reading:
+        entities = {name: list(values) for name, values in self.fault.asked(request.entities).items()}
+        reading = await super()._read(replace(request, entities=entities), budget)
+        if self.aged is not None:
+            reading = self.aged(reading)
+        changed = self.fault.read(reading, Moment(self._draw, self._previous))
+        self._previous = reading
+        return changed
+
+    def _choose(self, reading: Reading, now_us: int, *, forced: bool) -> tuple[Answering, Freshness]:
+        if not self.fault.guarded:
+            return self._main, Freshness({}, {})
+        return super()._choose(reading, now_us, forced=forced)
