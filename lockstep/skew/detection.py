@@ -1,4 +1,4 @@
-"""Whether parity finds a fault in a sample of the rows that were logged, and whether it names the right cause, over many seeds."""
+"""Whether parity finds a fault in samples of the rows that were logged, and whether it names the right cause."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

@@ -95,19 +95,19 @@ class Fault:
         """Return what is read."""
         return plan
 
-    def stored(self, view: View, key: bytes, row: StoredRow) -> StoredRow:  # noqa: ARG002 - the hook's signature
+    def stored(self, view: View, key: bytes, row: StoredRow) -> StoredRow:
         """Return the hash that the store holds of an entity, all its views' fields in it; see `online/layout.py`."""
         return row
 
-    def read(self, reading: Reading, moment: Moment) -> Reading:  # noqa: ARG002 - the hook's signature
+    def read(self, reading: Reading, moment: Moment) -> Reading:
         """Return what was read."""
         return reading
 
-    def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:  # noqa: ARG002 - the hook's signature
+    def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Return the vectors that are scored and logged, rows by features of the contract that answers."""
         return vectors
 
-    def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002 - the hook's signature
+    def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the inputs of one row as the caller sends them."""
         return inputs
 

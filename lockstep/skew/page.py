@@ -11,15 +11,15 @@ _INTRO = """\
 
 Written by `{command}`; no number here is typed by hand.
 
-Faults are injected on purpose in the path that serves, one module a fault (`lockstep/skew/faults/`). For each of them two things are
-measured that have little to do with each other: what it does to predictions, and whether parity finds it in a sample of the
-served rows and names the right cause.
+Faults are injected on purpose in the path that serves, one module a fault (`lockstep/skew/faults/`). For each of them two
+things are measured that have little to do with each other: what it does to predictions, and whether parity finds it in a sample
+of the served rows and names the right cause.
 
-The model is version {version} of the state that `lockstep demo` leaves. The {days} days from {start} to {end} were held out of its
-training; their {rows:,} requests, {positives:,} of them positive, are asked again in a pipeline of the laboratory's own: an
-Iceberg lake, a ledger, a Redis, a registry and a clock in a scratch folder. At each tick the rows that the state's tables have for it
-are appended, materialized and read; requests go through the transformer and the predictor, and the served log through its stream
-and the drain. The state itself is only read. A pass over all faults and their judgement took {seconds:.0f} s.
+The model is version {version} of the state that `lockstep demo` leaves. The {days} days from {start} to {end} were held out of
+its training; their {rows:,} requests, {positives:,} of them positive, are asked again in a pipeline of the laboratory's own: an
+Iceberg lake, a ledger, a Redis, a registry and a clock in a scratch folder. At each tick the rows that the state's tables have
+for it are appended and materialized; requests go through the transformer and the predictor, and the served log through its
+stream and the drain. The state itself is only read. One pass over all faults, and their judgement, took {seconds:.0f} s.
 """
 
 _COLUMNS = """\
@@ -28,12 +28,13 @@ _COLUMNS = """\
 | column | |
 |---|---|
 | vectors | the share of the requests whose vector is another one than without the fault, or that had none |
-| AP, AUC, P@{top} | by how much average precision, AUC, and the share of positives among each day's top {top} entities changed, on the rows that both answered |
+| AP, AUC | by how much average precision and AUC changed, on the rows that both services answered |
+| P@{top} | the same of the share of positives among each day's top {top} entities |
 | flips | the share of decisions at the threshold {threshold:g} that are others |
 | answered | the share of the requests that got a score; why not, and what the fallback model answered |
-| found/n | the share of {seeds} uniform samples of n logged rows ({clean_seeds} of the clean service) in which parity found a mismatch |
-| expected/n | 1 − (1 − p)ⁿ, p being the share of mismatches among all {logged:,} logged rows |
-| right/n | of the samples that found something, those in which all causes that were named are right ones, as stated beforehand |
+| found/n | the share of {seeds} samples of n logged rows in which parity found a mismatch (without a fault {clean_seeds}) |
+| expected/n | 1 - (1 - p)ⁿ, p being the share of mismatches among all {logged:,} logged rows |
+| right/n | of the samples that found something, those in which all causes named are right ones, as stated beforehand |
 | with strata | found, with the stratified sample beside the uniform one |
 | named | the causes of mismatches, the most frequent one first |
 """

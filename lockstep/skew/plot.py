@@ -37,17 +37,17 @@ def plot(results: Results) -> str:
 
 def _axis(left: int, height: int, marks: Sequence[tuple[float, str]]) -> list[str]:
     return [
-        f'<line class="rule" x1="{left + share * _PANEL:.1f}" x2="{left + share * _PANEL:.1f}" y1="{_TOP - 6}" y2="{height - 8}"/>'
-        f'<text class="note" text-anchor="middle" x="{left + share * _PANEL:.1f}" y="{_TOP - 10}">{label}</text>'
-        for share, label in marks
+        f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 6}" y2="{height - 8}"/>'
+        f'<text class="note" text-anchor="middle" x="{x:.1f}" y="{_TOP - 10}">{label}</text>'
+        for x, label in ((left + share * _PANEL, label) for share, label in marks)
     ]
 
 
-def _drawn(
-    result: Result, y: int, most: float, sizes: tuple[int, int], *, banded: bool, width: int
-) -> list[str]:
+def _drawn(result: Result, y: int, most: float, sizes: tuple[int, int], *, banded: bool, width: int) -> list[str]:
     middle, right = y + _LINE / 2, _NAMES + _PANEL + _GAP
-    parts = [f'<rect class="band" x="0" y="{y}" width="{width}" height="{_LINE}" fill-opacity="0.6"/>'] if banded else []
+    parts = (
+        [f'<rect class="band" x="0" y="{y}" width="{width}" height="{_LINE}" fill-opacity="0.6"/>'] if banded else []
+    )
     parts.append(f'<text text-anchor="end" x="{_NAMES - 10}" y="{middle + 4:.1f}">{escape(result.fault.name)}</text>')
     if (lost := result.harm.lost) is None:
         parts.append(f'<text class="none" x="{_NAMES + 6}" y="{middle + 4:.1f}">serving refused</text>')

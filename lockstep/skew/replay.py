@@ -13,10 +13,11 @@ All rows are scored; those of a random part of them are logged, too, as one requ
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -126,7 +127,9 @@ class Replay:
         chosen = np.random.default_rng(seed).permutation(rows)[: min(logged, rows)]
         self._logged = np.zeros(rows, np.bool_)
         self._logged[chosen] = True
-        self._keys = {view.name: EntityKeys(subject.contract.project, view.join_keys) for view in subject.contract.views}
+        self._keys = {
+            view.name: EntityKeys(subject.contract.project, view.join_keys) for view in subject.contract.views
+        }
 
     @property
     def steps(self) -> list[Step]:
@@ -139,9 +142,7 @@ class Replay:
         steps = self.steps
         self._world.advance(steps[0].tick)
         async with AsyncExitStack() as running:
-            services: list[Service] = []
-            for fault in self._faults:
-                services.append(await running.enter_async_context(self._service(fault, steps[0])))
+            services = [await running.enter_async_context(self._service(of, steps[0])) for of in self._faults]
             for step in steps:
                 self._world.advance(step.tick)
                 self._move_clocks(step)
@@ -154,7 +155,7 @@ class Replay:
         return services
 
     @asynccontextmanager
-    async def _service(self, fault: Fault, first: Step) -> Any:
+    async def _service(self, fault: Fault, first: Step) -> AsyncGenerator[Service]:
         settings = self._world.settings.model_copy(update={"request_time_limit": self._world.every})
         if fault.clock:
             settings = settings.model_copy(update={"clock_file": settings.home / f"clock{fault.clock // MICROSECOND}"})
@@ -173,7 +174,12 @@ class Replay:
             await _until_ready(transformer)
             transformer.call_log(fault.name)
             yield Service(
-                fault, transformer, fault.name, np.full(rows, np.nan), np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
+                fault,
+                transformer,
+                fault.name,
+                np.full(rows, np.nan),
+                np.zeros(rows, np.bool_),
+                np.zeros(rows, np.bool_),
             )
         finally:
             transformer.stop_engine()
@@ -207,7 +213,9 @@ class Replay:
         reading = [service for service in others if not service.fault.of_store]
         for start in range(0, len(reading), _TOGETHER):
             together = reading[start : start + _TOGETHER]
-            for service, vectors in zip(together, await asyncio.gather(*(self._ask(s, rows) for s in together)), strict=True):
+            for service, vectors in zip(
+                together, await asyncio.gather(*(self._ask(s, rows) for s in together)), strict=True
+            ):
                 _note_changes(service, rows, expected, vectors)
         for service in others:
             if service.fault.of_store:
@@ -304,7 +312,7 @@ class Replay:
                 views[key].append(view.name)
         read = self._world.store.pipeline(transaction=False)
         for key in views:
-            read.hgetall(key)
+            read.execute_command("HGETALL", key)
         found = dict(zip(views, cast("list[dict[bytes, bytes]]", read.execute()), strict=True))
         changed: dict[bytes, Mapping[bytes, bytes]] = {}
         for key, row in found.items():
@@ -324,7 +332,7 @@ class Replay:
         for key, row in hashes.items():
             write.delete(key)
             if row:
-                write.hset(key, mapping=dict(row))
+                write.execute_command("HSET", key, *chain.from_iterable(row.items()))
         write.execute()
 
 

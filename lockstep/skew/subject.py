@@ -1,4 +1,4 @@
-"""What the laboratory works on: the champion of a finished state, and the days held out of its training. Nothing of it is changed."""
+"""What the laboratory works on: the champion of a finished state, and the days held out of its training. It is only read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

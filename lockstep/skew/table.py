@@ -62,11 +62,10 @@ def aligned(rows: Sequence[Row]) -> list[str]:
 def summary(results: Results) -> list[str]:
     """Return the sentences that the table is read for."""
     clean, *faults = results.results
-    told = [
-        f"clean: {sum(of.found for of in clean.detection.sizes)} false alarms in "
-        f"{sum(of.seeds for of in clean.detection.sizes):,} samples; of all {clean.detection.pool:,} rows "
-        f"{clean.detection.mismatches:.2%} are mismatches"
-    ]
+    at = clean.detection.sizes
+    alarms, samples = sum(of.found for of in at), sum(of.seeds for of in at)
+    logged = f"of all {clean.detection.pool:,} logged rows {clean.detection.mismatches:.2%} are mismatches"
+    told = [f"clean: {alarms} false alarms in {samples:,} samples; {logged}"]
     for size in _sizes(results):
         meant = [
             (r, at)

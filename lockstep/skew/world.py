@@ -1,6 +1,6 @@
 """A pipeline of the laboratory's own: lake, ledger, registry, store and clock in a scratch folder, filled tick by tick.
 
-The rows of the views are those of the state that is examined; how they come into the lake, and from there online, is the real way.
+The rows of the views are those of the state that is examined; they come into the lake, and from there online, the real way.
 """
 
 import shutil
@@ -113,9 +113,7 @@ class World:
                     "UPDATE materialize SET planned_at = planned_at + ?, committed_at = committed_at + ? WHERE view = ?",
                     (lag // MICROSECOND, lag // MICROSECOND, view),
                 )
-        return Ledger.open(
-            self.settings.model_copy(update={"ledger_url": f"sqlite:///{copy}"}), self.use_case.project
-        )
+        return Ledger.open(self.settings.model_copy(update={"ledger_url": f"sqlite:///{copy}"}), self.use_case.project)
 
 
 @contextmanager
@@ -130,7 +128,12 @@ def scratch_settings(folder: Path, given: Settings) -> Generator[Settings]:
     folder.mkdir(parents=True)
     # All of them are said: what the environment or a file says of others' stores must not be taken for ours.
     plain: dict[str, Any] = {name: of.default for name, of in Settings.model_fields.items()}
-    own = {"home": folder, "use_case": given.use_case, "clock_file": folder / "clock", "request_budget": _BUDGET}
+    own: dict[str, Any] = {
+        "home": folder,
+        "use_case": given.use_case,
+        "clock_file": folder / "clock",
+        "request_budget": _BUDGET,
+    }
     try:
         with LocalRedis(folder) as redis:
             yield redis.settings(Settings(**plain | own).resolved())

@@ -64,16 +64,16 @@ def list_faults(*, as_json: bool) -> None:
 @_clean
 @_logged
 @_as_json
-def run(
-    names: tuple[str, ...], *, days: int, seeds: int, clean_seeds: int, logged: int, as_json: bool
-) -> None:
+def run(names: tuple[str, ...], *, days: int, seeds: int, clean_seeds: int, logged: int, as_json: bool) -> None:
     """Inject the faults of these names, or whose names begin so."""
     _show(names, _scale(days, seeds, clean_seeds, logged), None, as_json=as_json)
 
 
 @skew.command("all")
 @click.option("--faults", "names", multiple=True, metavar="NAME", help="Only those whose names begin so.")
-@click.option("--write", "page", type=click.Path(path_type=Path), metavar="FILE.md", help="Write the page and its plot.")
+@click.option(
+    "--write", "page", type=click.Path(path_type=Path), metavar="FILE.md", help="Write the page and its plot."
+)
 @_days
 @_seeds
 @_clean

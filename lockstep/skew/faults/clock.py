@@ -1,4 +1,4 @@
-"""The serving node's clock is five hours ahead or behind, as with a local time taken for UTC; it stamps the request times, too."""
+"""The serving node's clock is five hours ahead or behind, as a local time taken for UTC; it stamps the request times, too."""
 
 from collections.abc import Iterator
 from datetime import timedelta

@@ -25,14 +25,14 @@ class Renamed(Fault):
         """The new name."""
         return f"{self.column.name}_v2"
 
-    def stored(self, view: View, key: bytes, row: StoredRow) -> StoredRow:  # noqa: ARG002 - all keys alike
+    def stored(self, view: View, key: bytes, row: StoredRow) -> StoredRow:
         """Move the value to the other name's field."""
         if view.name != self.view.name:
             return row
         names = {field_of(view.name, self.column.name): field_of(view.name, self.renamed)}
         return {names.get(field, field): data for field, data in row.items()}
 
-    def afterwards(self, lake: Lake, contract: FeatureContract, since_us: int, until_us: int) -> None:  # noqa: ARG002
+    def afterwards(self, lake: Lake, contract: FeatureContract, since_us: int, until_us: int) -> None:
         """Rename the table's column."""
         with lake.table(self.view.table).update_schema() as change:
             change.rename_column(self.column.name, self.renamed)
@@ -45,7 +45,7 @@ class Retyped(Fault):
     view: View
     column: Column
 
-    def stored(self, view: View, key: bytes, row: StoredRow) -> StoredRow:  # noqa: ARG002 - all keys alike
+    def stored(self, view: View, key: bytes, row: StoredRow) -> StoredRow:
         """Store the number as a text."""
         if view.name != self.view.name:
             return row
@@ -53,7 +53,7 @@ class Retyped(Fault):
         value = decode_value(row.get(field), self.column.dtype)
         return row if value is None else {**row, field: encoded(str(value), "string")}
 
-    def afterwards(self, lake: Lake, contract: FeatureContract, since_us: int, until_us: int) -> None:  # noqa: ARG002
+    def afterwards(self, lake: Lake, contract: FeatureContract, since_us: int, until_us: int) -> None:
         """Put a text in the column's place."""
         with lake.table(self.view.table).update_schema(allow_incompatible_changes=True) as change:
             change.delete_column(self.column.name)

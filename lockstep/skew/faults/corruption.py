@@ -26,7 +26,9 @@ class Corruption(Fault):
         views = dict(reading.views)
         names = sorted((view, column) for view, rows in views.items() for column in rows.values)
         rows = len(next(iter(views.values())).status) if names else 0
-        hit = [(row, int(moment.draw.integers(len(names)))) for row in range(rows) if moment.draw.random() < self.share]
+        hit = [
+            (row, int(moment.draw.integers(len(names)))) for row in range(rows) if moment.draw.random() < self.share
+        ]
         for row, place in hit:
             view, column = names[place]
             values = list(views[view].values[column])

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lockstep.contract import FeatureContract, View
 from lockstep.lake import Lake
@@ -25,20 +24,20 @@ class Rewritten(Fault):
     view: View
     share: float
 
-    def afterwards(self, lake: Lake, contract: FeatureContract, since_us: int, until_us: int) -> None:  # noqa: ARG002
+    def afterwards(self, lake: Lake, contract: FeatureContract, since_us: int, until_us: int) -> None:
         """Append the rows anew: each number one greater, created a microsecond later."""
         rows = lake.table(self.view.table).scan().to_arrow()
-        events = rows[EVENT_TIMESTAMP].cast(pa.int64())
-        within = pc.and_(pc.greater_equal(events, since_us), pc.less(events, until_us))
-        rows = rows.filter(within)
+        events = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+        rows = rows.filter(pa.array((events >= since_us) & (events < until_us)))
         keys = zip(*(rows[key.name].to_pylist() for key in self.view.join_keys), strict=True)
         rows = rows.filter(pa.array([chance("rewritten", key) < self.share for key in keys], pa.bool_()))
-        created = pc.add(rows[CREATED_TIMESTAMP].cast(pa.int64()), 1).cast(ARROW_TYPES["timestamp"])
+        created = pa.array(rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy() + 1).cast(ARROW_TYPES["timestamp"])
         rows = rows.set_column(rows.column_names.index(CREATED_TIMESTAMP), CREATED_TIMESTAMP, created)
         for column in self.view.columns:
             if column.dtype in {"int64", "float64"}:
-                more = pc.add(rows[column.name], 1).cast(ARROW_TYPES[column.dtype])
-                rows = rows.set_column(rows.column_names.index(column.name), column.name, more)
+                more = [None if value is None else value + 1 for value in rows[column.name].to_pylist()]
+                place = rows.column_names.index(column.name)
+                rows = rows.set_column(place, column.name, pa.array(more, ARROW_TYPES[column.dtype]))
         lake.append(self.view.table, rows)
 
 

@@ -13,12 +13,12 @@ from lockstep.skew.fault import Fault, Moment, Vectors
 class NullToZero(Fault):
     """Every null of a vector is a zero."""
 
-    def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:  # noqa: ARG002
+    def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Fill in zeros."""
         return np.nan_to_num(vectors, nan=0.0)
 
 
-def variants(contract: FeatureContract) -> Iterator[Fault]:  # noqa: ARG001 - the same of every contract
+def variants(contract: FeatureContract) -> Iterator[Fault]:
     """Yield it."""
     yield NullToZero(
         name="null-to-zero",

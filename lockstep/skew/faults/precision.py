@@ -34,7 +34,7 @@ class Rounded(Fault):
 
     to: Callable[[float], float]
 
-    def read(self, reading: Reading, moment: Moment) -> Reading:  # noqa: ARG002 - no chance in it
+    def read(self, reading: Reading, moment: Moment) -> Reading:
         """Round."""
         return with_numbers(reading, self.to)
 
@@ -43,7 +43,7 @@ class Rounded(Fault):
 class RoundedVectors(Fault):
     """Vectors are made of float32."""
 
-    def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:  # noqa: ARG002
+    def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Round."""
         return vectors.astype(np.float32).astype(np.float64)
 

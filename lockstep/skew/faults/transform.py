@@ -14,7 +14,7 @@ class OtherFunction(Fault):
     view: str
     feature: str
 
-    def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:  # noqa: ARG002
+    def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Make it so."""
         changed = vectors.copy()
         for place, feature in enumerate(contract.features):

@@ -10,6 +10,7 @@ from lockstep.serving.features import REQUEST_TIME_US
 from lockstep.skew.fault import Fault, StoredRow
 from lockstep.skew.stored import with_values
 from lockstep.skew.windows import unit_columns
+from lockstep.views.declare import DataType
 
 FACTOR = 100
 
@@ -20,11 +21,11 @@ class StoredUnit(Fault):
 
     view: str
 
-    def stored(self, view: View, key: bytes, row: StoredRow) -> StoredRow:  # noqa: ARG002 - all keys alike
+    def stored(self, view: View, key: bytes, row: StoredRow) -> StoredRow:
         """Multiply the last measure."""
         if view.name != self.view:
             return row
-        columns = {field_of(view.name, c.name): c.dtype for c in unit_columns(view)}
+        columns: dict[bytes, DataType] = {field_of(view.name, c.name): c.dtype for c in unit_columns(view)}
         return with_values(row, columns, lambda value: value * FACTOR)
 
 
@@ -34,7 +35,7 @@ class SentUnit(Fault):
 
     column: str
 
-    def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
+    def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Multiply the input."""
         return {**inputs, self.column: inputs[self.column] * FACTOR}
 

@@ -1,7 +1,8 @@
-"""A column that is read from the field of another: one slip in a mapping of names. It is a process of its own, too:
+"""A column that is read from the field of another: one slip in a mapping of names.
 
+Requests are answered, nothing fails, and every value is a plausible one. It is a process of its own, too:
 `python -m lockstep.skew.faults.wrong_column --view terminal_risk --column risk_7d --read risk_1d`, and the transformer's own
-arguments. The request is answered, nothing fails, and every value is a plausible one.
+arguments.
 """
 
 from collections.abc import Iterator
