@@ -28,7 +28,7 @@ def parity_gate(given: ParityGateInput) -> ParityGateOutput:
 
     wiring = Wiring()
     model = require_passed(
-        wiring.settings, wiring.use_case, wiring.lake, given.model, given.report, given.fallback_report
+        wiring.settings, wiring.use_case, wiring.lake, wiring.ledger, given.model, given.report, given.fallback_report
     )
     return ParityGateOutput(version=model.version)
 

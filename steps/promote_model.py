@@ -49,7 +49,7 @@ def promote_model(given: PromoteModelInput) -> PromoteModelOutput:
             hint="run promote again with approval=required, and answer yes",
         )
     reports = (given.report, given.fallback_report)
-    require_passed(wiring.settings, wiring.use_case, wiring.lake, str(given.version), *reports)
+    require_passed(wiring.settings, wiring.use_case, wiring.lake, wiring.ledger, str(given.version), *reports)
     tags = {PARITY_TAG: "passed", REPORT_TAG: given.report, FALLBACK_REPORT_TAG: given.fallback_report or "none"}
     set_alias(wiring.settings, wiring.use_case.model.name, CHAMPION, given.version, tags)
     return PromoteModelOutput(champion=given.version)

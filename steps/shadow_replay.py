@@ -21,7 +21,7 @@ class ShadowReplayInput(StepInput):
 
 
 class ShadowReplayOutput(Output):
-    """How many rows were scored, and how many the model's contract rejects: no score, no row in the served log."""
+    """How many rows were scored, and how many the model's contract rejects: they have no score."""
 
     scored: int
     rejected: int

@@ -41,7 +41,7 @@ class VerifyParityOutput(Output):
 def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
     """Verify parity; a failing verdict is a result, not an error, unless it must pass: the gate decides."""
     from lockstep.parity.verdict import Verdict  # noqa: PLC0415
-    from lockstep.parity.verify import verify  # noqa: PLC0415 - imports Feast and MLflow
+    from lockstep.parity.verify import Question, verify  # noqa: PLC0415 - imports Feast and MLflow
     from lockstep.training.registry import require_model  # noqa: PLC0415
 
     wiring = Wiring()
@@ -55,11 +55,13 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
         wiring.lake,
         wiring.ledger,
         model,
-        shadow=given.shadow,
-        fallback=given.fallback,
-        since=parse_time(given.since, "since") if given.since else until - timedelta(hours=given.hours),
-        until=until,
-        sample_rows=given.sample_rows,
+        Question(
+            shadow=given.shadow,
+            since=parse_time(given.since, "since") if given.since else until - timedelta(hours=given.hours),
+            until=until,
+            rows=given.sample_rows,
+            fallback=given.fallback,
+        ),
     )
     if given.strict and report.verdict is not Verdict.PASS:
         who = f"the fallback of {given.model}" if given.fallback else given.model

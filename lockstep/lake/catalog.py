@@ -17,8 +17,8 @@ from pyiceberg.transforms import DayTransform
 from lockstep.errors import BadInput, NotYetSupported, SchemaDrift, Transient, nearest
 from lockstep.lake.commit import append_rows, replace_rows
 from lockstep.lake.engine import TimeRange, quote, read_parquet
-from lockstep.lake.files import AddedFile, Change, added_files, change, holds, plain_files
-from lockstep.lake.snapshots import ERASURE, NO_SNAPSHOT, Snapshot
+from lockstep.lake.files import Change, Past, change, holds, past_of, plain_files
+from lockstep.lake.snapshots import NO_SNAPSHOT, Snapshot
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
 
@@ -232,29 +232,13 @@ class Lake:
         except CommitFailedException as lost:
             raise Transient(f"{name}: another writer committed first: {lost}", hint="run the step again") from lost
 
-    def files_added(self, name: str, after: int, up_to: int) -> list[AddedFile]:
-        """Return the data files with the rows that `after < sequence <= up_to` added, oldest first; see `added_files`.
+    def past(self, name: str) -> Past:
+        """Return which files the table had in which snapshot, see `lockstep.lake.files.past_of`.
 
         Raises:
-            NotYetSupported: one of these snapshots is neither an append nor a compaction, or was rolled back.
-            BadInput: no snapshot has the sequence number `up_to`.
+            NotYetSupported: rows were deleted by files of deletes.
         """
-        table = self.table(name)
-        lineage = {s.id for s in self.lineage(name)}
-        for snapshot in self.snapshots(name):
-            if snapshot.id not in lineage:
-                raise NotYetSupported(
-                    f"snapshot {snapshot.id} of {name} was rolled back, or is a branch's; "
-                    "parity compares tables that only went on so far"
-                )
-            # An erasure took all there was of one key; every other row is still known to be of the snapshot that brought it.
-            adds = snapshot.operation in {"append", "replace"} or ERASURE in snapshot.properties
-            if after < snapshot.sequence <= up_to and not adds:
-                raise NotYetSupported(
-                    f"{name}: snapshot {snapshot.id} is {snapshot.operation!r}; parity compares tables of appends and "
-                    "compactions alone so far"
-                )
-        return added_files(table, _by_sequence(table, name, up_to), after)
+        return past_of(self.table(name))
 
     def change(self, name: str, after: int, after_id: int, up_to: int) -> Change | None:
         """Return what the snapshots `after < sequence <= up_to` did to the table, see `lockstep.lake.files.change`.
@@ -422,15 +406,15 @@ def require_schema(name: str, declared: pa.Schema, given: pa.Schema) -> None:
     missing = [f.name for f in declared if f.name not in given.names]
     unknown = [n for n in given.names if n not in declared.names]
     retyped = [
-        f"{f.name} is {given.field(f.name).type}, not {_plain(f.type)}"
+        f"{f.name} is {given.field(f.name).type}, not {plain_type(f.type)}"
         for f in declared
-        if f.name in given.names and _plain(given.field(f.name).type) != _plain(f.type)
+        if f.name in given.names and plain_type(given.field(f.name).type) != plain_type(f.type)
     ]
     problems = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
     if problems or retyped:
         raise SchemaDrift(f"{name}: the rows do not fit the table: {'; '.join(problems + retyped)}")
 
 
-def _plain(data_type: pa.DataType) -> str:
+def plain_type(data_type: pa.DataType) -> str:
     """Return a type's text without what Arrow and Iceberg spell differently for the same thing."""
     return str(data_type).replace("large_", "").replace(" not null", "").replace("element:", "item:")

@@ -1,7 +1,7 @@
 """Which data files a snapshot has: which it added, and which can hold a range of time. A manifest is read once."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from lockstep.clock import to_micros
+from lockstep.errors import NotYetSupported
 from lockstep.lake.engine import TimeRange
 
 _ADDING = frozenset({Operation.APPEND, Operation.REPLACE})
@@ -121,6 +122,93 @@ def _files_of(io: FileIO, snapshots: Sequence[Snapshot]) -> list[AddedFile]:
         for entry in _entries(io, manifest)
     }
     return sorted(files.values(), key=lambda f: (f.sequence, f.path))
+
+
+@dataclass(frozen=True)
+class FileLife:
+    """From which state of a table to which a data file was in it.
+
+    Attributes:
+        path: the file.
+        born: the sequence number of the snapshot that brought its rows.
+        died: that of the first one without it; None: it is in the newest.
+    """
+
+    path: str
+    born: int
+    died: int | None = None
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a table was, as far as its living snapshots tell.
+
+    Attributes:
+        lives: of each data file; one that went and came back has two.
+        sequences: the sequence numbers of the living snapshots, ascending.
+        unknown: ranges `after < sequence < before` of expired snapshots of which nobody knows any more which files they had:
+            rows went, or were compacted, between the living ones around them.
+    """
+
+    lives: Sequence[FileLife]
+    sequences: Sequence[int]
+    unknown: Sequence[tuple[int, int]]
+
+    def knows(self, sequence: int) -> bool:
+        """Tell whether it is known which files the table had in the snapshot with that sequence number; 0 is before the first."""
+        return not any(after < sequence < before for after, before in self.unknown)
+
+
+def past_of(table: Table) -> Past:
+    """Return what a table was in each of its snapshots, rolled back ones and those of branches too.
+
+    Of appends that follow one another only the last one's files are looked at: it lists what the others added. An erasure
+    rewrites files under the sequence numbers that they had, so the rows that it leaves count as brought when they were.
+
+    Raises:
+        NotYetSupported: rows were deleted by files of deletes.
+    """
+    snapshots = sorted(table.snapshots(), key=lambda s: s.sequence_number or 0)
+    listed: dict[str, int] = {}
+    gone: set[str] = set()
+    lives: list[FileLife] = []
+    unknown: list[tuple[int, int]] = []
+    for before, snapshot in _telling(snapshots):
+        if any(manifest.content is not ManifestContent.DATA for manifest in snapshot.manifests(table.io)):
+            raise NotYetSupported(
+                f"{table.name()[-1]} has files of deletes (merge-on-read)", hint="compact it first, then try again"
+            )
+        sequence = snapshot.sequence_number or 0
+        files = {file.path: file.sequence for file in _files_of(table.io, [snapshot])}
+        went = listed.keys() - files.keys()
+        if sequence > before + 1 and (went or _operation(snapshot) is Operation.REPLACE):
+            unknown.append((before, sequence))
+        lives += [FileLife(path, listed.pop(path), sequence) for path in went]
+        gone |= went
+        listed |= {path: sequence if path in gone else born for path, born in files.items() if path not in listed}
+    lives += [FileLife(path, born) for path, born in listed.items()]
+    return Past(
+        sorted(lives, key=lambda life: (life.born, life.path)), [s.sequence_number or 0 for s in snapshots], unknown
+    )
+
+
+def _telling(snapshots: Sequence[Snapshot]) -> Iterator[tuple[int, Snapshot]]:
+    """Return the snapshots whose files have to be looked at, each with the sequence number of the living one before it."""
+    before, parent = 0, None
+    for snapshot, after in zip(snapshots, [*snapshots[1:], None], strict=True):
+        follows = snapshot.parent_snapshot_id == parent and _operation(snapshot) is Operation.APPEND
+        goes_on = (
+            after is not None
+            and after.parent_snapshot_id == snapshot.snapshot_id
+            and _operation(after) is Operation.APPEND
+        )
+        if not (follows and goes_on):
+            yield before, snapshot
+        before, parent = snapshot.sequence_number or 0, snapshot.snapshot_id
+
+
+def _operation(snapshot: Snapshot) -> Operation:
+    return snapshot.summary.operation if snapshot.summary else Operation.APPEND
 
 
 def holds(table: Table, current: Snapshot, snapshot_id: int) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lockstep.clock import MICROSECOND, from_micros, to_micros
 from lockstep.errors import Terminal, Transient
+from lockstep.hashing import digest
 from lockstep.materialize.database import Database, who
 from lockstep.materialize.ledger_rows import (
     COMPUTE,
@@ -40,6 +41,7 @@ from lockstep.materialize.ledger_rows import (
 from lockstep.settings import Settings
 from lockstep.sqlite import OpenOnce
 
+_MOVABLE = frozenset({"sources"})  # expiry gives a compute row a later snapshot of its source
 _OPENED = OpenOnce()
 
 
@@ -303,6 +305,20 @@ class Ledger:
         if table_uuid is not None:
             query = query.where(MATERIALIZE.c.table_uuid == table_uuid)
         return [materialize_row(r) for r in self._database.all(query)]
+
+    def digest(self, view: str, until: datetime) -> str:
+        """Return the hash of what the ledger says of a view up to a time: what was computed and brought online by then.
+
+        What is committed later does not change it, nor does a source's snapshot that expires.
+        """
+        told = [
+            [value for name, value in row.items() if name not in _MOVABLE]
+            for table in (COMPUTE, MATERIALIZE)
+            for row in self._database.all(
+                self._of(table, view).where(table.c.committed_at <= to_micros(until)).order_by(table.c.id)
+            )
+        ]
+        return digest(told)
 
     def newest_materialization(self, view: str) -> int:
         """Return the id of the view's row that was planned last; 0 if there is none."""

@@ -1,16 +1,24 @@
-"""What served rows should have been: every row the lake ever held of their keys, and the values a training set would contain."""
+"""What served rows should have been: what the lake held of their keys, and the values a training set would contain.
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+Everything is looked up at once for many rows; what it means is said elsewhere (`compare.py`, `explain.py`).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+from pyiceberg.schema import make_compatible_name
 
 from lockstep.contract import Column, FeatureContract, View
+from lockstep.errors import BadInput
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
+from lockstep.lake.files import Past
+from lockstep.offline.cut import Cut
+from lockstep.online.epoch import ViewEpoch
 from lockstep.parity.sample import ServedRow, ServedView
 from lockstep.serving.features import complete_inputs, feature_matrix
 from lockstep.serving.policy import apply_policy
@@ -18,66 +26,59 @@ from lockstep.settings import Settings
 from lockstep.views import UseCase
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
+_PART_ROWS = 10_000
+_FOR_EVER = (1 << 63) - 1
+_NOTHING_READ = ViewEpoch(committed=None, writing=None)
 
-@dataclass(frozen=True)
-class LakeRow:
-    """One row a view's table ever got, and the sequence number of the snapshot that brought it."""
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What orders the rows of a key: their event time, then their created time, in microseconds."""
 
     event_us: int
     created_us: int
-    sequence: int
-    values: Mapping[str, Any]
 
-    @property
-    def version(self) -> tuple[int, int]:
-        """What orders the rows of a key."""
-        return self.event_us, self.created_us
+    def __lt__(self, other: "Version") -> bool:
+        """Tell whether this is the older one."""
+        return (self.event_us, self.created_us) < (other.event_us, other.created_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the lake says of one served row and one stored view.
+
+    Attributes:
+        held: the values of the row of this key with the (event, created) that was served; None: there never was one.
+        allowed: the sequence numbers of the snapshots that the row may have been read from, ascending.
+        newest: of each of these, the key's newest row in it; None: it has none.
+        in_flight: the readings of the epoch hash differ or say that the view is being written.
+        known: the row that a training set would take: what was visible at the request time.
+        brought: the sequence number of the snapshot that brought that row; 0 without one.
+    """
+
+    held: Mapping[str, Any] | None
+    allowed: tuple[int, ...]
+    newest: tuple[Version | None, ...]
+    in_flight: bool
+    known: Version | None
+    brought: int
 
 
 @dataclass(frozen=True)
-class History:
-    """The rows of the sampled keys of one view that can matter to the sample.
-
-    Attributes:
-        view: the view, as the contract describes it.
-        rows: the rows by key (its join keys' values, in the contract's order).
-        sequences: the sequence numbers of the table's snapshots, ascending.
-    """
+class Looked:
+    """What the lake says of one view, for each of many served rows; and the view's snapshots."""
 
     view: View
-    rows: Mapping[tuple[Any, ...], Sequence[LakeRow]]
-    sequences: tuple[int, ...]
+    rows: Sequence[Stored]
+    past: Past
+    cut: int
 
-    @cached_property
-    def latest_sequence(self) -> int:
-        """The newest snapshot's sequence number; 0 for a table without one."""
-        return self.sequences[-1] if self.sequences else 0
 
-    def of(self, row: ServedRow) -> Sequence[LakeRow]:
-        """Return the rows of a served row's key."""
-        return self.rows.get(self.key(row), ())
-
-    def key(self, row: ServedRow) -> tuple[Any, ...]:
-        """Return the values of a served row's join keys, in the contract's order."""
-        return tuple(row.keys[key.name] for key in self.view.join_keys)
-
-    def held(self, row: ServedRow, served: ServedView) -> LakeRow | None:
-        """Return the lake's row of the key and the (event, created) that were served."""
-        return next((r for r in self.of(row) if r.version == (served.event_us, served.created_us)), None)
-
-    def newest(self, row: ServedRow, sequence: int) -> LakeRow | None:
-        """Return the key's greatest (event, created) in the snapshot with that sequence number."""
-        return max((r for r in self.of(row) if r.sequence <= sequence), key=lambda r: r.version, default=None)
-
-    def known(self, row: ServedRow) -> LakeRow | None:
-        """Return the row that a training set would take for this served row: what was visible at its request time."""
-        visible = [
-            r
-            for r in self.of(row)
-            if r.event_us <= row.request_us and r.created_us + self.view.visible_lag_us <= row.request_us
-        ]
-        chosen = max(visible, key=lambda r: r.version, default=None)
-        return chosen if chosen and not expired(self.view, chosen.event_us, row.request_us) else None
+def version_of(read: ServedView | None) -> Version | None:
+    """Return the version of what was read; None where nothing was, or the store did not say."""
+    if read is None or read.event_us is None or read.created_us is None:
+        return None
+    return Version(read.event_us, read.created_us)
 
 
 def expired(view: View, event_us: int, at_us: int) -> bool:
@@ -85,87 +86,216 @@ def expired(view: View, event_us: int, at_us: int) -> bool:
     return view.ttl_us > 0 and at_us - event_us > view.ttl_us
 
 
-def history(settings: Settings, lake: Lake, view: View, sample: Sequence[ServedRow]) -> History:
-    """Read the rows that the view's table ever got for the keys in the sample, as far back as one of them may look.
+def allowed_snapshots(row: ServedRow, view: str, sequences: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+    """Return the sequence numbers of the snapshots that a row may have been read from, and whether it was read in flight.
 
-    Of what is older than every served row and than the ttl before every request, only the newest row per key and snapshot can
-    be an answer: what a stale or missing row should have been.
+    It is the one that the epoch hash names as committed. Where its two readings differ or say *writing*, it may be any from the
+    lower reading's committed one to the higher reading's started one.
+    """
+    before, after = row.before.views.get(view, _NOTHING_READ), row.after.views.get(view, _NOTHING_READ)
+    low = before.committed.sequence if before.committed else 0
+    if before == after and before.writing is None:
+        return (low,), False
+    marks = [mark for mark in (before.writing, after.committed, after.writing) if mark]
+    high = max([low, *(mark.sequence for mark in marks)])
+    return (low, *(s for s in sequences if low < s <= high)), True
+
+
+def look_up(
+    settings: Settings, lake: Lake, view: View, rows: Sequence[ServedRow], snapshot_id: int | None = None
+) -> Looked:
+    """Look up what a view's table held of served rows.
+
+    Args:
+        settings: for the embedded engine.
+        lake: has the table.
+        view: as the contract describes it.
+        rows: served rows; the answers come in their order.
+        snapshot_id: what training reads; None is the newest snapshot.
 
     Raises:
-        NotYetSupported: a snapshot of the table took rows away.
+        BadInput: a snapshot that a row was read from has expired, and what it held is not known any more.
+        NotYetSupported: rows were deleted by files of deletes.
     """
-    snapshots = lake.snapshots(view.table)
-    sequences = tuple(s.sequence for s in snapshots)
-    files = lake.files_added(view.table, 0, sequences[-1]) if sequences else []
-    names = [key.name for key in view.join_keys]
-    wanted = pa.table(
-        {key.name: pa.array([row.keys[key.name] for row in sample], ARROW_TYPES[key.dtype]) for key in view.join_keys}
-    )
-    by_key: defaultdict[tuple[Any, ...], list[LakeRow]] = defaultdict(list)
-    if files and sample:
-        columns = [*names, *(c.name for c in view.columns)]
-        brought = {file.path.removeprefix("file://"): file.sequence for file in files}
-        micros = [f"epoch_us({name}) AS {name}" for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
-        keys = ", ".join(map(quote, names))
-        recent = f"epoch_us({EVENT_TIMESTAMP}) >= {_earliest(view, sample)}"
-        with connect(settings) as connection:
-            connection.register("wanted", wanted)
-            found: pa.Table = connection.sql(
-                f"SELECT {', '.join(map(quote, columns))}, {', '.join(micros)}, filename FROM "
-                f"{read_parquet(brought).removesuffix(')')}, filename = true) SEMI JOIN wanted USING ({keys}) "
-                f"QUALIFY {recent} OR row_number() OVER (PARTITION BY {keys}, filename, {recent} "
-                f"ORDER BY {EVENT_TIMESTAMP} DESC, {CREATED_TIMESTAMP} DESC) = 1"
+    past = lake.past(view.table)
+    cut = past.sequences[-1] if past.sequences else 0
+    if snapshot_id is not None:
+        cut = lake.snapshot(view.table, snapshot_id).sequence if past.sequences else 0
+    allowed = [allowed_snapshots(row, view.name, past.sequences) for row in rows]
+    _require_known(view, past, {sequence for sequences, _ in allowed for sequence in sequences})
+    if not (past.lives and rows):
+        nothing = (None,)
+        return Looked(view, [Stored(None, s, nothing * len(s), flies, None, 0) for s, flies in allowed], past, cut)
+    finder = _Finder(settings, view, past, rows)
+    held = finder.held()
+    newest, known = finder.versions([sequences for sequences, _ in allowed], cut)
+    found = [
+        Stored(
+            held.get(n),
+            sequences,
+            tuple(newest.get((n, sequence)) for sequence in sequences),
+            flies,
+            *known.get(n, (None, 0)),
+        )
+        for n, (sequences, flies) in enumerate(allowed)
+    ]
+    return Looked(view, found, past, cut)
+
+
+def _require_known(view: View, past: Past, sequences: Collection[int]) -> None:
+    lost = sorted(sequence for sequence in sequences if not past.knows(sequence))
+    if lost:
+        raise BadInput(
+            f"{view.table}: what its snapshot number {lost[0]} held is not known any more, and served rows were read from it",
+            hint="it has expired; verify a later window, and keep snapshots (snapshots_keep) as long as windows are verified",
+        )
+
+
+class _Finder:
+    """Asks the engine about the rows of one view's table, in its own numbering of the served rows."""
+
+    def __init__(self, settings: Settings, view: View, past: Past, rows: Sequence[ServedRow]) -> None:
+        self._settings, self._view, self._past, self._rows = settings, view, past, rows
+        self._keys = ", ".join(quote(key.name) for key in view.join_keys)
+
+    def held(self) -> dict[int, Mapping[str, Any]]:
+        """Return the values of the row that was served, by the served row's number; it is the log's own mapping where equal."""
+        columns = [column.name for column in self._view.columns]
+        served = [row.views.get(self._view.name) for row in self._rows]
+        versions = [version_of(read) for read in served]
+        asked = {
+            "n": range(len(self._rows)),
+            EVENT_TIMESTAMP: [version.event_us if version else None for version in versions],
+            CREATED_TIMESTAMP: [version.created_us if version else None for version in versions],
+        }
+        found: dict[int, Mapping[str, Any]] = {}
+        with connect(self._settings) as connection:
+            connection.register("asked", self._asked(asked))
+            named = ", ".join(f"s.{quote(name)}" for name in columns)
+            same_row = f"{self._keys}, {EVENT_TIMESTAMP}, {CREATED_TIMESTAMP}"
+            rows: pa.Table = connection.sql(
+                f"SELECT DISTINCT ON (n) n, {named} FROM asked JOIN ({self._stored(columns)}) s USING ({same_row})"
             ).to_arrow_table()
-        for row in found.to_pylist():
-            by_key[tuple(row[name] for name in names)].append(
-                LakeRow(
-                    event_us=row[EVENT_TIMESTAMP],
-                    created_us=row[CREATED_TIMESTAMP],
-                    sequence=brought[row["filename"]],
-                    values={c.name: row[c.name] for c in view.columns},
-                )
+        for part in rows.to_batches(_PART_ROWS):
+            for values in part.to_pylist():
+                n = values.pop("n")
+                read = served[n]
+                equal = read is not None and all(read.holds(name, value) for name, value in values.items())
+                found[n] = read.values if equal and read else values
+        return found
+
+    def versions(
+        self, allowed: Sequence[Sequence[int]], cut: int
+    ) -> tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]]]:
+        """Return the key's newest version by (served row, snapshot), and by served row what training knew and what brought it."""
+        asked = {
+            "n": [n for n, sequences in enumerate(allowed) for _ in sequences],
+            "sequence": [sequence for sequences in allowed for sequence in sequences],
+        }
+        lives = self._past.lives
+        # A row that was written into other files later was brought by the first of them.
+        moved = any(life.died is not None for life in lives)
+        first = f"min(born) OVER (PARTITION BY {self._keys}, event, created)" if moved else "born"
+        visible = f"event <= request AND created + {self._view.visible_lag_us} <= request"
+        with connect(self._settings) as connection:
+            connection.register("asked", self._asked(asked))
+            connection.register(
+                "lives",
+                pa.table(
+                    {
+                        "filename": [life.path.removeprefix("file://") for life in lives],
+                        "born": [life.born for life in lives],
+                        "died": [_FOR_EVER if life.died is None else life.died for life in lives],
+                    }
+                ),
             )
-    return History(view, dict(by_key), sequences)
+            found: pa.Table = connection.sql(
+                f"""
+                WITH stored AS (
+                    SELECT {self._keys}, {EVENT_TIMESTAMP} AS event, {CREATED_TIMESTAMP} AS created, born, died,
+                        {first} AS brought
+                    FROM ({self._stored(["filename"])}) JOIN lives USING (filename)
+                )
+                SELECT n, sequence,
+                    max({{'event': event, 'created': created}}) FILTER (born <= sequence AND sequence < died) AS newest,
+                    max({{'event': event, 'created': created, 'brought': brought}})
+                        FILTER ({visible} AND born <= {cut} AND {cut} < died) AS known
+                FROM asked JOIN stored USING ({self._keys}) GROUP BY n, sequence
+                """
+            ).to_arrow_table()
+        newest: dict[tuple[int, int], Version] = {}
+        known: dict[int, tuple[Version, int]] = {}
+        for part in found.to_batches(_PART_ROWS):
+            for row in part.to_pylist():
+                n = row["n"]
+                if row["newest"] is not None:
+                    newest[n, row["sequence"]] = Version(row["newest"]["event"], row["newest"]["created"])
+                if row["known"] is not None:
+                    version = Version(row["known"]["event"], row["known"]["created"])
+                    if not expired(self._view, version.event_us, self._rows[n].request_us):
+                        known[n] = version, row["known"]["brought"]
+        return newest, known
 
+    def _asked(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+        """Return columns of numbers, of which `n` says which served row each line is of, with the row's keys and time."""
+        numbers = list(columns["n"])
+        keys = {
+            key.name: pa.array([self._rows[n].keys[key.name] for n in numbers], ARROW_TYPES[key.dtype])
+            for key in self._view.join_keys
+        }
+        asked = {name: pa.array(values, pa.int64()) for name, values in columns.items()}
+        return pa.table(
+            {**keys, **asked, "request": pa.array([self._rows[n].request_us for n in numbers], pa.int64())}
+        )
 
-def _earliest(view: View, sample: Sequence[ServedRow]) -> int:
-    """Return the event time in microseconds before which no row is an answer by its own values."""
-    if not view.ttl_us:
-        return -(1 << 62)
-    served = [row.views[view.name].event_us for row in sample if view.name in row.views]
-    return min([*(row.request_us - view.ttl_us for row in sample), *(event for event in served if event is not None)])
+    def _stored(self, columns: Sequence[str]) -> str:
+        """Return the query of all rows that the table ever had of these keys: keys, times in microseconds, and columns."""
+        paths = dict.fromkeys(life.path for life in self._past.lives)
+        # In a file a column's name is spelled as Avro would allow it: `a b` is `a_x20b`.
+        spelled = [
+            f"{quote(make_compatible_name(name))} AS {quote(name)}"
+            for name in (*(key.name for key in self._view.join_keys), *columns)
+        ]
+        times = [f"epoch_us({name}) AS {name}" for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
+        files = f"{read_parquet(paths).removesuffix(')')}, filename = true, union_by_name = true)"
+        return (
+            f"SELECT * FROM (SELECT {', '.join([*spelled, *times])} FROM {files}) SEMI JOIN asked USING ({self._keys})"
+        )
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What a training set cut now would say of served rows, one item a row.
+    """What a training set would say of served rows, one item a row.
 
     Attributes:
-        vectors: what it would contain, in the contract's order, defaults put in.
+        vectors: rows by features, in the contract's order, defaults put in, NaN for null.
         rejected: whether the policy would leave the row out: a feature that the contract asks for has no value, and the vector
             is not one that the model can be asked.
     """
 
-    vectors: Sequence[tuple[float | None, ...]]
-    rejected: Sequence[bool]
+    vectors: NDArray[np.float64]
+    rejected: NDArray[np.bool_]
 
 
 def training_rows(
-    settings: Settings, use_case: UseCase, contract: FeatureContract, sample: Sequence[ServedRow]
+    settings: Settings,
+    use_case: UseCase,
+    contract: FeatureContract,
+    rows: Sequence[ServedRow],
+    cut: Cut | None = None,
 ) -> TrainingRows:
-    """Return what a training set cut now would say of served rows.
+    """Return what a training set cut now, or at `cut`, would say of served rows.
 
     The rows go through Feast's `get_historical_features`, the very way a training set is made.
     """
-    if not sample:
-        return TrainingRows((), ())
-    # Whoever only reads a report, as the gate does, does without Feast's 4 s.
+    if not rows:
+        return TrainingRows(np.empty((0, len(contract.features))), np.empty(0, np.bool_))
+    # Whoever only reads a report does without Feast's 4 s.
     from lockstep.offline.history import training_features  # noqa: PLC0415
 
-    found = training_features(settings, use_case, contract.feature_service, spine(contract, sample)).rows
+    found = training_features(settings, use_case, contract.feature_service, spine(contract, rows), cut).rows
     settled = apply_policy(contract, feature_matrix(contract, found))
-    vectors = [tuple(None if v != v else v for v in row) for row in settled.vectors.tolist()]  # noqa: PLR0124 - NaN is unequal to itself
-    return TrainingRows(vectors, settled.rejected.tolist())
+    return TrainingRows(settled.vectors, settled.rejected)
 
 
 def spine(contract: FeatureContract, sample: Sequence[ServedRow]) -> pa.Table:

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from lockstep.contract import FeatureContract
 from lockstep.errors import Refused
 from lockstep.lake import Lake
+from lockstep.materialize.ledger import Ledger
+from lockstep.parity.repeat import unrepeatable
 from lockstep.parity.report import ParityReport, load
 from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
 from lockstep.settings import Settings
@@ -31,14 +33,23 @@ class Decision:
 
 
 def require_passed(
-    settings: Settings, use_case: UseCase, lake: Lake, which: str, report: str, fallback_report: str = ""
+    settings: Settings,
+    use_case: UseCase,
+    lake: Lake,
+    ledger: Ledger,
+    which: str,
+    report: str,
+    fallback_report: str = "",
 ) -> Registered:
     """Return the model that an alias or a version names, if the gate lets it through now.
+
+    Nothing that a report says is believed: the same rows are sampled, compared and judged again.
 
     Args:
         settings: the gate's limits, the clock.
         use_case: names the model, and its thresholds.
-        lake: has the reports.
+        lake: has the reports, the served log and the views' tables.
+        ledger: tells when what was online.
         which: an alias or a version.
         report: the name of the report that speaks for it.
         fallback_report: the name of the one that speaks for its fallback.
@@ -51,10 +62,15 @@ def require_passed(
     model = require_model(settings, recipe.name, which)
     named = model.tags.get(EVALUATION_TAG, "")
     evaluation = load_evaluation(settings, lake, named) if named else None
+    of_model = load(settings, lake, report)
     of_fallback = load(settings, lake, fallback_report) if fallback_report else None
     now = settings.clock.now()
-    decision = decide(settings, recipe, model, load(settings, lake, report), evaluation, now, of_fallback)
-    reasons = (*decision.reasons, *alarmed(settings, lake, model.digest, rules_of(recipe), beside=named))
+    decision = decide(settings, recipe, model, of_model, evaluation, now, of_fallback)
+    reasons = [*decision.reasons, *alarmed(settings, lake, model.digest, rules_of(recipe), beside=named)]
+    for whose, made in (("", of_model), ("fallback: ", of_fallback)):
+        if made is not None:
+            again = unrepeatable(settings, use_case, lake, ledger, model, made)
+            reasons += [f"{whose}{reason}" for reason in again]
     if reasons:
         raise Refused(f"version {model.version} is not promoted: {'; '.join(reasons)}")
     return model
@@ -121,6 +137,11 @@ def unproven(
         ),
         f"{report.excused} of {report.sample.uniform} rows are excused, at most {MOST_EXCUSED:.0%} may be": report.excused
         > MOST_EXCUSED * report.sample.uniform,
+        f"the report excludes {report.limit:.2%} with {report.confidence:.0%}, asked are {settings.parity_limit:.2%} and "
+        f"{settings.parity_confidence:.0%}": not (
+            report.limit <= settings.parity_limit and report.confidence >= settings.parity_confidence
+        ),
+        f"{report.foreign} log rows of this model name a contract that is not its own": report.foreign > 0,
         f"the mismatch rate is only known to be below {bound:.2%}, not {settings.parity_limit:.2%}": not (
             bound < settings.parity_limit
         ),

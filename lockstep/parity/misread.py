@@ -1,66 +1,95 @@
-"""Find columns that a serving process read from another column: in every compared row that the lake holds, not in one by chance.
+"""Find columns that a serving process read from another column: in nearly all rows that the lake holds, not in one by chance.
 
-One row proves little: a risk of 0.0 equals many a neighbour's. So a column counts as misread only if one other column of its view
-and type, and no second one, explains *all* these rows of the process, and enough of the lake's rows differ in the two columns.
+One row proves little: a risk of 0.0 equals many a neighbour's. So a column counts as misread only if one other column of its
+type, and no second one, explains the rows of the process, and enough of the lake's rows differ in the two columns. Of the columns
+of the view itself one is looked for first.
 """
 
-from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from lockstep.contract import View
-from lockstep.parity.expect import History, LakeRow
-from lockstep.parity.sample import ServedRow, ServedView
-
-Misread = Mapping[tuple[str, str, str], str]
-"""By (process, view, column) the column that was read instead."""
+from lockstep.contract import FeatureContract
+from lockstep.parity.expect import version_of
+from lockstep.parity.facts import Facts
+from lockstep.parity.sample import ServedView
 
 LEAST_TELLING = 3
 """Rows of the lake in which the two columns have different values; one of them, asked for again, tells nothing new."""
 
+LEAST_EXPLAINED = 0.95
+"""Of the rows: another fault may have touched a few of them too."""
+
+Source = tuple[str, str]
+"""A view and a column."""
+
 
 @dataclass(frozen=True)
-class _Reading:
-    """What was read of a view for one served row, and the lake's row, which `names` it: key, event and created time."""
+class Reading:
+    """What was read of a view for one served row, and what the lake holds for it.
+
+    Attributes:
+        names: the lake's row: its key and version.
+        read: what was read of the view.
+        held: the lake's values, of each view of the row that the lake holds.
+    """
 
     names: Hashable
-    served: ServedView
-    held: LakeRow
+    read: ServedView
+    held: Mapping[str, Mapping[str, Any]]
 
 
-def misread_columns(rows: Sequence[ServedRow], histories: Mapping[str, History]) -> dict[tuple[str, str, str], str]:
-    """Return the columns that a process read from another column of the same view and type.
+def misread_columns(
+    facts: Facts, numbers: Iterable[int], differing: Iterable[tuple[str, str, str]]
+) -> dict[tuple[str, str, str], Source]:
+    """Return which of the differing columns were read from another column, and from which.
 
     Args:
-        rows: served rows; those of a process are judged together.
-        histories: what the lake ever held, by view.
+        facts: of the rows.
+        numbers: the rows of the sample; those of a process are judged together.
+        differing: columns in which some row differs from the lake, as (process, view, column).
     """
-    found: dict[tuple[str, str, str], str] = {}
-    for view, history in histories.items():
-        by_process: defaultdict[str, list[_Reading]] = defaultdict(list)
-        for row in rows:
-            served = row.views.get(view)
-            if served is not None and (held := history.held(row, served)) is not None:
-                by_process[row.process].append(_Reading((history.key(row), held.version), served, held))
-        for process, readings in by_process.items():
-            for column, source in _misread(history.view, readings).items():
-                found[process, view, column] = source
-    return found
+    wanted = sorted(set(differing))
+    readings: dict[tuple[str, str], list[Reading]] = {(process, view): [] for process, view, _ in wanted}
+    for n in numbers:
+        row = facts.rows[n]
+        for view in facts.looked:
+            if (row.process, view) in readings and (reading := _reading(facts, n, view)) is not None:
+                readings[row.process, view].append(reading)
+    found = {
+        (process, view, column): _source(facts.contract, view, column, readings[process, view])
+        for process, view, column in wanted
+    }
+    return {misread: source for misread, source in found.items() if source is not None}
 
 
-def _misread(view: View, readings: Sequence[_Reading]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for column in view.columns:
-        explaining = [
-            other.name
-            for other in view.columns
-            if other.dtype == column.dtype
-            and all(reading.served.holds(column.name, reading.held.values[other.name]) for reading in readings)
-        ]
-        if len(explaining) != 1:  # of two, nothing tells which was read
-            continue
-        (source,) = explaining
-        telling = {r.names for r in readings if r.held.values[source] != r.held.values[column.name]}
-        if len(telling) >= LEAST_TELLING:
-            found[column.name] = source
-    return found
+def _reading(facts: Facts, n: int, view: str) -> Reading | None:
+    row = facts.rows[n]
+    read = row.views.get(view)
+    held = {name: values for name, looked in facts.looked.items() if (values := looked.rows[n].held) is not None}
+    if read is None or view not in held:
+        return None
+    key = tuple(row.keys[key.name] for key in facts.looked[view].view.join_keys)
+    return Reading((key, version_of(read)), read, held)
+
+
+def _source(contract: FeatureContract, view: str, column: str, readings: Sequence[Reading]) -> Source | None:
+    dtypes = {(of.name, c.name): c.dtype for of in contract.views for c in of.columns}
+    others = [source for source, dtype in dtypes.items() if dtype == dtypes[view, column] and source != (view, column)]
+    itself = len(_explained((view, column), column, readings))
+    for candidates in ([o for o in others if o[0] == view], [o for o in others if o[0] != view]):
+        explained = {source: _explained(source, column, readings) for source in candidates}
+        enough = max(LEAST_EXPLAINED * len(readings), itself + 1)
+        found = [source for source, rows in explained.items() if len(rows) >= enough]
+        if len(found) > 1:  # nothing tells which of them was read
+            return None
+        if found:
+            telling = {r.names for r in explained[found[0]] if not r.read.holds(column, r.held[view][column])}
+            return found[0] if len(telling) >= LEAST_TELLING else None
+    return None
+
+
+def _explained(source: Source, column: str, readings: Sequence[Reading]) -> list[Reading]:
+    """Return the readings whose column holds what the lake holds in another one."""
+    view, name = source
+    return [r for r in readings if view in r.held and r.read.holds(column, r.held[view][name])]

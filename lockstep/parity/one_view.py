@@ -21,8 +21,10 @@ from lockstep.offline.history import training_features
 from lockstep.offline.semantics import FeatureRow, as_known
 from lockstep.parity.compare import is_mismatch
 from lockstep.parity.expect import spine
+from lockstep.parity.explain import explain
+from lockstep.parity.facts import gather
+from lockstep.parity.investigate import investigate
 from lockstep.parity.sample import ServedRow, ServedView
-from lockstep.parity.verify import compare_rows
 from lockstep.serving.features import NUMERIC, build_vectors, complete_inputs, load_functions
 from lockstep.serving.shadow import recent_events
 from lockstep.settings import Settings
@@ -178,7 +180,8 @@ def _keys(settings: Settings, lake: Lake, view: StoredView, rows: int) -> list[d
 
 def hold_served(settings: Settings, lake: Lake, ledger: Ledger, it: Alone, rows: Sequence[ServedRow]) -> Held:
     """Hold served rows against the lake and against training, by parity's own comparison, texts included."""
-    found = compare_rows(settings, it.use_case, lake, ledger, it.contract, rows).found
+    facts = gather(settings, it.use_case, lake, ledger, it.contract, rows)
+    found = explain(investigate(settings, lake, facts))
     wrong = [difference for differences in found.values() for difference in differences]
     differing = Counter(f"{d.feature or d.view} ({d.cause.value})" for d in wrong if not d.excused)
     examples = [f"{d.feature or d.view}: served {d.served}, {d.kind} says {d.expected}; {d.evidence}" for d in wrong]

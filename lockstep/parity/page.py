@@ -11,7 +11,7 @@ from typing import Any
 
 from lockstep.clock import from_micros
 from lockstep.parity import charts
-from lockstep.parity.compare import EXCUSED
+from lockstep.parity.cause import EXCUSED
 from lockstep.parity.report import DifferenceFound, FeatureRate, ParityReport, Stratum
 from lockstep.parity.verdict import Verdict
 from lockstep.report.numbers import moment, percent, percent_above, whole

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from lockstep.hashing import digest
 from lockstep.lake import Lake
 from lockstep.lake.documents import load_document
-from lockstep.parity.compare import EXCUSED
+from lockstep.parity.cause import EXCUSED
+from lockstep.parity.compare import SAME_SCORE
 from lockstep.parity.verdict import Verdict
 from lockstep.settings import Settings
 from lockstep.views.declare import ARROW_TYPES
@@ -21,9 +22,6 @@ from lockstep.views.declare import ARROW_TYPES
 REPORT_VERSION = 1
 PARITY_REPORTS = "parity_reports"
 SCORE_BINS = 20
-SAME_SCORE = 1e-9
-"""Two scores this close are one: a linear model's sums round differently with the number of rows scored in one call."""
-
 REPORTS_SCHEMA = pa.schema(
     [
         pa.field("report", pa.string(), nullable=False),
@@ -58,6 +56,7 @@ class Sampled(_Frozen):
         required: rows that the limit needs.
         stratified: rows of the stratified sample.
         compared_values: vector and stored values held against the lake and training.
+        seed: what the samples were drawn by; it follows from the model and the window, unless somebody gave another one.
     """
 
     served: int
@@ -65,6 +64,7 @@ class Sampled(_Frozen):
     required: int
     stratified: int
     compared_values: int
+    seed: int
 
 
 class FeatureRate(_Frozen):
@@ -178,8 +178,12 @@ class ParityReport(_Frozen):
         since: first request time judged.
         until: end of the request times judged.
         shadow: whether the rows were a shadow replay.
+        read: by table, the snapshot of the served log and of the views' tables that was read.
+        ledger: by stored view, the hash of what the ledger says up to `until`.
         limit: the mismatch rate to be excluded at `confidence`.
         excused: rows of the uniform sample that differ for excused causes only; they are no evidence of equality.
+        rejected: rows of the uniform sample that serving did not answer, because the policy rejects them.
+        foreign: rows of the model in the window that name a contract which is not the model's.
         lost: the share of the served log that never arrived.
         present: per stored view, rows of the uniform sample for which a row was read and used.
         intervals: per stored view, how many committed intervals the uniform sample was read from.
@@ -198,11 +202,15 @@ class ParityReport(_Frozen):
     since: datetime
     until: datetime
     sample: Sampled
+    read: dict[str, int]
+    ledger: dict[str, str]
     limit: float
     confidence: float
     mismatches: int
     excused: int
     stratum_mismatches: int
+    rejected: int
+    foreign: int
     lost: float
     present: dict[str, int]
     intervals: dict[str, int]

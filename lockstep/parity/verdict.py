@@ -71,6 +71,7 @@ def judge(
     confidence: float,
     most_excused: float,
     lost: float,
+    foreign: int,
     present: Mapping[str, int],
     intervals: Mapping[str, int],
 ) -> Judgement:
@@ -83,12 +84,14 @@ def judge(
         confidence: how surely.
         most_excused: the share of excused rows above which the sample says too little.
         lost: the share of log rows that never arrived.
+        foreign: log rows of the model that name a contract which is not the model's.
         present: per stored view, rows of the uniform sample that were read and used.
         intervals: per stored view, how many committed intervals they were read from.
     """
     wrong, excused, bad_strata = _mismatches(uniform), _excused(uniform), _mismatches(strata)
     bound = upper_bound(wrong, len(uniform), confidence)
     failing = [f"{bad_strata} rows of the stratified sample are mismatches"] * bool(bad_strata)
+    failing += [f"{foreign} log rows of this model name a contract that is not its own"] * bool(foreign)
     failing += [f"{wrong} of {len(uniform)} sampled rows are mismatches"] * bool(wrong and bound >= limit)
     lacking = lacks(len(uniform), excused, present, intervals, limit=limit, confidence=confidence)
     share = excused / len(uniform) if uniform else 0.0

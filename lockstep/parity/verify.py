@@ -1,20 +1,24 @@
 """Verify the parity of one model over one window of its served log, and keep the report."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from lockstep.clock import MICROSECOND, from_micros
+import numpy as np
+
+from lockstep.clock import MICROSECOND, from_micros, to_micros
 from lockstep.contract import FeatureContract
-from lockstep.errors import BadInput, SchemaDrift
+from lockstep.errors import BadInput
 from lockstep.lake import Lake
+from lockstep.lake.snapshots import NO_SNAPSHOT
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import State
-from lockstep.parity.compare import Comparison, Difference, is_mismatch
-from lockstep.parity.expect import history, training_rows
-from lockstep.parity.misread import misread_columns
+from lockstep.parity.compare import Difference, equal, is_mismatch
+from lockstep.parity.explain import explain
+from lockstep.parity.facts import Facts, gather, scores_of
+from lockstep.parity.investigate import investigate
 from lockstep.parity.report import (
     DifferenceFound,
     FeatureRate,
@@ -26,189 +30,176 @@ from lockstep.parity.report import (
     Stratum,
     store,
 )
-from lockstep.parity.sample import ServedRow, read_served, stratified, uniform
+from lockstep.parity.sample import ServedRow, Window, find_served, read_rows, stratified, uniform
 from lockstep.parity.verdict import judge, required_rows
-from lockstep.serving.features import build_vectors, complete_inputs, load_functions
-from lockstep.serving.policy import apply_policy
+from lockstep.serving.log_rows import SERVED_LOG
 from lockstep.settings import Settings
 from lockstep.training.registry import Registered
 from lockstep.views import UseCase
 
 SHOWN = 100
+_SEED_BITS = 48
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What comparing gave, by the rows' names.
+class Question:
+    """What is to be verified.
 
     Attributes:
-        found: the differences.
-        training: the vectors a training set would contain, in the contract's order.
-        rejected: the rows that it would leave out, by the policy. They were served, and what their vectors lack is found as any
-            difference is; but the model was never fitted on such a vector, and may not take it.
+        shadow: judge the shadow replay's rows, or live ones.
+        since: first request time.
+        until: end of the request times.
+        rows: how many uniform rows to compare; at least what the limit needs are taken.
+        fallback: judge the rows that the model's fallback answered, by the contract of that.
+        seed: orders the rows of which the first are sampled; None: the one that follows from the model and the window.
+        read: by table, which snapshots of the served log and of the views' tables are read; None: the newest.
     """
 
-    found: Mapping[str, Sequence[Difference]]
-    training: Mapping[str, Sequence[float | None]]
-    rejected: frozenset[str] = frozenset()
+    shadow: bool
+    since: datetime
+    until: datetime
+    rows: int
+    fallback: bool = False
+    seed: int | None = None
+    read: Mapping[str, int] | None = None
 
 
 def verify(
-    settings: Settings,
-    use_case: UseCase,
-    lake: Lake,
-    ledger: Ledger,
-    model: Registered,
-    *,
-    shadow: bool,
-    since: datetime,
-    until: datetime,
-    sample_rows: int,
-    fallback: bool = False,
+    settings: Settings, use_case: UseCase, lake: Lake, ledger: Ledger, model: Registered, question: Question
 ) -> ParityReport:
-    """Compare a sample of what a model served in `[since, until)` with the lake and with training.
+    """Compare a sample of what a model served in a window with the lake and with training, and keep the report.
+
+    The arguments and errors are those of `measure`.
+    """
+    report = measure(settings, use_case, lake, ledger, model, question)
+    store(lake, report)
+    return report
+
+
+def measure(
+    settings: Settings, use_case: UseCase, lake: Lake, ledger: Ledger, model: Registered, question: Question
+) -> ParityReport:
+    """Compare a sample of what a model served in a window with the lake and with training.
 
     Args:
         settings: limits, the clock.
         use_case: the definitions that training would use.
         lake: the tables.
-        ledger: tells how long writing takes.
+        ledger: tells when what was online, and how long writing takes.
         model: whose rows.
-        shadow: judge the shadow replay's rows, or live ones.
-        since: first request time.
-        until: end of the request times.
-        sample_rows: how many uniform rows to compare; at least what the limit needs are taken.
-        fallback: judge the rows that its fallback model answered, by the contract of that.
+        question: which of them.
 
     Raises:
-        BadInput: the window is reversed, or the model has no fallback.
-        SchemaDrift: a view is no longer what the model was trained on.
+        BadInput: the window is reversed, the model has no fallback, or a snapshot that is needed has expired.
     """
-    if until <= since:
-        raise BadInput(f"the window from {since.isoformat()} to {until.isoformat()} is empty")
-    contract = model.contract.fallback if fallback else model.contract
-    if contract is None:
-        raise BadInput(f"version {model.version} has no fallback model")
-    _require_same_definitions(use_case, contract)
-    served = read_served(
-        settings, lake, model=model.digest, contract=contract, shadow=shadow, since=since, until=until
-    )
+    contract = _contract(model, question)
+    seed = own_seed(model.digest, contract, question) if question.seed is None else question.seed
+    read = question.read or {}
+    window = Window(model.digest, contract, question.shadow, question.since, question.until, read.get(SERVED_LOG))
+    contracts = [of.hash for of in (model.contract, model.contract.fallback) if of is not None]
+    logged = find_served(settings, lake, window, known=contracts)
     required = required_rows(settings.parity_limit, settings.parity_confidence)
-    chosen, strata = uniform(served.rows, max(sample_rows, required)), stratified(served.rows)
-    every = list({row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}.values())
-    compared = compare_rows(settings, use_case, lake, ledger, contract, every)
-    found = compared.found
-    answerable = [row for row in chosen if row.name not in compared.rejected]
-    trained = [compared.training[row.name] for row in answerable]
-    expected = expected_scores(model.model_dir, trained, fallback=fallback)
-    present = {v.name: sum(_status(row, v.name) == "present" for row in chosen) for v in contract.views}
-    intervals = {v.name: len(_committed_intervals(chosen, v.name)) for v in contract.views}
+    chosen, strata = uniform(logged.rows, max(question.rows, required), seed), stratified(logged.rows, seed)
+    sampled = {row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}
+    rows = read_rows(settings, lake, window, list(sampled.values()))
+    snapshots = {view.table: read.get(view.table, _newest(lake, view.table)) for view in contract.views}
+    facts = gather(settings, use_case, lake, ledger, contract, rows, model=model, snapshots=snapshots)
+    found = explain(investigate(settings, lake, facts))
+    named = [row.name for row in chosen]
+    first = rows[: len(chosen)]
+    present = {v.name: sum(_status(row, v.name) == "present" for row in first) for v in contract.views}
+    intervals = {v.name: len(_committed_intervals(first, v.name)) for v in contract.views}
     judgement = judge(
-        {row.name: found[row.name] for row in chosen},
-        {row.name: found[row.name] for rows in strata.values() for row in rows},
+        {name: found[name] for name in named},
+        {row.name: found[row.name] for of_stratum in strata.values() for row in of_stratum},
         limit=settings.parity_limit,
         confidence=settings.parity_confidence,
-        most_excused=_most_excused(ledger, contract, since, until),
-        lost=served.lost,
+        most_excused=_most_excused(ledger, contract, question.since, question.until),
+        lost=logged.lost,
+        foreign=logged.foreign,
         present=present,
         intervals=intervals,
     )
     stored = sum(len(view.columns) for view in contract.views)
-    report = ParityReport(
+    return ParityReport(
         project=contract.project,
         created=settings.clock.now(),
         model=ModelNamed(name=use_case.model.name, version=model.version, digest=model.digest, contract=contract.hash),
-        shadow=shadow,
-        since=since,
-        until=until,
+        shadow=question.shadow,
+        since=question.since,
+        until=question.until,
         sample=Sampled(
-            served=len(served.rows),
+            served=len(logged.rows),
             uniform=len(chosen),
             required=required,
-            stratified=len({row.name for rows in strata.values() for row in rows}),
-            compared_values=len(every) * (len(contract.features) + stored),
+            stratified=len({row.name for of_stratum in strata.values() for row in of_stratum}),
+            compared_values=len(rows) * (len(contract.features) + stored),
+            seed=seed,
         ),
+        read={**snapshots, SERVED_LOG: logged.snapshot_id},
+        ledger={view.name: ledger.digest(view.name, question.until) for view in contract.views},
         limit=settings.parity_limit,
         confidence=settings.parity_confidence,
         mismatches=judgement.mismatches,
         excused=judgement.excused,
         stratum_mismatches=judgement.stratum_mismatches,
-        lost=served.lost,
+        rejected=sum(row.rejected is not None for row in first),
+        foreign=logged.foreign,
+        lost=logged.lost,
         present=present,
         intervals=intervals,
         upper_bound=judgement.upper_bound,
         verdict=judgement.verdict,
         reasons=judgement.reasons,
-        features=feature_rates(contract, chosen, found),
-        strata=tuple(_stratum(name, rows, found) for name, rows in strata.items()),
+        features=feature_rates(contract, named, found),
+        strata=tuple(
+            Stratum(name=name, rows=len(of), mismatches=sum(is_mismatch(found[row.name]) for row in of))
+            for name, of in strata.items()
+        ),
         causes=dict(sorted(Counter(d.cause.value for ds in found.values() for d in ds).items())),
         differences=shown(found),
-        hours=hours_compared(every, found),
-        scores=ScoreShift.between([row.score for row in answerable], expected, use_case.model.thresholds.decision),
+        hours=hours_compared(rows, found),
+        scores=score_shift(model, facts, len(chosen), use_case.model.thresholds.decision, fallback=question.fallback),
     )
-    store(lake, report)
-    return report
 
 
-def compare_rows(
-    settings: Settings,
-    use_case: UseCase,
-    lake: Lake,
-    ledger: Ledger,
-    contract: FeatureContract,
-    rows: Sequence[ServedRow],
-) -> Compared:
-    """Hold rows of the served log against the lake and against training."""
-    if not rows:
-        return Compared({}, {})
-    functions = load_functions(contract, settings.use_case)
-
-    def recompute(row: ServedRow) -> Sequence[float | None]:
-        usable = {
-            (view, column): [value if read.status == "present" else None]
-            for view, read in row.views.items()
-            for column, value in read.values.items()
-        }
-        inputs = complete_inputs(contract, [row.inputs], [row.request_us])
-        vector = apply_policy(contract, build_vectors(contract, functions, usable, inputs)).vectors[0].tolist()
-        return [None if value != value else value for value in vector]  # noqa: PLR0124
-
-    histories = {view.name: history(settings, lake, view, rows) for view in contract.views}
-    misread = misread_columns(rows, histories)
-    comparison = Comparison(contract, histories, recompute, ledger.incarnations(), misread)
-    trained = training_rows(settings, use_case, contract, rows)
-    training = {row.name: vector for row, vector in zip(rows, trained.vectors, strict=True)}
-    rejected = frozenset(row.name for row, out in zip(rows, trained.rejected, strict=True) if out)
-    return Compared({row.name: comparison.row(row, training[row.name]) for row in rows}, training, rejected)
+def own_seed(model: str, contract: FeatureContract, question: Question) -> int:
+    """Return the seed that follows from what is verified, so that nobody can look for one that suits."""
+    told = f"{model}/{contract.hash}/{question.shadow}/{to_micros(question.since)}/{to_micros(question.until)}"
+    return int.from_bytes(hashlib.sha256(told.encode()).digest()) >> (256 - _SEED_BITS)
 
 
-def expected_scores(
-    model_dir: Path, vectors: Sequence[Sequence[float | None]], *, fallback: bool = False
-) -> list[float]:
-    """Return what the model, or its fallback, says to these vectors, null as NaN: the way the predictor asks it."""
-    if not vectors:
-        return []
-    # scikit-learn's import costs seconds, and a window without rows needs no model.
-    import numpy as np  # noqa: PLC0415
+def score_shift(
+    model: Registered, facts: Facts, sampled: int, threshold: float, *, fallback: bool = False
+) -> ScoreShift | None:
+    """Hold the served scores of the first `sampled` rows against the model's scores of the training vectors.
 
-    from lockstep.serving.artifact import load_artifact  # noqa: PLC0415
-    from lockstep.threads import one_thread  # noqa: PLC0415
+    None where training was not compared, and where no row has both.
+    """
+    if facts.trained is None or facts.rescored is None:
+        return None
+    vectors, rejected = facts.trained.vectors[:sampled], facts.trained.rejected[:sampled]
+    served = np.array([np.nan if row.score is None else row.score for row in facts.rows[:sampled]])
+    both = np.flatnonzero(~(rejected | np.isnan(served)))
+    # To the very vector that was served the model has been asked already.
+    expected = facts.rescored[:sampled].copy()
+    other = [n for n in both.tolist() if not equal(facts.vectors[n], vectors[n], None).all()]
+    expected[other] = scores_of(model.model_dir, vectors[other], fallback=fallback)
+    return ScoreShift.between(served[both].tolist(), expected[both].tolist(), threshold)
 
-    artifact = load_artifact(model_dir)
-    estimator = artifact.fallback if fallback else artifact.estimator
-    with one_thread():
-        return estimator.predict_proba(np.array(vectors, dtype=np.float64))[:, 1].tolist()
+
+def _contract(model: Registered, question: Question) -> FeatureContract:
+    if question.until <= question.since:
+        raise BadInput(f"the window from {question.since.isoformat()} to {question.until.isoformat()} is empty")
+    contract = model.contract.fallback if question.fallback else model.contract
+    if contract is None:
+        raise BadInput(f"version {model.version} has no fallback model")
+    return contract
 
 
-def _require_same_definitions(use_case: UseCase, contract: FeatureContract) -> None:
-    """Refuse to compare with training under other definitions: both sides would agree, on something the model never saw."""
-    for view in contract.views:
-        here = use_case.view(view.name).definition_hash
-        if here != view.definition_hash:
-            raise SchemaDrift(
-                f"view {view.name} has the definition {here[:12]} now, the contract names {view.definition_hash[:12]}",
-                hint="train again: this model was fitted on other values of the same name",
-            )
+def _newest(lake: Lake, table: str) -> int:
+    current = lake.current(table) if lake.exists(table) else None
+    return current.id if current else NO_SNAPSHOT
 
 
 def _status(row: ServedRow, view: str) -> str | None:
@@ -236,13 +227,13 @@ def _most_excused(ledger: Ledger, contract: FeatureContract, since: datetime, un
 
 
 def feature_rates(
-    contract: FeatureContract, rows: Sequence[ServedRow], found: Mapping[str, Sequence[Difference]]
+    contract: FeatureContract, names: Sequence[str], found: Mapping[str, Sequence[Difference]]
 ) -> tuple[FeatureRate, ...]:
     """Count, per feature of the contract, the rows in which it differs, and the causes of that."""
     differing: Counter[tuple[str, str]] = Counter()
     causes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        named = {(d.view, d.feature, d.cause.value) for d in found[row.name] if d.feature is not None}
+    for row in names:
+        named = {(d.view, d.feature, d.cause.value) for d in found[row] if d.feature is not None}
         differing.update({(view, feature) for view, feature, _ in named})
         for view, feature, cause in named:
             causes[view, feature][cause] += 1
@@ -250,7 +241,7 @@ def feature_rates(
         FeatureRate(
             name=f.name,
             view=f.view,
-            compared=len(rows),
+            compared=len(names),
             differing=differing[f.view, f.name],
             causes=dict(sorted(causes[f.view, f.name].items())),
         )
@@ -272,10 +263,6 @@ def hours_compared(rows: Iterable[ServedRow], found: Mapping[str, Sequence[Diffe
         )
         for hour in sorted(hours)
     )
-
-
-def _stratum(name: str, rows: Sequence[ServedRow], found: Mapping[str, Sequence[Difference]]) -> Stratum:
-    return Stratum(name=name, rows=len(rows), mismatches=sum(is_mismatch(found[row.name]) for row in rows))
 
 
 def shown(found: Mapping[str, Iterable[Difference]]) -> tuple[DifferenceFound, ...]:

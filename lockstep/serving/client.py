@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from lockstep.errors import BadInput, Terminal, Transient
 from lockstep.serving.refusal import RowRejected
@@ -15,6 +15,12 @@ class _Answer(BaseModel):
     predictions: list[float]
     model: str
     contract: str = ""
+
+
+class _Rejection(BaseModel):
+    """What we rely on of a refusal for rejected rows."""
+
+    rejected: list[int] = Field(min_length=1)
 
 
 def score(
@@ -32,7 +38,7 @@ def score(
     Raises:
         Transient: the service is not there or out of order, or the fallback answered where the model was meant.
         BadInput: another model is served there.
-        RowRejected: a row has no score, by the model's own contract.
+        RowRejected: rows have no score, by the model's own contract; it says which.
         Terminal: it does not understand us, or we do not understand it.
     """
     try:
@@ -42,7 +48,9 @@ def score(
     if answer.status_code >= 500:
         raise Transient(f"the service at {url} answered {answer.status_code}: {answer.text[:300]}")
     if answer.status_code == 422:
-        raise RowRejected(f"the service at {url} rejected a row: {answer.text[:300]}")
+        raise RowRejected(
+            f"the service at {url} rejected rows: {answer.text[:300]}", _rejected(answer, url, len(instances))
+        )
     if answer.status_code != 200:
         raise Terminal(f"the service at {url} refused our request with {answer.status_code}: {answer.text[:300]}")
     try:
@@ -65,3 +73,21 @@ def score(
     if len(told.predictions) != len(instances):
         raise Terminal(f"the service at {url} answered {len(told.predictions)} predictions to {len(instances)} rows")
     return told.predictions
+
+
+def _rejected(answer: httpx.Response, url: str, rows: int) -> list[int]:
+    """Return the numbers of the rows that were rejected, of so many.
+
+    Raises:
+        Terminal: the answer does not say which.
+    """
+    try:
+        told = _Rejection.model_validate_json(answer.content).rejected
+    except ValidationError:
+        told = []
+    if not told or not set(told) <= set(range(rows)):
+        raise Terminal(
+            f"the service at {url} rejected rows and did not say which of {rows}: {answer.text[:300]}",
+            hint="is it a Lockstep transformer of this release?",
+        )
+    return told

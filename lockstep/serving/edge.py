@@ -208,7 +208,10 @@ def _refusal(failure: Exception) -> tuple[_Answer, Reason]:
         logging.getLogger(__name__).error("a request failed", exc_info=failure)
     elif isinstance(failure, Unavailable):
         _tell(failure)
-    return _json(status, {"error": text, "reason": reason}, headers), reason
+    told: dict[str, Any] = {"error": text, "reason": reason}
+    if isinstance(failure, RowRejected):
+        told["rejected"] = failure.rows
+    return _json(status, told, headers), reason
 
 
 _told: dict[Reason, float] = {}

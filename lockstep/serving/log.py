@@ -1,4 +1,4 @@
-"""The served log: one row for each answered row, exactly as it was read and scored, on its way to the lake.
+"""The served log: one row for each row that was answered or rejected, exactly as it was read and scored, on its way to the lake.
 
 The transformer puts rows into a bounded queue and a task sends them in batches to a Redis Stream; `drain` moves them to
 Iceberg. Answering never waits for it. Each process numbers the rows that it logs, so that a lost row is a gap and not a
@@ -71,7 +71,7 @@ class ServedLog:
         self._task.add_done_callback(_report)
 
     def offer(self, served: Served) -> None:
-        """Take one answered request, or count its rows as dropped when the queue is full; never waits."""
+        """Take one request, or count its rows as dropped when the queue is full; never waits."""
         chosen = chosen_rows(served, self._rate)
         if not chosen:
             return

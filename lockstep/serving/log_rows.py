@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, cast
 
@@ -49,7 +49,8 @@ SCHEMA = pa.schema(
         ("vector", pa.list_(pa.float64())),  # null for NaN
         ("contract", pa.string()),
         ("model", pa.string()),
-        ("score", pa.float64()),
+        ("score", pa.float64()),  # null: rejected
+        ("rejected", pa.string()),  # view:feature for want of which there is no score; null: answered
         ("flags", pa.list_(pa.string())),
         ("shadow", pa.bool_()),
         ("why", pa.string()),  # uniform, or flagged
@@ -61,27 +62,30 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Served:
-    """One answered request, not yet in the log's form.
+    """One request that was answered, or refused for its rejected rows, not yet in the log's form.
 
     Attributes:
         request: what was asked.
         read_time_us: when the store had answered, in microseconds.
         reading: what it answered.
-        vectors: what the model got, rows by features.
-        scores: what it said, one a row.
+        vectors: what the policy made of that, rows by features; the model got those of the rows that have a score.
+        scores: what it said, one a row; None where it was not asked.
         flags: what was unusual, one list a row.
         contract: the hash of the contract that made the vectors.
         shadow: nobody acts on the answer.
+        rejected: of each rejected row, by its number, the feature that it lacks. A row that has no score and is not among them
+            was not answered either, for the sake of those that are; it is not logged.
     """
 
     request: Request
     read_time_us: int
     reading: Reading
     vectors: NDArray[np.float64]
-    scores: Sequence[float]
+    scores: Sequence[float | None]
     flags: Sequence[Sequence[str]]
     contract: str
     shadow: bool
+    rejected: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
 def chosen_rows(served: Served, rate: float) -> list[tuple[int, str]]:
@@ -91,10 +95,10 @@ def chosen_rows(served: Served, rate: float) -> list[tuple[int, str]]:
     requests the same id, all are logged, or none but flagged rows, whatever the rate.
 
     Args:
-        served: all its rows are chosen, or none, by a hash of the request's id.
+        served: all its rows that were answered or rejected are chosen, or none, by a hash of the request's id.
         rate: the share of the requests to choose. Other rows are chosen if they are flagged.
     """
-    rows = range(len(served.scores))
+    rows = [row for row, score in enumerate(served.scores) if score is not None or row in served.rejected]
     if rate >= 1 or _share(served.request.id) < rate:
         return [(row, UNIFORM) for row in rows]
     return [(row, FLAGGED) for row in rows if served.flags[row]]
@@ -158,6 +162,7 @@ def encode_rows(
             "contract": served.contract,
             "model": model,
             "score": served.scores[row],
+            "rejected": served.rejected.get(row),
             "flags": served.flags[row],
             "shadow": served.shadow,
             "why": why,
@@ -169,6 +174,8 @@ def encode_rows(
 
 def read_row(entry: bytes, fields: Mapping[bytes, bytes]) -> Mapping[str, Any]:
     """Read the row that an entry of the stream holds, with the schema's names.
+
+    A transformer that knew no `rejected` logged answered rows alone.
 
     Raises:
         SchemaDrift: it holds none, or one with other fields.
@@ -183,7 +190,7 @@ def read_row(entry: bytes, fields: Mapping[bytes, bytes]) -> Mapping[str, Any]:
         raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it is no JSON", hint=hint) from wrong
     if not isinstance(row, dict):
         raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it is no object", hint=hint)
-    document = cast("dict[str, Any]", row)
+    document = {"rejected": None} | cast("dict[str, Any]", row)
     if document.keys() != names:
         different = ", ".join(sorted(document.keys() ^ names))
         raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it differs in {different}", hint=hint)

@@ -35,32 +35,44 @@ def apply_policy(contract: FeatureContract, vectors: NDArray[np.float64]) -> Set
     """
     columns = list(enumerate(contract.features))
     defaults = [(n, f.default) for n, f in columns if f.default is not None]
-    asked = [n for n, f in columns if f.when_null == "reject"]
     settled = vectors.copy() if defaults else vectors
     for number, value in defaults:
         column = settled[:, number]
         column[np.isnan(column)] = value
     rejected = np.zeros(len(settled), dtype=np.bool_)
-    for number in asked:
+    for number in _asked(contract):
         rejected |= np.isnan(settled[:, number])
     return Settled(settled, rejected)
 
 
-def require_answerable(contract: FeatureContract, settled: Settled) -> NDArray[np.float64]:
-    """Return the vectors of a request, if none of its rows is rejected.
+def rejections(contract: FeatureContract, settled: Settled) -> dict[int, str]:
+    """Return the rows that are rejected, each with the feature for want of which it is: `view:name`, the contract's first."""
+    rows = np.flatnonzero(settled.rejected)
+    if not rows.size:
+        return {}
+    asked = _asked(contract)
+    names = list(asked.values())
+    first = np.isnan(settled.vectors[rows][:, list(asked)]).argmax(axis=1)
+    return {row: names[number] for row, number in zip(rows.tolist(), first.tolist(), strict=True)}
+
+
+def require_answerable(contract: FeatureContract, settled: Settled) -> None:
+    """Refuse a request of which a row is rejected.
 
     Raises:
         RowRejected: one is; the first one is named, with its features.
     """
-    if not settled.rejected.any():
-        return settled.vectors
-    row = int(settled.rejected.argmax())
-    without = [
-        f"{f.view}:{f.name}"
-        for number, f in enumerate(contract.features)
-        if f.when_null == "reject" and np.isnan(settled.vectors[row, number])
-    ]
+    rows: list[int] = np.flatnonzero(settled.rejected).tolist()
+    if not rows:
+        return
+    without = [name for number, name in _asked(contract).items() if np.isnan(settled.vectors[rows[0], number])]
     raise RowRejected(
-        f"instances[{row}] cannot be scored: {', '.join(without)} has no value",
-        hint="the model's contract rejects such a row; ask without it, or decide without a score",
+        f"instances[{rows[0]}] cannot be scored: {', '.join(without)} has no value",
+        rows,
+        hint="the model's contract rejects such a row; ask without those in `rejected`, or decide without a score",
     )
+
+
+def _asked(contract: FeatureContract) -> dict[int, str]:
+    """Return the features without which a row is rejected, by their place in a vector."""
+    return {n: f"{f.view}:{f.name}" for n, f in enumerate(contract.features) if f.when_null == "reject"}

@@ -1,6 +1,7 @@
 """Why a request has no score, in words that a machine can read: the `reason` of an answer and of a metric."""
 
 import enum
+from collections.abc import Sequence
 
 from lockstep.errors import BadInput, Transient
 
@@ -10,7 +11,7 @@ class Reason(enum.StrEnum):
 
     BAD_REQUEST, TOO_LARGE, TOO_SLOW: the request does not fit, is larger than is read, or did not arrive within its budget.
     CALLER_GONE: it did not arrive, and there is nobody to tell.
-    ROW_REJECTED: the contract asks for a value that a row does not have.
+    ROW_REJECTED: the contract asks for a value that a row does not have; the answer lists such rows.
     STORE_TIMEOUT, STORE_UNAVAILABLE, STORE_CIRCUIT_OPEN: the online store did not answer within its share of the budget, or at
         all, or has not lately and is not asked.
     STORE_EMPTY: it answers, and nothing was ever brought online there: it was lost, or nothing was materialized yet.
@@ -43,7 +44,15 @@ class Reason(enum.StrEnum):
 
 
 class RowRejected(BadInput):
-    """A feature that the contract asks for has no value, so there is no score (answered 422)."""
+    """Features that the contract asks for have no value, so there is no score (answered 422).
+
+    Attributes:
+        rows: the numbers of the rows that are rejected, from 0 in the request: all of them.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.rows = rows
 
 
 class TooLarge(BadInput):

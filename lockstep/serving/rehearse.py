@@ -18,6 +18,7 @@ from lockstep.online.reader import OnlineReader, ReadPlan
 from lockstep.serving.features import load_functions
 from lockstep.serving.log import ServedLog
 from lockstep.serving.log_rows import Served
+from lockstep.serving.policy import rejections
 from lockstep.serving.request import MAX_ROWS, REQUEST_TIME, RequestParser
 from lockstep.serving.vectors import flags_of, vectors_of
 from lockstep.settings import Settings
@@ -61,10 +62,23 @@ async def _serve(
             with store.answering():
                 reading = await reader.read(request.entities, request.times_us)
             read_us = to_micros(settings.clock.now())
-            vectors = vectors_of(contract, functions, request, reading)
-            flags = flags_of(reading.views, len(rows))
-            scores = [NO_SCORE] * len(rows)
-            log.offer(Served(request, read_us, reading, vectors, scores, flags, contract.hash, shadow=True))
+            settled = vectors_of(contract, functions, request, reading)
+            rejected = rejections(contract, settled)
+            flags = flags_of(reading.views, len(rows), rejected)
+            scores = [None if row in rejected else NO_SCORE for row in range(len(rows))]
+            log.offer(
+                Served(
+                    request,
+                    read_us,
+                    reading,
+                    settled.vectors,
+                    scores,
+                    flags,
+                    contract.hash,
+                    shadow=True,
+                    rejected=rejected,
+                )
+            )
         await log.close()
         if log.dropped:
             raise Transient(f"{log.dropped} rows of the served log were not confirmed")

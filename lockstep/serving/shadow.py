@@ -3,8 +3,8 @@
 Nothing is moved in time: the service reads what the store holds now, and parity holds what it read against what training would
 contain for now. Rows served this way are marked in the served log and stay out of monitoring.
 
-Parity judges what was answered. Rows that the contract's policy rejects are in no log, so a replay counts them, and refuses where
-they are too many for what was answered to stand for what is asked.
+A row that the contract's policy rejects is logged as such, once. A replay counts these rows, and refuses where they are too many
+for what was answered to stand for what is asked.
 """
 
 import logging
@@ -31,7 +31,7 @@ from lockstep.views import UseCase
 RECENT = timedelta(days=2)
 
 MOST_REJECTED = 0.5
-"""The greatest share of the rows that may be rejected: beyond it, most of what is asked would be judged by nobody."""
+"""The greatest share of the rows that may be rejected: beyond it, most of what is asked has no score."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def replay(
 ) -> Replayed:
     """Send the newest `rows` events of the lake to the dark service, `batch` rows a request.
 
-    A request of which a row is rejected is asked again in halves, until the rows left out are those that are rejected.
+    A request of which rows are rejected is asked again without them.
 
     Args:
         settings: `shadow_url` is where the dark service answers.
@@ -70,7 +70,7 @@ def replay(
     Raises:
         BadInput: no dark service is named, it serves another model, there are no recent events, it rejects them all, or a number
             is not positive.
-        Refused: it rejects more than `MOST_REJECTED` of them. Those that it scored are in the served log nevertheless.
+        Refused: it rejects more than `MOST_REJECTED` of them. All are in the served log nevertheless.
         Transient: the service is not there or out of order, or its fallback answers because a view is late.
         Terminal: the service does not understand us.
     """
@@ -107,21 +107,20 @@ def _judge(replayed: Replayed) -> None:
         raise BadInput(f"the service rejected each of the {rows} rows", hint=hint)
     told = f"the service rejected {replayed.rejected} of the {rows} rows"
     if replayed.rejected > MOST_REJECTED * rows:
-        raise Refused(f"{told}, at most {MOST_REJECTED:.0%} may be: parity would judge the others alone", hint=hint)
-    logging.getLogger(__name__).warning("%s: they are in no log, and parity does not judge them", told)
+        raise Refused(f"{told}, at most {MOST_REJECTED:.0%} may be", hint=hint)
+    logging.getLogger(__name__).warning("%s: they have no score, and are in the served log as rejected", told)
 
 
 def _scored(
     client: httpx.Client, url: str, instances: Sequence[Mapping[str, object]], digest: str, contract: str
 ) -> int:
     """Have rows scored, without those that the model's contract rejects; return how many were."""
-    try:
-        return len(score(client, url, instances, digest, contract))
-    except RowRejected:
-        if len(instances) == 1:
-            return 0
-    half = len(instances) // 2
-    return sum(_scored(client, url, part, digest, contract) for part in (instances[:half], instances[half:]))
+    while instances:
+        try:
+            return len(score(client, url, instances, digest, contract))
+        except RowRejected as refused:
+            instances = [row for number, row in enumerate(instances) if number not in refused.rows]
+    return 0
 
 
 def recent_events(settings: Settings, use_case: UseCase, lake: Lake, contract: FeatureContract, rows: int) -> pa.Table:

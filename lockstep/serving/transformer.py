@@ -32,6 +32,7 @@ from lockstep.serving.hop import REQUEST_ID_HEADER, PredictorHop
 from lockstep.serving.log import LINGER_SECONDS, ServedLog
 from lockstep.serving.log_rows import Served
 from lockstep.serving.metrics import READ_SECONDS, count_rows, describe_contract
+from lockstep.serving.policy import rejections, require_answerable
 from lockstep.serving.readiness import Readiness, measure_lag
 from lockstep.serving.refusal import Reason, Unavailable
 from lockstep.serving.request import Request, RequestParser
@@ -144,7 +145,7 @@ class Transformer(Model):
 
         Raises:
             BadInput: the request does not fit the contract, or asks a live service for what only a dark one does.
-            RowRejected: the contract's policy rejects a row.
+            RowRejected: the contract's policy rejects rows; these are logged, and no other of the request.
             Unavailable: the store does not answer in time or has nothing, or a hard objective is broken and nobody may answer.
         """
         forced = self._forced(headers)
@@ -159,11 +160,16 @@ class Transformer(Model):
         contract = answering.contract
         if answering is not self._main:
             reading = reading._replace(views={view.name: reading.views[view.name] for view in contract.views})
-        vectors = vectors_of(contract, answering.functions, request, reading)
-        flags = flags_of(reading.views, len(request.inputs))
+        settled = vectors_of(contract, answering.functions, request, reading)
+        rejected = rejections(contract, settled)
+        flags = flags_of(reading.views, len(request.inputs), rejected)
         if freshness.unmet:
             flags = [[*freshness.flags, *of_row] for of_row in flags]
-        return Prepared(asked, request, read_time_us, reading, answering, vectors, flags, seconds)
+        prepared = Prepared(asked, request, read_time_us, reading, answering, settled.vectors, flags, seconds)
+        if rejected:
+            self._offer(prepared, [None] * len(request.inputs), rejected)
+        require_answerable(contract, settled)
+        return prepared
 
     def _forced(self, headers: Mapping[str, str]) -> bool:
         """Return whether the fallback model has to answer.
@@ -236,18 +242,7 @@ class Transformer(Model):
     def answer(self, scored: Scored, headers: dict[str, str]) -> dict[str, Any]:
         """Answer, and log what was served."""
         prepared = scored.prepared
-        self._log.offer(
-            Served(
-                prepared.request,
-                prepared.read_time_us,
-                prepared.reading,
-                prepared.vectors,
-                scored.scores,
-                prepared.flags,
-                prepared.answering.hash,
-                self._shadow,
-            )
-        )
+        self._offer(prepared, scored.scores, {})
         outcome = outcome_of(scored, self._main)
         headers[OUTCOME_HEADER] = outcome
         # https://www.w3.org/TR/server-timing/, in milliseconds
@@ -255,6 +250,21 @@ class Transformer(Model):
         if prepared.asked.speaks is Speaks.V2:
             return tensors_of(scored, outcome, self._digest, self.name)
         return predictions_of(scored, outcome, self._digest)
+
+    def _offer(self, prepared: Prepared, scores: Sequence[float | None], rejected: Mapping[int, str]) -> None:
+        self._log.offer(
+            Served(
+                prepared.request,
+                prepared.read_time_us,
+                prepared.reading,
+                prepared.vectors,
+                scores,
+                prepared.flags,
+                prepared.answering.hash,
+                self._shadow,
+                rejected,
+            )
+        )
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the tensors of a request, for KServe's metadata endpoint."""

@@ -140,6 +140,21 @@ def models_in_use(settings: Settings, name: str, *, every: bool = False) -> dict
     return found
 
 
+def versions(settings: Settings, name: str, most: int = 20) -> dict[int, Path]:
+    """Return the folders of the newest versions, by number, the newest first.
+
+    Raises:
+        NotYetSupported: a folder is not on a local disk.
+    """
+    with quiet():
+        client = open_client(settings)
+        found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"], max_results=most)
+        return {
+            int(version.version): local_folder(client.get_model_version_download_uri(name, version.version))
+            for version in found
+        }
+
+
 def set_alias(settings: Settings, name: str, alias: str, version: int, tags: Mapping[str, str] | None = None) -> None:
     """Give a version the alias, its tags first and the alias last; a champion it replaces becomes `previous`.
 

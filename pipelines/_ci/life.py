@@ -19,7 +19,7 @@ from lockstep.parity import report as parity_report
 from lockstep.parity.one_view import Alone, Held
 from lockstep.parity.recompute import Recomputed, joined, keys_that_change, recompute, ticks_between
 from lockstep.parity.report import ParityReport
-from lockstep.parity.sample import read_served
+from lockstep.parity.sample import Window, read_served
 from lockstep.serving.rehearse import rehearse
 from lockstep.settings import Settings
 from lockstep.training.registry import require_model
@@ -189,16 +189,9 @@ class Life:
         with self._stage("compare"):
             values = self._values(lake, ledger, it, asked, (start, since, since + LIVE_RUNS * step))
             values = replace(values, late=(*outdated, *values.late))
-            served = read_served(
-                self.settings,
-                lake,
-                model=_digest(it),
-                contract=it.contract,
-                shadow=True,
-                since=since,
-                until=clock.now() + MINUTE,
-            )
-            held = one_view.hold_served(self.settings, lake, ledger, it, served.rows)
+            window = Window(_digest(it), it.contract, shadow=True, since=since, until=clock.now() + MINUTE)
+            served = read_served(self.settings, lake, window)
+            held = one_view.hold_served(self.settings, lake, ledger, it, served)
             history = one_view.hold_history(self.settings, lake, it, past_of(it, asked, start, since))
         filled = {view.name: lake.table(view.table).scan().count() for view in it.stored}
         return Lived(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyiceberg.expressions import EqualTo
+from pyiceberg.expressions import And, EqualTo, IsNull
 
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
@@ -164,7 +164,7 @@ def _outcomes(version: int, served: dict[str, Any]) -> str:
 def _served(lake: Lake, model: Registered) -> dict[str, Any]:
     """Count what a model was served for, by what its answers said; replayed rows, which the demo sends as well, among it."""
     table = lake.table(SERVED_LOG).scan(
-        row_filter=EqualTo("model", model.digest), selected_fields=("contract", "flags")
+        row_filter=And(EqualTo("model", model.digest), IsNull("rejected")), selected_fields=("contract", "flags")
     )
     rows = table.to_arrow().to_pylist()
     by_main = [row for row in rows if row["contract"] == model.contract.hash]

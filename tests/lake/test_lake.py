@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from lockstep.clock import parse_time
-from lockstep.errors import BadInput, NotYetSupported, SchemaDrift
+from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
 from tests.lake.compaction import compact
@@ -52,58 +52,80 @@ def test_an_older_snapshot_reads_as_it_was(settings, lake) -> None:
     assert read(settings, lake, snapshot_id=first.id) == [1]
 
 
+def lives(lake: Lake) -> list[tuple[int, int | None]]:
+    return [(life.born, life.died) for life in lake.past("events").lives]
+
+
 def test_files_are_told_by_the_snapshots_that_added_them_also_after_manifests_merged(lake) -> None:
     for n in range(30):
         lake.append("events", rows(n, day=n % 3))
-    assert [f.sequence for f in lake.files_added("events", 10, 13)] == [11, 12, 13]
-    assert len(lake.files_added("events", 0, 30)) == 30
+    assert lives(lake) == [(n, None) for n in range(1, 31)]
     assert len(lake.table("events").current_snapshot().manifests(lake.table("events").io)) < 30
 
 
-def test_a_compaction_adds_no_row_and_takes_none(settings, lake) -> None:
+def test_a_compaction_brings_one_file_for_those_that_it_takes(settings, lake) -> None:
     for n in range(3):
         lake.append("events", rows(n))
-    before = lake.files_added("events", 0, 3)
     compact(lake.table("events"))
     lake.append("events", rows(7))
     assert [s.operation for s in lake.snapshots("events")] == ["append", "append", "append", "replace", "append"]
-    assert [(f.sequence, f.rows) for f in lake.files_added("events", 0, 5)] == [(1, 1), (2, 1), (3, 1), (5, 1)]
-    assert lake.files_added("events", 0, 5)[:3] == before
-    assert lake.files_added("events", 3, 4) == []
+    assert lives(lake) == [(1, 4), (2, 4), (3, 4), (4, None), (5, None)]
     assert read(settings, lake) == [0, 1, 2, 7]
 
 
-def test_where_compacted_appends_have_expired_the_next_that_has_their_files_stands_for_them(lake) -> None:
+def test_what_was_before_a_compaction_is_unknown_once_the_appends_have_expired(lake) -> None:
     first, second = lake.append("events", rows(0)), lake.append("events", rows(1))
     compact(lake.table("events"))
     lake.table("events").maintenance.expire_snapshots().by_id(first.id).commit()
-    assert [(f.sequence, f.rows) for f in lake.files_added("events", 0, 3)] == [(1, 1), (2, 1)]
+    assert lives(lake) == [(1, 3), (2, 3), (3, None)]
+    assert lake.past("events").knows(1), "the second append still lists the first one's file"
     lake.table("events").maintenance.expire_snapshots().by_id(second.id).commit()
-    assert [(f.sequence, f.rows) for f in lake.files_added("events", 0, 3)] == [(3, 2)], "the compaction's"
+    past = lake.past("events")
+    assert [(life.born, life.died) for life in past.lives] == [(3, None)]
+    assert [past.knows(sequence) for sequence in (0, 1, 2, 3, 4)] == [True, False, False, True, True]
 
 
-def test_a_deletion_between_snapshots_is_refused_not_skipped(lake) -> None:
+def test_expired_appends_are_known_by_the_files_of_the_next_living_one(lake) -> None:
+    made = [lake.append("events", rows(n)) for n in range(4)]
+    for snapshot in made[1:3]:
+        lake.table("events").maintenance.expire_snapshots().by_id(snapshot.id).commit()
+    past = lake.past("events")
+    assert lives(lake) == [(1, None), (2, None), (3, None), (4, None)]
+    assert all(past.knows(sequence) for sequence in range(5))
+
+
+def test_a_deletion_ends_a_file_and_begins_one_with_what_is_left(lake) -> None:
     lake.append("events", rows(1, 2))
+    lake.append("events", rows(3))
     lake.table("events").delete("n = 1")
-    with pytest.raises(NotYetSupported, match="appends and compactions alone"):
-        lake.files_added("events", 0, lake.current("events").sequence)
+    assert lives(lake) == [(1, 3), (2, None), (3, None)]
+    lake.append("events", rows(4))
+    lake.table("events").delete("n = 4")
+    assert lives(lake) == [(1, 3), (2, None), (3, None), (4, 5)], "a file that is all deleted leaves nothing"
 
 
-def test_what_a_rollback_left_behind_is_not_of_the_lineage_and_refused_by_parity(lake) -> None:
+def test_what_was_between_a_deletion_and_the_living_snapshot_before_it_is_unknown(lake) -> None:
+    lake.append("events", rows(1, 2))
+    between = lake.append("events", rows(3))
+    lake.table("events").delete("n = 1")
+    lake.table("events").maintenance.expire_snapshots().by_id(between.id).commit()
+    past = lake.past("events")
+    assert [past.knows(sequence) for sequence in (1, 2, 3)] == [True, False, True]
+
+
+def test_what_a_rollback_left_behind_is_not_of_the_lineage_and_its_files_ended(lake) -> None:
     for n in range(3):
         lake.append("events", rows(n))
-    first, second, _ = lake.snapshots("events")
+    _, second, _ = lake.snapshots("events")
     lake.table("events").manage_snapshots().set_current_snapshot(snapshot_id=second.id).commit()
     assert [s.sequence for s in lake.lineage("events")] == [1, 2]
     for n in (4, 5):
         lake.append("events", rows(n))
     assert [s.sequence for s in lake.lineage("events")] == [1, 2, 4, 5]
-    with pytest.raises(NotYetSupported, match="of events was rolled back"):
-        lake.files_added("events", 0, 5)
+    assert lives(lake) == [(1, None), (2, None), (3, 4), (4, None), (5, None)]
     for gone in (second.id, lake.snapshots("events")[3].id):
         lake.table("events").maintenance.expire_snapshots().by_id(gone).commit()
     assert [s.sequence for s in lake.lineage("events")] == [1, 3, 5], "of an expired parent nobody knows who it was"
-    assert lake.lineage("events")[0] == first
 
 
 def test_files_outside_the_time_range_are_not_planned(settings, lake) -> None:

@@ -103,7 +103,7 @@ class World:
         views = {PROFILE.name: ViewRows([it.status], [event], [created], columns)}
         request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{}])
         reading = Reading(self.epochs, self.epochs, views)
-        vectors = vectors_of(contract, {}, request, reading)
+        vectors = vectors_of(contract, {}, request, reading).vectors
         served = Served(
             request, to_micros(it.at), reading, vectors, [0.5], flags_of(views, 1), contract.hash, shadow=True
         )

@@ -101,6 +101,12 @@ def with_fallback() -> FeatureContract:
     return main.model_copy(update={"fallback": fallback})
 
 
+def with_policy(**policies: dict[str, Any]) -> FeatureContract:
+    """Return the contract with a policy for some of its features."""
+    features = tuple(f.model_copy(update=policies.get(f.name, {})) for f in contract().features)
+    return contract(features=features)
+
+
 def fitted(width: int = 5) -> HistGradientBoostingClassifier:
     random = np.random.default_rng(SEED)
     rows = random.normal(size=(600, width))

@@ -110,7 +110,7 @@ def times(events_us: list[int]) -> dict[str, pa.Array]:
 
 
 @contextmanager
-def serving_stack(home: Path, contract: FeatureContract, **changes: Any) -> Iterator[Stack]:
+def serving_stack(home: Path, contract: FeatureContract, *, shadow: bool = False, **changes: Any) -> Iterator[Stack]:
     """Serve a contract of the case, its estimators fitted on noise; `changes` are settings."""
     model_dir = fraud_case.write_model(home / "model", contract, fraud_case.fitted())
     given = Settings(home=home, use_case="fraud_case", clock_file=home / "clock", **changes)
@@ -119,5 +119,5 @@ def serving_stack(home: Path, contract: FeatureContract, **changes: Any) -> Iter
         patch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))))
         settings = server.settings(given.resolved())
         fill(settings)
-        with LocalService(settings, model_dir, "fraud") as service:
+        with LocalService(settings, model_dir, "fraud", shadow=shadow) as service:
             yield Stack(settings, service, server, model_dir)

@@ -68,9 +68,17 @@ def test_a_service_that_fails_may_be_asked_again_and_one_that_refuses_may_not() 
         ask(400, "no")
 
 
-def test_a_row_that_is_rejected_is_told_with_what_the_service_said() -> None:
-    with pytest.raises(RowRejected, match=r"the service at .* rejected a row: .*instances\[1\] cannot be scored"):
-        ask(422, {"error": "instances[1] cannot be scored: terminals:risk_28d has no value"})
+def test_rows_that_are_rejected_are_told_with_what_the_service_said() -> None:
+    said = {"error": "instances[1] cannot be scored: terminals:risk_28d has no value", "rejected": [1]}
+    with pytest.raises(RowRejected, match=r"the service at .* rejected rows: .*instances\[1\] cannot be") as told:
+        ask(422, said)
+    assert told.value.rows == [1]
+
+
+@pytest.mark.parametrize("said", ["no", {"error": "no"}, {"rejected": []}, {"rejected": [0, 2]}, {"rejected": [-1]}])
+def test_a_service_that_does_not_say_which_rows_it_rejects_is_not_understood(said: Any) -> None:
+    with pytest.raises(Terminal, match="rejected rows and did not say which of 2"):
+        ask(422, said)
 
 
 @dataclass
@@ -80,6 +88,7 @@ class DarkService:
     Attributes:
         url: its predict URL.
         rejects: customers of whom no row is scored.
+        names: how many of the rejected rows of a request it tells.
         asked: of each request, how many rows it had.
         forced: which model the requests asked for, where they did.
         contract: by which contract it answers.
@@ -89,6 +98,7 @@ class DarkService:
 
     url: str = ""
     rejects: set[int] = field(default_factory=set)
+    names: int = 1000
     asked: list[int] = field(default_factory=list)
     scored: list[int] = field(default_factory=list)
     forced: list[str] = field(default_factory=list)
@@ -98,8 +108,8 @@ class DarkService:
     def answer(self, instances: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
         customers = [row["customer_id"] for row in instances]
         self.asked.append(len(customers))
-        if self.rejects.intersection(customers):
-            return 422, {"error": "a row cannot be scored"}
+        if rejected := [row for row, customer in enumerate(customers) if customer in self.rejects]:
+            return 422, {"error": "a row cannot be scored", "rejected": rejected[: self.names]}
         self.scored += customers
         return 200, {"predictions": [0.5] * len(customers), "model": "m", "contract": self.contract}
 
@@ -168,10 +178,17 @@ def test_a_shadow_replay_leaves_out_the_rows_that_are_rejected_and_no_other(
     assert replay(11, 8) == Replayed(scored=9, rejected=2)
 
     assert dark.scored == [1, 2, 4, 5, 6, 7, 8, 9, 11]
-    assert dark.asked == [8, 4, 2, 2, 1, 1, 4, 3, 1, 2, 1, 1]
+    assert dark.asked == [8, 7, 3, 2]
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "the service rejected 2 of the 11 rows: they are in no log, and parity does not judge them"
+        "the service rejected 2 of the 11 rows: they have no score, and are in the served log as rejected"
     ]
+
+
+def test_a_shadow_replay_goes_on_while_further_rows_are_rejected(dark: DarkService, replay: Replay) -> None:
+    dark.rejects, dark.names = {1, 4}, 1
+
+    assert replay(5, 5) == Replayed(scored=3, rejected=2)
+    assert (dark.asked, dark.scored) == ([5, 4, 3], [2, 3, 5])
 
 
 def test_a_rejected_row_that_is_alone_in_its_request_is_asked_for_once(dark: DarkService, replay: Replay) -> None:
@@ -196,7 +213,7 @@ def test_a_shadow_replay_of_which_every_row_is_rejected_is_bad_input(dark: DarkS
 
     with pytest.raises(BadInput, match="the service rejected each of the 3 rows"):
         replay(3, 2)
-    assert dark.scored == []
+    assert (dark.asked, dark.scored) == ([2, 1], [])
 
 
 def test_a_shadow_replay_has_the_fallback_model_answer_where_there_is_one(

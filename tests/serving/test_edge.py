@@ -122,7 +122,7 @@ def test_a_request_says_how_long_its_answer_may_take() -> None:
 
 
 FAILURES = [
-    (RowRejected("no"), 422, "row_rejected"),
+    (RowRejected("no", [1]), 422, "row_rejected"),
     (TooLarge("no"), 413, "too_large"),
     (TooSlow("no"), 408, "too_slow"),
     (BadInput("no"), 400, "bad_request"),
@@ -143,7 +143,8 @@ def test_a_failure_has_the_status_and_the_reason_of_its_most_special_class(
 
     answer = ask(edge_of(Model(failure=failure)), V1)
 
-    assert (answer.status_code, answer.json()) == (status, {"error": "no", "reason": reason})
+    more = {"rejected": [1]} if isinstance(failure, RowRejected) else {}
+    assert (answer.status_code, answer.json()) == (status, {"error": "no", "reason": reason} | more)
     assert answer.headers[OUTCOME_HEADER] == "refused"
     assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
     assert answer.headers.get("connection") == ("close" if status in {408, 413} else None)

@@ -458,7 +458,7 @@ def test_the_models_vector_is_what_feast_makes_on_demand_of_rows_that_are_not_st
         cents = [random.randrange(1, 100_000) for _ in times]
         ours = vectors_of(
             contract, functions, Request("r", times, keys, [{"amount_cents": n} for n in cents]), reading
-        )
+        ).vectors
         inputs = {"amount_cents": cents, "request_time_us": times}
         answer: Answer = getattr(world, peer).ask(ON_DEMAND, keys | inputs)
         theirs = np.array([answer[f"{f.view}__{f.name}"].values for f in contract.features], np.float64).T

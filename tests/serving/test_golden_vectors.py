@@ -140,7 +140,7 @@ def served_vectors(service: str, asked: Asked, reading: Reading) -> NDArray[np.f
     """Make the vectors as a transformer does."""
     contract = contract_of(service)
     request = Request("r", asked.times_us, asked.of(contract), asked.inputs)
-    return vectors_of(contract, load_functions(contract, "feature_repo"), request, reading)
+    return vectors_of(contract, load_functions(contract, "feature_repo"), request, reading).vectors
 
 
 def training_vectors(settings: Settings, service: str, asked: Asked) -> NDArray[np.float64]:

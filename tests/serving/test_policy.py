@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from feature_repo.definitions import use_case as fraud
 from lockstep.contract import Feature, FeatureContract
 from lockstep.errors import UseCaseError
-from lockstep.serving.policy import apply_policy, require_answerable
+from lockstep.serving.policy import apply_policy, rejections, require_answerable
 from lockstep.serving.refusal import RowRejected
 from lockstep.training.contract import compile_contract
 from lockstep.views import FeatureService, default, reject
@@ -21,14 +21,8 @@ from lockstep.views.declare import NullPolicy
 NAN = np.nan
 
 
-def contract(**policies: dict[str, Any]) -> FeatureContract:
-    """The contract of the case, with a policy for some of its features."""
-    features = tuple(f.model_copy(update=policies.get(f.name, {})) for f in fraud_case.contract().features)
-    return fraud_case.contract(features=features)
-
-
 def test_null_stays_with_the_model_a_default_is_put_in_and_a_rejection_is_named() -> None:
-    given = contract(
+    given = fraud_case.with_policy(
         nb_tx_7d={"when_null": "default", "default": 0.5},
         hour={"when_null": "reject"},
         risk_28d={"when_null": "reject"},
@@ -41,7 +35,20 @@ def test_null_stays_with_the_model_a_default_is_put_in_and_a_rejection_is_named(
     np.testing.assert_array_equal(settled.vectors, [[0.1, 0.5, NAN, 5, NAN], [NAN, 3, 1, 5, 2], [0.2, 0.5, 1, NAN, 2]])
     assert settled.rejected.tolist() == [False, True, True]
     np.testing.assert_array_equal(vectors, before)
-    with pytest.raises(RowRejected, match=r"instances\[1\] cannot be scored: terminals:risk_28d has no value"):
+    assert rejections(given, settled) == {1: "terminals:risk_28d", 2: "enriched:hour"}
+    with pytest.raises(RowRejected, match=r"instances\[1\] cannot be scored: terminals:risk_28d has no value") as told:
+        require_answerable(given, settled)
+    assert told.value.rows == [1, 2]
+
+
+def test_a_row_that_lacks_several_features_is_rejected_for_the_first_in_the_contract_s_order() -> None:
+    given = fraud_case.with_policy(
+        hour={"when_null": "reject"}, risk_28d={"when_null": "reject"}, nb_tx_7d={"when_null": "reject"}
+    )
+    settled = apply_policy(given, np.array([[0.1, 2.0, NAN, NAN, NAN], [0.1, NAN, NAN, NAN, NAN]]))
+
+    assert rejections(given, settled) == {0: "enriched:hour", 1: "cards:nb_tx_7d"}
+    with pytest.raises(RowRejected, match=r"instances\[0\] cannot be scored: enriched:hour has no value"):
         require_answerable(given, settled)
 
 
@@ -52,7 +59,8 @@ def test_without_a_policy_nothing_is_changed_or_rejected() -> None:
 
     assert settled.vectors is vectors
     assert not settled.rejected.any()
-    assert require_answerable(fraud_case.contract(), settled) is vectors
+    assert rejections(fraud_case.contract(), settled) == {}
+    require_answerable(fraud_case.contract(), settled)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -127,6 +128,18 @@ def test_the_rows_that_are_logged_are_numbered_without_gaps_and_say_why(
     flagged = [row for row in rows if row["why"] == FLAGGED]
     assert {(row["row"], tuple(row["flags"])) for row in flagged} == {(1, ("cards:late",))}
     assert len({row["request_id"] for row in rows if row["flags"]}) == 60, "every flagged row is there"
+
+
+@given(st.text(max_size=20), rates, st.lists(st.booleans(), min_size=1))
+def test_of_a_request_that_is_refused_the_rejected_rows_are_chosen_alone(
+    request_id: str, rate: float, rejected: list[bool]
+) -> None:
+    plain = served(request_id, [("rejected",) if out else () for out in rejected])
+    lacks = {row: "cards:nb" for row, out in enumerate(rejected) if out}
+    refused = replace(plain, scores=[None] * len(rejected), rejected=lacks)
+
+    why = UNIFORM if chosen(request_id, rate) else FLAGGED
+    assert chosen_rows(refused, rate) == [(row, why) for row in lacks]
 
 
 def test_at_a_rate_of_zero_the_flagged_rows_are_logged_alone(server: LocalRedis, client: redis.Redis) -> None:

@@ -288,6 +288,34 @@ def test_a_drain_moves_rows_as_they_are_and_a_second_one_adds_nothing(lake: Lake
     assert read["created_timestamp"] is None  # another writer did not say
 
 
+def test_a_rejected_row_comes_to_the_lake_with_what_it_lacks_and_without_a_score(
+    lake: Lake, client: redis.Redis
+) -> None:
+    one = replace(served("r"), scores=[0.25, None], rejected={1: "cards:nb"})
+    for row in encode_rows(one, [(0, UNIFORM), (1, UNIFORM)], "m" * 64, "p", 1):
+        client.xadd(stream_key(PROJECT), {"row": row})
+    drain(lake, client, PROJECT)
+
+    rows = lake.table(SERVED_LOG).scan().to_arrow().sort_by("row").to_pylist()
+    assert [(row["score"], row["rejected"], row["vector"]) for row in rows] == [
+        (0.25, None, [0.1 + 0.2, None]),
+        (None, "cards:nb", [0.1 + 0.2, None]),
+    ]
+
+
+def test_a_row_that_was_logged_before_rejections_were_is_drained_as_one_that_was_answered(
+    lake: Lake, client: redis.Redis
+) -> None:
+    (row,) = encode_rows(served("old", rows=1), [(0, UNIFORM)], "m" * 64, "p", 1)
+    old = orjson.loads(row)
+    del old["rejected"]
+    client.xadd(stream_key(PROJECT), {"row": orjson.dumps(old)})
+
+    assert drain(lake, client, PROJECT).rows == 1
+    (found,) = lake.table(SERVED_LOG).scan().to_arrow().to_pylist()
+    assert (found["request_id"], found["score"], found["rejected"]) == ("old", 0.25, None)
+
+
 def test_a_drain_of_nothing_leaves_an_empty_table(lake: Lake, client: redis.Redis) -> None:
     assert drain(lake, client, PROJECT).rows == 0
     assert lake.table(SERVED_LOG).snapshots() == []

@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from served_process import frozen
-from serving_stack import EVENT_US, KNOWN, OLD_US, TODAY, UNKNOWN, fill
+from serving_stack import EVENT_US, KNOWN, OLD_US, STALE, TODAY, UNKNOWN, fill
 
 from lockstep.contract import FeatureContract
 from lockstep.local import LocalRedis
@@ -255,6 +255,67 @@ def test_while_a_hard_objective_is_broken_the_fallback_answers_without_that_view
     run(work())
     row, _ = logged(online)
     assert (row["contract"], row["model"]) == (fallback.hash, artifact.digest)
+    assert ([view["view"] for view in row["views"]], len(row["vector"])) == (["cards"], 4)
+
+
+def test_of_a_live_request_that_is_refused_the_rejected_rows_are_logged_and_the_next_one_is_answered(
+    online: Settings, folder: Any
+) -> None:
+    artifact = load_artifact(folder(fraud_case.with_policy(nb_tx_7d={"when_null": "reject"})))
+
+    async def work() -> None:
+        async with service(online.model_copy(update={"served_log_rate": 0.0}), artifact) as it:
+            for ask in (it.ask, it.ask_tensors):
+                refused = await ask(it.row(), it.row(UNKNOWN), it.row(), it.row(STALE))
+                assert (refused.status_code, refused.json()["reason"]) == (422, "row_rejected")
+                assert (refused.headers[OUTCOME_HEADER], refused.json()["rejected"]) == ("refused", [1, 3])
+                assert (await ask(it.row())).status_code == 200
+
+    run(work())
+    rows = logged(online)
+    assert [(row["row"], row["rejected"], row["score"], row["why"]) for row in rows] == [
+        (1, "cards:nb_tx_7d", None, "flagged"),
+        (3, "cards:nb_tx_7d", None, "flagged"),
+    ] * 2
+    assert [row["flags"] for row in rows[:2]] == [["cards:missing", "rejected"], ["cards:stale", "rejected"]]
+    assert [row["counter"] for row in rows] == [1, 2, 3, 4]
+    assert [row["vector"] for row in rows[:2]] == [[None, None, None, TODAY.hour, None]] * 2
+    assert {(row["contract"], row["model"], row["shadow"]) for row in rows} == {
+        (artifact.contract.hash, artifact.digest, False)
+    }
+
+
+def test_a_row_whose_stored_value_is_a_null_is_flagged_as_rejected_and_so_always_logged(
+    online: Settings, folder: Any
+) -> None:
+    artifact = load_artifact(folder(fraud_case.with_policy(risk_28d={"when_null": "reject"})))
+
+    async def work() -> None:
+        async with service(online.model_copy(update={"served_log_rate": 0.0}), artifact) as it:
+            assert (await it.ask(it.row())).status_code == 422
+
+    run(work())
+    (row,) = logged(online)
+    assert (row["rejected"], row["flags"], row["why"]) == ("terminals:risk_28d", ["rejected"], "flagged")
+    assert row["views"][1]["status"] == "present"
+
+
+def test_what_the_fallback_s_contract_rejects_is_logged_by_that_contract(online: Settings, folder: Any) -> None:
+    plain = fraud_case.with_fallback()
+    assert plain.fallback is not None
+    features = fraud_case.with_policy(avg_amount_7d={"when_null": "reject"}).features[1:]
+    fallback = plain.fallback.model_copy(update={"features": features})
+    artifact = load_artifact(folder(plain.model_copy(update={"fallback": fallback})))
+    online.clock.advance_to(LATE)
+
+    async def work() -> None:
+        async with service(online, artifact) as it:
+            assert (await it.ask(it.row(UNKNOWN), it.row())).json()["rejected"] == [0]
+
+    run(work())
+    (row,) = logged(online)
+    assert (row["contract"], row["rejected"], row["why"]) == (fallback.hash, "cards:avg_amount_7d", "uniform")
+    assert row["flags"] == ["cards:late", "terminals:late", "cards:missing", "rejected"]
     assert ([view["view"] for view in row["views"]], len(row["vector"])) == (["cards"], 4)
 
 

@@ -4,13 +4,12 @@ import fraud_case
 import numpy as np
 import pytest
 
-from lockstep.contract import Feature, FeatureContract
+from lockstep.contract import Feature
 from lockstep.errors import NotYetSupported, SchemaDrift, Terminal, UseCaseError
 from lockstep.online.reader import Reading, Status, ViewRows
 from lockstep.serving.features import build_vectors, complete_inputs, load_functions, on_demand_values
-from lockstep.serving.refusal import RowRejected
 from lockstep.serving.request import Request
-from lockstep.serving.vectors import vectors_of
+from lockstep.serving.vectors import flags_of, vectors_of
 
 USABLE: dict[tuple[str, str], list[Any]] = {
     ("cards", "nb_tx_7d"): [3, None],
@@ -128,15 +127,8 @@ def asked() -> Request:
     return Request("r", TIMES_US, {"customer_id": [1, 2], "terminal_id": [5, 6]}, inputs)
 
 
-def with_policy(**policies: dict[str, Any]) -> FeatureContract:
-    contract = fraud_case.contract()
-    return fraud_case.contract(
-        features=tuple(f.model_copy(update=policies.get(f.name, {})) for f in contract.features)
-    )
-
-
 def test_a_default_takes_the_place_of_what_is_null_missing_or_stale_after_the_functions_have_run() -> None:
-    contract = with_policy(
+    contract = fraud_case.with_policy(
         risk_28d={"when_null": "default", "default": -1.0}, avg_amount_7d={"when_null": "default", "default": 9.0}
     )
     functions = load_functions(contract, "fraud_case")
@@ -147,19 +139,26 @@ def test_a_default_takes_the_place_of_what_is_null_missing_or_stale_after_the_fu
 
     # The ratio is made of the stored null, not of the default that the model gets for it.
     cards = [[3.0, 2.5, 5.0, 500.0], [np.nan, np.nan, 5.0, 9.0]]
-    np.testing.assert_array_equal(stale, [[-1.0, *cards[0]], [0.25, *cards[1]]])
-    np.testing.assert_array_equal(null, [[-1.0, *cards[0]], [-1.0, *cards[1]]])
+    np.testing.assert_array_equal(stale.vectors, [[-1.0, *cards[0]], [0.25, *cards[1]]])
+    np.testing.assert_array_equal(null.vectors, [[-1.0, *cards[0]], [-1.0, *cards[1]]])
 
 
 @pytest.mark.parametrize("status", ["missing", "stale"])
-def test_a_row_without_a_value_that_the_contract_asks_for_has_no_vector(status: Status) -> None:
-    contract = with_policy(risk_28d={"when_null": "reject"})
+def test_a_row_without_a_value_that_the_contract_asks_for_is_rejected(status: Status) -> None:
+    contract = fraud_case.with_policy(risk_28d={"when_null": "reject"})
     functions = load_functions(contract, "fraud_case")
     stored = USABLE | {("terminals", "risk_28d"): [0.5, 0.25]}
 
-    vectors = vectors_of(contract, functions, asked(), read(stored=stored, terminals=["present", "present"]))
-    assert vectors[:, 0].tolist() == [0.5, 0.25]
-    with pytest.raises(RowRejected, match=r"instances\[1\] cannot be scored: terminals:risk_28d has no value"):
-        vectors_of(contract, functions, asked(), read(stored=stored, terminals=["present", status]))
-    with pytest.raises(RowRejected, match=r"instances\[0\]"):
-        vectors_of(contract, functions, asked(), read(stored=USABLE, terminals=["present", "present"]))
+    whole = vectors_of(contract, functions, asked(), read(stored=stored, terminals=["present", "present"]))
+    assert (whole.vectors[:, 0].tolist(), whole.rejected.tolist()) == ([0.5, 0.25], [False, False])
+    without = vectors_of(contract, functions, asked(), read(stored=stored, terminals=["present", status]))
+    np.testing.assert_array_equal(without.vectors[:, 0], [0.5, np.nan])
+    assert without.rejected.tolist() == [False, True]
+    null = vectors_of(contract, functions, asked(), read(stored=USABLE, terminals=["present", "present"]))
+    assert null.rejected.tolist() == [True, False]
+
+
+def test_a_row_is_flagged_for_what_was_read_and_for_being_rejected() -> None:
+    views = read(stored=USABLE, terminals=["stale", "present"]).views
+
+    assert flags_of(views, 2, {0: "terminals:risk_28d"}) == [["terminals:stale", "rejected"], []]

@@ -1,0 +1,148 @@
+"""What the rows of a sample have in common, by which more can be told than any of them tells alone."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from lockstep.parity.clocks import Apart, clocks_apart
+from lockstep.parity.compare import What, equal
+from lockstep.parity.investigate import Case
+from lockstep.parity.misread import Source, misread_columns
+from lockstep.parity.versions import scores_of_others, vectors_of_others
+from lockstep.serving.features import REQUEST_TIME_US
+
+LEAST_SYSTEMATIC = 10
+"""Compared rows of a column, from which on their share of wrong ones says something."""
+
+LEAST_ABSENT = 3
+
+_HOUR_US = 3_600_000_000
+_ZONES_US = [quarter * _HOUR_US // 4 for quarter in range(-14 * 4, 14 * 4 + 1) if quarter]
+"""By how much a wrong time zone moves a clock: https://en.wikipedia.org/wiki/List_of_UTC_offsets, both ways."""
+
+
+class Patterns:
+    """Looks for what the rows of a sample have in common, each thing when it is first asked for.
+
+    Args:
+        case: of at least these rows.
+        numbers: the rows of the sample; the others are not looked at.
+    """
+
+    def __init__(self, case: Case, numbers: Sequence[int]) -> None:
+        self._case = case
+        self._facts = case.facts
+        self._numbers = numbers
+        self._all = [d for n in numbers for d in case.divergences.get(n, ())]
+
+    @cached_property
+    def misread(self) -> Mapping[tuple[str, str, str], Source]:
+        """From which column another one was read, by (process, view, column)."""
+        return misread_columns(self._facts, self._numbers, self._columns)
+
+    @cached_property
+    def _columns(self) -> Sequence[tuple[str, str, str]]:
+        """The (process, view, column) in which some row differs from the lake, once a row."""
+        return [
+            (self._facts.rows[d.row].process, d.view, d.feature)
+            for d in self._all
+            if d.what is What.VALUES and d.feature is not None
+        ]
+
+    @cached_property
+    def _compared(self) -> Mapping[tuple[str, str], Sequence[int]]:
+        """The rows of each process and view that the lake holds."""
+        found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for n in self._numbers:
+            for view, looked in self._facts.looked.items():
+                if looked.rows[n].held is not None:
+                    found[self._facts.rows[n].process, view].append(n)
+        return found
+
+    @cached_property
+    def wrong_share(self) -> Mapping[tuple[str, str, str], float]:
+        """How many of the compared rows differ in a column, of columns with enough of them."""
+        return {
+            (process, view, column): wrong / len(self._compared[process, view])
+            for (process, view, column), wrong in Counter(self._columns).items()
+            if len(self._compared[process, view]) >= LEAST_SYSTEMATIC
+        }
+
+    @cached_property
+    def absent(self) -> frozenset[tuple[str, str, str]]:
+        """The columns of which no row of the process has a value, though the lake has some."""
+        found: set[tuple[str, str, str]] = set()
+        for (process, view, column), wrong in Counter(self._columns).items():
+            reads = [self._facts.rows[n].views[view] for n in self._compared[process, view]]
+            if wrong >= min(LEAST_ABSENT, len(reads)) and all(read.values.get(column) is None for read in reads):
+                found.add((process, view, column))
+        return frozenset(found)
+
+    @cached_property
+    def foreign(self) -> frozenset[tuple[str, str]]:
+        """The (process, view) that other keys' rows were read in for sure; there a row that many keys have is one as well."""
+        return frozenset(
+            (self._facts.rows[n].process, view)
+            for view, rows in self._case.elsewhere.items()
+            for n in self._numbers
+            if (elsewhere := rows.get(n)) is not None and elsewhere.tells
+        )
+
+    @cached_property
+    def clocks(self) -> Mapping[str, Apart]:
+        """How far the clock of a process was from the ledger's, of those that were too far."""
+        return clocks_apart(self._facts, self._numbers)
+
+    @cached_property
+    def _of_vectors(self) -> Sequence[int]:
+        return list(dict.fromkeys(d.row for d in self._all if d.what is What.VECTOR))
+
+    @cached_property
+    def vectors_of_others(self) -> Mapping[int, str]:
+        """Of which other version a row's vector is."""
+        return vectors_of_others(self._facts, self._of_vectors)
+
+    @cached_property
+    def scores_of_others(self) -> Mapping[int, str]:
+        """Of which other version's model a row's score is."""
+        return scores_of_others(self._facts, [d.row for d in self._all if d.what is What.SCORE])
+
+    @cached_property
+    def folded_from(self) -> Mapping[int, str]:
+        """Of vectors that are those of another row of the process in the case: of which."""
+        facts, found = self._facts, dict[int, str]()
+        if facts.remade is None:
+            return found
+        for n in self._of_vectors:
+            same = equal(facts.remade.vectors, facts.vectors[n], None).all(axis=1)
+            others = [m for m in np.flatnonzero(same).tolist() if facts.rows[m].process == facts.rows[n].process]
+            if others:
+                found[n] = facts.rows[others[0]].name
+        return found
+
+    @cached_property
+    def zones(self) -> Mapping[str, int]:
+        """By how much the request time was moved for the on-demand functions of a process, where one move explains all."""
+        contract = self._facts.contract
+        timed = {o.name for o in contract.on_demand if any(column.name == REQUEST_TIME_US for column in o.inputs)}
+        features = [number for number, feature in enumerate(contract.features) if feature.view in timed]
+        rows: defaultdict[str, set[int]] = defaultdict(set)
+        for divergence in self._all:
+            if divergence.what is What.VECTOR and divergence.view in timed:
+                rows[self._facts.rows[divergence.row].process].add(divergence.row)
+        found: dict[str, int] = {}
+        for process, differing in rows.items():
+            numbers = sorted(differing)
+            served = self._facts.vectors[numbers][:, features]
+            moves = [
+                moved
+                for moved in _ZONES_US
+                if equal(
+                    self._facts.remake([self._facts.rows[n] for n in numbers], moved)[:, features], served, None
+                ).all()
+            ]
+            if moves:
+                found[process] = min(moves, key=abs)
+        return found

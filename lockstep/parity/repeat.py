@@ -1,0 +1,95 @@
+"""Make a report again from the log, the ledger and the lake, and say what it has different: a report is believed in nothing."""
+
+from lockstep.contract import FeatureContract, View
+from lockstep.errors import BadInput
+from lockstep.lake import Lake
+from lockstep.materialize.ledger import Ledger
+from lockstep.parity.report import ParityReport
+from lockstep.parity.sample import Window, find_served
+from lockstep.parity.verdict import MOST_LOST
+from lockstep.parity.verify import Question, measure, own_seed
+from lockstep.serving.log_rows import SERVED_LOG
+from lockstep.settings import Settings
+from lockstep.training.registry import Registered
+from lockstep.views import UseCase
+
+# What depends on nothing but the log, the ledger and the lake: not when it was made, nor what made it.
+_COUNTS = (
+    *("sample", "ledger", "mismatches", "excused", "stratum_mismatches", "rejected", "foreign", "lost", "present"),
+    *("intervals", "verdict", "features", "strata", "causes", "hours"),
+)
+
+
+def unrepeatable(
+    settings: Settings, use_case: UseCase, lake: Lake, ledger: Ledger, model: Registered, report: ParityReport
+) -> list[str]:
+    """Return what a report says otherwise than sampling, comparing and judging the same rows again does now.
+
+    The same snapshots are read, so that what came later changes nothing; but for the log, of which no more rows of the window may
+    have come than may be lost, and the ledger, which has to say the same up to the window's end.
+
+    Args:
+        settings: the engine; the limit is that of the report.
+        use_case: the definitions that training would use.
+        lake: the tables.
+        ledger: tells when what was online.
+        model: whose report it is, or whose fallback's.
+        report: what is made again.
+    """
+    fallback = model.contract.fallback
+    contracts = {model.contract.hash: model.contract} | ({fallback.hash: fallback} if fallback else {})
+    contract = contracts.get(report.model.contract)
+    if contract is None or report.until <= report.since:
+        return []  # of other rows than the model's: that is refused without looking at them
+    question = Question(
+        shadow=report.shadow,
+        since=report.since,
+        until=report.until,
+        rows=report.sample.uniform,
+        fallback=contract is fallback,
+        read=report.read,
+    )
+    if report.sample.seed != own_seed(model.digest, contract, question):
+        return ["its sample was drawn by a seed of somebody's choice"]
+    if told := [old for view in contract.views if (old := _reads_too_little(lake, ledger, view, report))]:
+        return told
+    limits = {"parity_limit": report.limit, "parity_confidence": report.confidence}
+    try:
+        again = measure(settings.model_copy(update=limits), use_case, lake, ledger, model, question)
+    except BadInput as gone:
+        return [f"it cannot be made again: {gone.args[0]}"]
+    ours, theirs = (made.model_dump(mode="json", include=set(_COUNTS)) for made in (again, report))
+    told = [
+        f"made again, its {name} is {_short(ours[name])}, not {_short(theirs[name])}"
+        for name in _COUNTS
+        if ours[name] != theirs[name]
+    ]
+    return told + _came_later(settings, lake, model, contract, report)
+
+
+def _reads_too_little(lake: Lake, ledger: Ledger, view: View, report: ParityReport) -> str:
+    """Return why the snapshot that stands for training is none; "" if it has all that was computed in the window."""
+    if view.table not in report.read:
+        return f"it does not say which snapshot of {view.table} was read"
+    sequences = {snapshot.id: snapshot.sequence for snapshot in lake.snapshots(view.table)}
+    computed = [
+        sequences.get(row.snapshot_id or 0, 0) for row in ledger.computes(view.name) if row.planned_at <= report.until
+    ]
+    if sequences.get(report.read[view.table], 0) < max(computed, default=0):
+        return f"it reads {view.table} as it was before the end of its window"
+    return ""
+
+
+def _came_later(
+    settings: Settings, lake: Lake, model: Registered, contract: FeatureContract, report: ParityReport
+) -> list[str]:
+    window = Window(model.digest, contract, report.shadow, report.since, report.until)
+    now = len(find_served(settings, lake, window).rows)
+    if now - report.sample.served <= MOST_LOST * now:
+        return []
+    return [f"{SERVED_LOG} has {now} rows of its window by now, it was made of {report.sample.served}"]
+
+
+def _short(value: object, most: int = 80) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}…"
