@@ -4,18 +4,18 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lockstep.errors import SchemaDrift
-from lockstep.parity.compare import Difference
-from lockstep.parity.sample import ServedRow, read_served
+from lockstep.parity.compare import Difference, is_mismatch
+from lockstep.parity.explain import explain
+from lockstep.parity.facts import gather
+from lockstep.parity.investigate import Case, investigate
+from lockstep.parity.sample import ServedRow, Window, read_served, stratified, uniform
 from lockstep.skew.fault import Fault
 from lockstep.skew.replay import Service
-from lockstep.skew.seam import Facts, explain, gather, is_mismatch, stratified, uniform
 from lockstep.skew.subject import Subject
 from lockstep.skew.world import World
 from lockstep.views.declare import DAY
 
 SIZES = (50, 500)
-_DRIFT = "schema_drift"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ class Detection:
         pool: how many rows were logged, of which samples were drawn; 0: none was answered.
         of_fallback: whether these are the rows that the fallback model answered.
         mismatches: the share of the pool that is a mismatch.
-        refused: why parity refuses to compare at all; empty if it does not.
         named: in how many samples a cause was named for a mismatch.
         sizes: how samples did.
     """
@@ -58,7 +57,6 @@ class Detection:
     pool: int
     of_fallback: bool
     mismatches: float
-    refused: str
     named: Mapping[str, int]
     sizes: tuple[AtSize, ...]
 
@@ -83,20 +81,11 @@ class Detector:
     def __post_init__(self) -> None:
         """Read the served log."""
         pools: defaultdict[tuple[str, bool], list[ServedRow]] = defaultdict(list)
-        main = self.subject.contract
-        for contract in (main, main.fallback):
-            if contract is None:
-                continue
-            served = read_served(
-                self.world.settings,
-                self.world.lake,
-                model=self.subject.model.digest,
-                contract=contract,
-                shadow=False,
-                since=self.subject.start - DAY,
-                until=self.subject.end + DAY,
-            )
-            for row in served.rows:
+        main, model = self.subject.contract, self.subject.model.digest
+        since, until = self.subject.start - DAY, self.subject.end + DAY  # a clock may be hours off
+        for contract in filter(None, (main, main.fallback)):
+            window = Window(model, contract, shadow=False, since=since, until=until)
+            for row in read_served(self.world.settings, self.world.lake, window):
                 pools[row.process, contract is not main].append(row)
         self._pools = pools
 
@@ -106,20 +95,15 @@ class Detector:
         of_fallback = (service.process, False) not in self._pools
         pool = self._pools.get((service.process, of_fallback), ())
         if not pool:
-            return Detection(0, of_fallback=False, mismatches=0.0, refused="", named={}, sizes=())
-        try:
-            facts = self._facts(fault, pool, of_fallback=of_fallback)
-        except SchemaDrift as drift:
-            right = seeds if _right(fault, {_DRIFT}) else 0
-            every = tuple(AtSize(size, seeds, seeds, seeds, right) for size in SIZES)
-            return Detection(len(pool), of_fallback, 1.0, str(drift.args[0]), {_DRIFT: 2 * seeds}, every)
-        everything = explain(facts, pool)
+            return Detection(0, of_fallback=False, mismatches=0.0, named={}, sizes=())
+        case = self._case(fault, pool, of_fallback=of_fallback)
+        everything = explain(case)
         wrong = frozenset(name for name, of in everything.items() if is_mismatch(of))
         named: Counter[str] = Counter()
-        sizes = tuple(_at(fault, facts, pool, size, seeds, wrong, named) for size in SIZES)
-        return Detection(len(pool), of_fallback, len(wrong) / len(pool), "", dict(named.most_common()), sizes)
+        sizes = tuple(_at(fault, case, pool, size, seeds, wrong, named) for size in SIZES)
+        return Detection(len(pool), of_fallback, len(wrong) / len(pool), dict(named.most_common()), sizes)
 
-    def _facts(self, fault: Fault, pool: Sequence[ServedRow], *, of_fallback: bool) -> Facts:
+    def _case(self, fault: Fault, pool: Sequence[ServedRow], *, of_fallback: bool) -> Case:
         main = self.subject.contract
         contract = (main.fallback or main) if of_fallback else main
         use_case = fault.definitions(self.world.use_case)
@@ -129,12 +113,15 @@ class Detector:
             since, until = (time.timestamp() for time in (self.subject.start, self.subject.end))
             fault.afterwards(lake, main, int(since) * 1_000_000, int(until) * 1_000_000)
         ledger = self.world.ledger_of(fault.name, fault.lags)
-        return gather(settings, use_case, lake, ledger, contract, pool)
+        # Other versions of the model are known where it was found.
+        settings = settings.model_copy(update={"tracking_url": self.subject.settings.tracking_url})
+        facts = gather(settings, use_case, lake, ledger, contract, pool, model=self.subject.model)
+        return investigate(settings, lake, facts)
 
 
 def _at(
     fault: Fault,
-    facts: Facts,
+    case: Case,
     pool: Sequence[ServedRow],
     size: int,
     seeds: int,
@@ -143,11 +130,13 @@ def _at(
 ) -> AtSize:
     found = with_strata = right = 0
     for seed in range(seeds):
-        causes = _causes(explain(facts, uniform(pool, size, seed)))
+        causes = _causes(explain(case, [row.name for row in uniform(pool, size, seed)]))
         found += bool(causes)
         right += bool(causes) and _right(fault, causes)
         named.update(causes)
-        with_strata += bool(causes) or any(row.name in wrong for row in stratified(pool, seed))
+        with_strata += bool(causes) or any(
+            row.name in wrong for rows in stratified(pool, seed).values() for row in rows
+        )
     return AtSize(size, seeds, found, with_strata, right)
 
 

@@ -236,26 +236,23 @@ class Replay:
         self, service: Service, rows: Rows, vectors: dict[int, NDArray[np.float64]], *, log: bool
     ) -> None:
         transformer = service.transformer
-        transformer.aged = self._aged(service, rows)
+        transformer.aged, transformer.logged = self._aged(service, rows), log
         now = asyncio.get_running_loop().time()
         seconds = self._world.settings.request_budget.total_seconds()
         asked = Asked(self._body(service.fault, rows), Speaks.V1, Budget(now, seconds, seconds))
         try:
             prepared = await transformer.prepare(asked, {})
             scored = await transformer.score(prepared)
-        except RowRejected:
-            if len(rows) == 1:
-                service.refused[Reason.ROW_REJECTED.value] += 1
-                return
-            half = len(rows) // 2
-            await self._ask_part(service, rows[:half], vectors, log=log)
-            await self._ask_part(service, rows[half:], vectors, log=log)
+        except RowRejected as refusal:
+            service.refused[Reason.ROW_REJECTED.value] += len(refusal.rows)
+            left = np.delete(rows, refusal.rows)
+            if len(left):
+                await self._ask_part(service, left, vectors, log=log)
             return
         except LockstepError as refusal:
             service.refused[_reason(refusal)] += len(rows)
             return
-        if log:
-            transformer.answer(scored, {})
+        transformer.answer(scored, {})
         self._note(service, rows, prepared, scored, vectors)
 
     def _note(

@@ -1,6 +1,6 @@
 """The transformer with a fault in it: all else it does is what the service does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,8 @@ Aged = Callable[[Reading], Reading]
 class FaultyTransformer(Transformer):
     """Serves a model with one fault.
 
+    What `aged` makes of a reading is taken for read, and nothing is logged unless `logged` says so.
+
     Args:
         fault: what goes wrong.
         name: the model's name at the predictor.
@@ -39,6 +41,7 @@ class FaultyTransformer(Transformer):
         super().__init__(name, model.contract, model.digest, predictor=predictor, settings=settings, plan=plan)
         self.fault = fault
         self.aged: Aged | None = None
+        self.logged = True
         self._draw = np.random.default_rng([seed, *fault.name.encode()])
         self._previous: Reading | None = None
 
@@ -66,6 +69,10 @@ class FaultyTransformer(Transformer):
         changed = self.fault.read(reading, Moment(self._draw, self._previous))
         self._previous = reading
         return changed
+
+    def _offer(self, prepared: Prepared, scores: Sequence[float | None], rejected: Mapping[int, str]) -> None:
+        if self.logged:
+            super()._offer(prepared, scores, rejected)
 
     def _choose(self, reading: Reading, now_us: int, *, forced: bool) -> tuple[Answering, Freshness]:
         if not self.fault.guarded:

@@ -140,8 +140,6 @@ def _right(at: AtSize) -> str:
 
 
 def _named(result: Result) -> str:
-    if result.detection.refused:
-        return f"refused: {', '.join(result.detection.named)}"
     if not result.detection.pool:
         return "nothing was logged: serving refused"
     return ", ".join(result.detection.named) or _NONE

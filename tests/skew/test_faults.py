@@ -97,7 +97,7 @@ def reading(*risks: float, sequence: int = 1) -> Reading:
 
 def stored_row() -> dict[bytes, bytes]:
     values = {"nb_30d": ("int64", 3), "risk_7d": ("float64", 0.25), "risk_24h": ("float64", 0.5)}
-    row = {field: b"t" for field in fields_of(RISK)[:2]}
+    row = dict.fromkeys(fields_of(RISK)[:2], b"t")
     row |= {field_of("risk", n): encode_column(pa.array([v]), dtype)[0] for n, (dtype, v) in values.items()}  # type: ignore[arg-type]
     return row | {field_of("spend", "nb_1d"): b"spend"}
 

@@ -1,4 +1,4 @@
-"""The whole laboratory on the tiny lake: faults that are found by their name, one that cannot be, and a state that is left alone."""
+"""The whole laboratory on the tiny lake: faults that are found by their name, one that cannot be, and a state left alone."""
 
 import hashlib
 from collections.abc import Callable, Generator, Mapping
@@ -33,7 +33,7 @@ class Silent:
         """Tell nothing."""
 
     @contextmanager
-    def stage(self, name: str, parts: int = 0) -> Generator[Stage]:  # noqa: ARG002
+    def stage(self, name: str, parts: int = 0) -> Generator[Stage]:
         yield self
 
 
@@ -50,9 +50,7 @@ def state(new_settings: Callable[[], Settings], use_case: UseCase) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def results(
-    state: Settings, use_case: UseCase, tmp_path_factory: pytest.TempPathFactory
-) -> Generator[Results]:
+def results(state: Settings, use_case: UseCase, tmp_path_factory: pytest.TempPathFactory) -> Generator[Results]:
     before, scratch = digests(state.home), tmp_path_factory.mktemp("skew") / "scratch"
     scale = Scale(days=1, seeds=2, clean_seeds=2, logged=20)
     yield run_laboratory(state, use_case, scratch, FAULTS, scale, Silent())
