@@ -16,6 +16,7 @@ from lockstep.skew.faults import (
     null_to_zero,
     precision,
     previous_row,
+    replica,
     stale,
     transform,
     ttl,
@@ -26,6 +27,7 @@ from lockstep.skew.faults import (
 
 _MODULES = (
     stale,
+    replica,
     wrong_column,
     units,
     missing,

@@ -10,7 +10,9 @@ the hooks that the fault is about; each of them is the identity here:
     lags          how far behind a view's rows are in the store, as after a pipeline that runs late
     read          what was read, before vectors are made of it
     vectors       the vectors, before they are scored
+    by_fallback   whether the fallback model gives the scores of a request, unnoticed
     clock         how far the serving node's clock is ahead, and with it the request time that it stamps
+    honest        whether the store says how far behind they are, or claims to have all
     guarded       whether late views are noticed, or the main model answers all the same
     sent          the inputs that the caller sends
     afterwards    the lake, once everything was served
@@ -76,6 +78,7 @@ class Fault:
     lags: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     clock: timedelta = timedelta(0)
     guarded: bool = True
+    honest: bool = True
 
     @property
     def of_store(self) -> bool:
@@ -86,6 +89,12 @@ class Fault:
     def of_lake(self) -> bool:
         """Whether it changes the lake once everything was served."""
         return type(self).afterwards is not Fault.afterwards
+
+    @property
+    def apart(self) -> bool:
+        """Whether parity is asked with another lake, ledger or other definitions than of the clean service."""
+        late = self.honest and bool(self.lags)
+        return self.of_lake or late or type(self).definitions is not Fault.definitions
 
     def asked(self, entities: Entities) -> Entities:
         """Return the entity keys that the store is asked for."""
@@ -106,6 +115,10 @@ class Fault:
     def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Return the vectors that are scored and logged, rows by features of the contract that answers."""
         return vectors
+
+    def by_fallback(self, moment: Moment) -> bool:
+        """Return whether a request is scored by the fallback model, and logged as if it were not."""
+        return False
 
     def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the inputs of one row as the caller sends them."""
@@ -137,6 +150,7 @@ class Pair(Fault):
             lags={**first.lags, **second.lags},
             clock=first.clock + second.clock,
             guarded=first.guarded and second.guarded,
+            honest=first.honest and second.honest,
             first=first,
             second=second,
         )
@@ -150,6 +164,11 @@ class Pair(Fault):
     def of_lake(self) -> bool:
         """Whether one of them does."""
         return self.first.of_lake or self.second.of_lake
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is so of one of them."""
+        return self.first.apart or self.second.apart
 
     def asked(self, entities: Entities) -> Entities:
         """Ask for what both make of it."""
@@ -170,6 +189,10 @@ class Pair(Fault):
     def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Score what both make of it."""
         return self.second.vectors(contract, self.first.vectors(contract, vectors, moment), moment)
+
+    def by_fallback(self, moment: Moment) -> bool:
+        """Score as either wants."""
+        return self.first.by_fallback(moment) or self.second.by_fallback(moment)
 
     def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send what both make of it."""

@@ -156,7 +156,7 @@ class Replay:
 
     @asynccontextmanager
     async def _service(self, fault: Fault, first: Step) -> AsyncGenerator[Service]:
-        settings = self._world.settings.model_copy(update={"request_time_limit": self._world.every})
+        settings = self._world.settings
         if fault.clock:
             settings = settings.model_copy(update={"clock_file": settings.home / f"clock{fault.clock // MICROSECOND}"})
         settings.clock.advance_to(first.middle + fault.clock)
@@ -293,7 +293,8 @@ class Replay:
         def aged(reading: Reading) -> Reading:
             for view in service.fault.lags:
                 then, _ = ahead[0]
-                before, after = then.before.views[view], then.after.views[view]
+                said = then if service.fault.honest else reading
+                before, after = said.before.views[view], said.after.views[view]
                 reading = with_view(reading, view, _rows_of(ahead, view), before, after)
             return reading
 

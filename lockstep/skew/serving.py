@@ -7,12 +7,13 @@ import numpy as np
 
 from lockstep.online.reader import OnlineReader, Reading, ReadPlan
 from lockstep.serving.answering import Answering
-from lockstep.serving.answers import Prepared
+from lockstep.serving.answers import Prepared, Scored
 from lockstep.serving.budget import Budget
 from lockstep.serving.edge import Asked
 from lockstep.serving.freshness import Freshness
 from lockstep.serving.request import Request
 from lockstep.serving.transformer import Transformer
+from lockstep.serving.vectors import vectors_of
 from lockstep.settings import Settings
 from lockstep.skew.fault import Fault, Moment
 from lockstep.training.registry import Registered
@@ -60,6 +61,16 @@ class FaultyTransformer(Transformer):
         moment = Moment(self._draw, self._previous)
         vectors = self.fault.vectors(prepared.answering.contract, prepared.vectors, moment)
         return replace(prepared, vectors=np.ascontiguousarray(vectors))
+
+    async def score(self, prepared: Prepared) -> Scored:
+        """Have the vectors scored by whom the fault chooses."""
+        other = next((model for model in self._models if model is not self._main), None)
+        moment = Moment(self._draw, self._previous)
+        if other is None or prepared.answering is not self._main or not self.fault.by_fallback(moment):
+            return await super().score(prepared)
+        vectors = vectors_of(other.contract, other.functions, prepared.request, prepared.reading).vectors
+        scored = await super().score(replace(prepared, answering=other, vectors=vectors))
+        return replace(scored, prepared=prepared)
 
     async def _read(self, request: Request, budget: Budget) -> Reading:
         entities = {name: list(values) for name, values in self.fault.asked(request.entities).items()}
