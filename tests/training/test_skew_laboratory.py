@@ -24,7 +24,7 @@ FAULTS = [
     "cents-sent",
     "retyped-column",
     "rewritten-100pct:terminal_risk",
-    "stale-1d:customer_spend",
+    "stale-1h:customer_spend",
 ]
 
 
@@ -100,11 +100,11 @@ def test_history_that_is_rewritten_is_found_without_harm_to_what_was_served(foun
     assert rewritten.detection.mismatches > 0.5
 
 
-def test_a_view_that_is_a_day_late_serves_what_it_was_a_day_before(found: Mapping[str, Result]) -> None:
-    late = found["stale-1d:customer_spend"]
-    assert late.harm.fell_back == 0.0
-    assert late.harm.changed > 0.5
-    assert late.detection.mismatches > 0.5
+def test_a_view_that_is_an_hour_late_serves_what_it_was_an_hour_before(found: Mapping[str, Result]) -> None:
+    """The tables have rows of midnight alone: only that hour's request is served the day before."""
+    late = found["stale-1h:customer_spend"]
+    assert late.harm.changed == pytest.approx(1 / 24)
+    assert late.detection.mismatches == 0.0  # it keeps the objective
 
 
 def test_the_page_has_a_line_for_each_fault_and_a_plot(results: Results) -> None:
