@@ -16,6 +16,7 @@ from lockstep.errors import BadInput, LockstepError, Refused, Terminal
 from pipelines._commands import changes
 from pipelines._commands.parity import parity
 from pipelines._commands.server import runs, submit
+from pipelines._commands.skew import skew
 
 _package = click.option("--package", default="pipelines", show_default=True, help="Whose modules to render.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
@@ -298,6 +299,7 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
 cli.add_command(changes.plan)
 cli.add_command(changes.ci)
 cli.add_command(parity)
+cli.add_command(skew)
 cli.add_command(submit)
 cli.add_command(runs)
 

@@ -123,9 +123,9 @@ DEFAULT = {("lockstep/settings.py", "feature_repo"), ("pipelines/_use_case.py", 
 # Examples in docstrings, and the address of a published definition; nothing is decided by them.
 EXAMPLES = {
     ("lockstep/views/exact.py", "fraud"),
-    ("lockstep/skew/wrong_column.py", "risk_1d"),
-    ("lockstep/skew/wrong_column.py", "risk_7d"),
-    ("lockstep/skew/wrong_column.py", "terminal_risk"),
+    ("lockstep/skew/faults/wrong_column.py", "risk_1d"),
+    ("lockstep/skew/faults/wrong_column.py", "risk_7d"),
+    ("lockstep/skew/faults/wrong_column.py", "terminal_risk"),
     ("lockstep/training/registry.py", "fraud"),
     ("lockstep/views/latest.py", "customer"),
     ("lockstep/views/windowed.py", "nb_tx_7d"),

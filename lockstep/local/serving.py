@@ -120,17 +120,7 @@ class LocalService:
         command = [sys.executable, "-m", module, "--model_name", self._name]
         command += ["--model_dir", str(self._model_dir), "--http_host", LOOPBACK, "--http_port", str(port), *options]
         log = self._settings.home / "logs" / f"{self._name}-{role}-{port}.log"
-        self._children.append(Child(f"the {role} of {self._name}", command, log, self._environment()))
-
-    def _environment(self) -> dict[str, str]:
-        # The use case is imported from the folder we were started in, as here.
-        path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH", ""))))
-        ours = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("LOCKSTEP_") and name not in _MULTIPROCESS
-        }
-        return ours | self._settings.environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        self._children.append(Child(f"the {role} of {self._name}", command, log, serving_environment(self._settings)))
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self._ready_seconds
@@ -154,3 +144,15 @@ class LocalService:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
+
+
+def serving_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables of a process that serves: ours, but with these settings."""
+    # The use case is imported from the folder we were started in, as here.
+    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH", ""))))
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LOCKSTEP_") and name not in _MULTIPROCESS
+    }
+    return ours | settings.environment() | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}

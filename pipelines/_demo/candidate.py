@@ -39,7 +39,7 @@ class Candidate:
     def serve(self, settings: Settings, name: str, running: ExitStack, skew: Mapping[str, str] | None) -> None:
         """Start its transformer and predictor, to end with `running`; `skew` makes the transformer misread a column."""
         misreading = [f"--{option}={value}" for option, value in (skew or {}).items()]
-        module = "lockstep.skew.wrong_column" if skew else "lockstep.serving.transformer"
+        module = "lockstep.skew.faults.wrong_column" if skew else "lockstep.serving.transformer"
         service = LocalService(
             settings, self.model.model_dir, name, shadow=True, transformer=module, options=misreading
         )

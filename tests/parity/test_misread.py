@@ -14,7 +14,7 @@ from lockstep.parity.compare import Cause, Comparison
 from lockstep.parity.expect import History, LakeRow
 from lockstep.parity.misread import LEAST_TELLING, misread_columns
 from lockstep.parity.sample import ServedRow, ServedView
-from lockstep.skew.wrong_column import misreading_plan
+from lockstep.skew.faults.wrong_column import misreading_plan
 
 HOUR, LAG = 3_600_000_000, 300_000_000
 EVENT = 1_000 * HOUR

@@ -1,0 +1,187 @@
+"""Whether parity finds a fault in samples of the rows that were logged, and whether it names the right cause."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from lockstep.lake import Lake
+from lockstep.parity.compare import Difference, is_mismatch
+from lockstep.parity.explain import explain
+from lockstep.parity.facts import Facts, gather
+from lockstep.parity.investigate import Case, investigate
+from lockstep.parity.sample import ServedRow, Window, read_served, stratified, uniform
+from lockstep.settings import Settings
+from lockstep.skew.fault import Fault
+from lockstep.skew.replay import Service
+from lockstep.skew.subject import Subject
+from lockstep.skew.world import World
+from lockstep.views.declare import DAY
+
+SIZES = (50, 500)
+
+
+@dataclass(frozen=True)
+class AtSize:
+    """How samples of one size did.
+
+    Attributes:
+        size: how many rows, drawn uniformly.
+        seeds: how many samples.
+        found: in how many of them something was a mismatch.
+        with_strata: the same, with the stratified sample beside it.
+        right: in how many of those that found something all causes named are right ones.
+    """
+
+    size: int
+    seeds: int
+    found: int
+    with_strata: int
+    right: int
+
+    @property
+    def recall(self) -> float:
+        """The share of samples that found it."""
+        return self.found / self.seeds if self.seeds else 0.0
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What parity says of a fault.
+
+    Attributes:
+        pool: how many rows were logged, of which samples were drawn; 0: none was answered.
+        of_fallback: whether these are the rows that the fallback model answered.
+        mismatches: the share of the pool that is a mismatch.
+        named: in how many samples a cause was named for a mismatch.
+        sizes: how samples did.
+    """
+
+    pool: int
+    of_fallback: bool
+    mismatches: float
+    named: Mapping[str, int]
+    sizes: tuple[AtSize, ...]
+
+    def theoretical(self, size: int) -> float:
+        """Return in which share of samples there is to be a mismatch, of the share in the pool: 1 - (1 - p)^n."""
+        return 1 - (1 - self.mismatches) ** min(size, self.pool) if self.pool else 0.0
+
+
+@dataclass
+class Detector:
+    """Draws samples of what was logged, and has parity explain them.
+
+    Args:
+        subject: the model.
+        world: where it was served.
+        services: what it was served by; the first one without a fault.
+    """
+
+    subject: Subject
+    world: World
+    services: Sequence[Service]
+    _pools: Mapping[tuple[str, bool], Sequence[ServedRow]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the served log."""
+        pools: defaultdict[tuple[str, bool], list[ServedRow]] = defaultdict(list)
+        main, model = self.subject.contract, self.subject.model.digest
+        since, until = self.subject.start - DAY, self.subject.end + DAY  # a clock may be hours off
+        for contract in filter(None, (main, main.fallback)):
+            window = Window(model, contract, shadow=False, since=since, until=until)
+            for row in read_served(self.world.settings, self.world.lake, window):
+                pools[row.process, contract is not main].append(row)
+        self._pools = pools
+
+    def detect(self, service: Service, seeds: int) -> Detection:
+        """Judge one service by so many samples of each size."""
+        fault = service.fault
+        of_fallback = (service.process, False) not in self._pools
+        pool = self._pools.get((service.process, of_fallback), ())
+        if not pool:
+            return Detection(0, of_fallback=False, mismatches=0.0, named={}, sizes=())
+        case = self._case(fault, pool, of_fallback)
+        everything = explain(case)
+        wrong = frozenset(name for name, of in everything.items() if is_mismatch(of))
+        named: Counter[str] = Counter()
+        sizes = tuple(_at(fault, case, pool, size, seeds, wrong, named) for size in SIZES)
+        return Detection(len(pool), of_fallback, len(wrong) / len(pool), dict(named.most_common()), sizes)
+
+    @cached_property
+    def _shared(self) -> Mapping[bool, Facts]:
+        """What is known of all rows that one lake, ledger and definitions tell of, whether the fallback answered or not.
+
+        They are looked up together: to load the model takes as long as to ask it for a hundred thousand scores.
+        """
+        rows: defaultdict[bool, list[ServedRow]] = defaultdict(list)
+        for service in self.services:
+            for of_fallback in (False, True):
+                if not service.fault.apart:
+                    rows[of_fallback] += self._pools.get((service.process, of_fallback), ())
+        clean = self.services[0].fault
+        return {of_fallback: self._facts(clean, of, of_fallback)[2] for of_fallback, of in rows.items() if of}
+
+    def _case(self, fault: Fault, pool: Sequence[ServedRow], of_fallback: bool) -> Case:
+        if not fault.apart:
+            return investigate(self.world.settings, self.world.lake, part_of(self._shared[of_fallback], pool))
+        return investigate(*self._facts(fault, pool, of_fallback))
+
+    def _facts(self, fault: Fault, pool: Sequence[ServedRow], of_fallback: bool) -> tuple[Settings, Lake, Facts]:
+        main = self.subject.contract
+        contract = (main.fallback or main) if of_fallback else main
+        use_case = fault.definitions(self.world.use_case)
+        settings, lake = self.world.settings, self.world.lake
+        if fault.of_lake:
+            settings, lake = self.world.lake_of(fault.name)
+            since, until = (time.timestamp() for time in (self.subject.start, self.subject.end))
+            fault.afterwards(lake, main, int(since) * 1_000_000, int(until) * 1_000_000)
+        ledger = self.world.ledger_of(fault.name, fault.lags if fault.honest else {})
+        # Other versions of the model are known where it was found.
+        settings = settings.model_copy(update={"tracking_url": self.subject.settings.tracking_url})
+        facts = gather(settings, use_case, lake, ledger, contract, pool, model=self.subject.model)
+        return settings, lake, facts
+
+
+def part_of(facts: Facts, rows: Sequence[ServedRow]) -> Facts:
+    """Return what is known of some of the rows."""
+    numbers = [facts.positions[row.name] for row in rows]
+    looked = {view: replace(of, rows=[of.rows[number] for number in numbers]) for view, of in facts.looked.items()}
+    remade, trained, rescored = facts.remade, facts.trained, facts.rescored
+    return replace(
+        facts,
+        rows=rows,
+        looked=looked,
+        remade=remade and replace(remade, vectors=remade.vectors[numbers], rejected=remade.rejected[numbers]),
+        trained=trained and replace(trained, vectors=trained.vectors[numbers], rejected=trained.rejected[numbers]),
+        rescored=None if rescored is None else rescored[numbers],
+    )
+
+
+def _at(
+    fault: Fault,
+    case: Case,
+    pool: Sequence[ServedRow],
+    size: int,
+    seeds: int,
+    wrong: frozenset[str],
+    named: Counter[str],
+) -> AtSize:
+    found = with_strata = right = 0
+    for seed in range(seeds):
+        causes = _causes(explain(case, [row.name for row in uniform(pool, size, seed)]))
+        found += bool(causes)
+        right += bool(causes) and _right(fault, causes)
+        named.update(causes)
+        with_strata += bool(causes) or any(
+            row.name in wrong for rows in stratified(pool, seed).values() for row in rows
+        )
+    return AtSize(size, seeds, found, with_strata, right)
+
+
+def _right(fault: Fault, causes: set[str]) -> bool:
+    return bool(causes & fault.causes) and causes <= fault.causes | fault.also
+
+
+def _causes(found: Mapping[str, Sequence[Difference]]) -> set[str]:
+    return {d.cause.value for of in found.values() for d in of if not d.excused}

@@ -1,0 +1,1 @@
+"""One module a fault; `lockstep/skew/fault.py` says how to add one."""

@@ -1,0 +1,125 @@
+"""The whole laboratory on the tiny lake: faults that are found by their name, one that cannot be, and a state left alone."""
+
+import hashlib
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from whole import Project, train_whole
+
+from lockstep.errors import BadInput
+from lockstep.settings import Settings
+from lockstep.skew.laboratory import Result, Results, Scale, Stage, run_laboratory
+from lockstep.skew.page import page
+from lockstep.skew.plot import plot
+from lockstep.skew.table import columns, document, row, summary
+from lockstep.training.registry import CHAMPION, set_alias
+from lockstep.views import UseCase
+
+FAULTS = [
+    "missing-100pct:terminal_risk",
+    "wrong-column:customer_spend",
+    "cents-sent",
+    "retyped-column",
+    "rewritten-100pct:terminal_risk",
+    "stale-1h:customer_spend",
+]
+
+
+class Silent:
+    def advance(self) -> None:
+        """Tell nothing."""
+
+    @contextmanager
+    def stage(self, name: str, parts: int = 0) -> Generator[Stage]:
+        yield self
+
+
+def digests(folder: Path) -> Mapping[Path, str]:
+    return {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.fixture(scope="module")
+def state(new_settings: Callable[[], Settings], use_case: UseCase) -> Settings:
+    project = Project.of(new_settings(), use_case)
+    trained = train_whole(project.settings, use_case, project.training_set.table)
+    set_alias(project.settings, use_case.model.name, CHAMPION, trained.version)
+    return project.settings
+
+
+@pytest.fixture(scope="module")
+def results(state: Settings, use_case: UseCase, tmp_path_factory: pytest.TempPathFactory) -> Generator[Results]:
+    before, scratch = digests(state.home), tmp_path_factory.mktemp("skew") / "scratch"
+    scale = Scale(days=1, seeds=2, clean_seeds=2, logged=20)
+    yield run_laboratory(state, use_case, scratch, FAULTS, scale, Silent())
+    assert digests(state.home) == before
+    assert not scratch.exists()
+
+
+@pytest.fixture
+def found(results: Results) -> Mapping[str, Result]:
+    return {result.fault.name: result for result in results.results}
+
+
+def test_without_a_fault_nothing_differs(results: Results, found: Mapping[str, Result]) -> None:
+    clean = found["clean"]
+    assert results.rows == 24
+    assert (clean.harm.answered, clean.harm.changed, clean.harm.fell_back) == (1.0, 0.0, 0.0)
+    assert (clean.detection.pool, clean.detection.mismatches, clean.detection.named) == (20, 0.0, {})
+    assert [at.found for at in clean.detection.sizes] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"), [("missing-100pct:terminal_risk", "missing"), ("wrong-column:customer_spend", "wrong_row")]
+)
+def test_a_fault_is_found_and_called_by_its_name(found: Mapping[str, Result], name: str, cause: str) -> None:
+    fault = found[name]
+    assert fault.harm.changed > 0.5
+    assert set(fault.detection.named) == {cause}
+    assert [(at.found, at.right) for at in fault.detection.sizes] == [(2, 2), (2, 2)]
+
+
+def test_what_a_caller_sends_wrong_is_harm_that_parity_cannot_see(found: Mapping[str, Result]) -> None:
+    sent = found["cents-sent"]
+    assert sent.harm.changed == 1.0
+    assert sent.harm.moved > 0
+    assert sent.detection.mismatches == 0.0
+
+
+def test_bytes_of_another_type_are_refused_by_serving(found: Mapping[str, Result]) -> None:
+    retyped = found["retyped-column"]
+    assert retyped.harm.answered < 1.0
+    assert set(retyped.refused) == {"SchemaDrift"}
+
+
+def test_history_that_is_rewritten_is_found_without_harm_to_what_was_served(found: Mapping[str, Result]) -> None:
+    rewritten = found["rewritten-100pct:terminal_risk"]
+    assert rewritten.harm.changed == 0.0
+    assert rewritten.detection.mismatches > 0.5
+
+
+def test_a_view_that_is_an_hour_late_serves_what_it_was_an_hour_before(found: Mapping[str, Result]) -> None:
+    """The tables have rows of midnight alone: only that hour's request is served the day before."""
+    late = found["stale-1h:customer_spend"]
+    assert late.harm.changed == pytest.approx(1 / 24)
+    assert late.detection.mismatches == 0.0  # it keeps the objective
+
+
+def test_the_page_has_a_line_for_each_fault_and_a_plot(results: Results) -> None:
+    text = page(results, "skew-lab.svg", "lockstep skew all")
+    drawing = ET.fromstring(plot(results))  # noqa: S314 - our own
+    labels = {element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")}
+    for result in results.results:
+        assert text.count(f"| {result.fault.name} |") == 2
+        assert result.fault.name in labels
+        assert len(row(results, result)) == len(columns(results))
+    assert "0 false alarms in 4 samples" in summary(results)[0]
+    assert len(document(results)["faults"]) == len(FAULTS) + 1
+
+
+def test_a_home_without_a_finished_state_is_refused(use_case: UseCase, tmp_path: Path) -> None:
+    nothing = Settings(home=tmp_path / "demo").resolved()
+    with pytest.raises(BadInput, match="lockstep demo"):
+        run_laboratory(nothing, use_case, tmp_path / "skew", [], Scale(), Silent())
