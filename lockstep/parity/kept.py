@@ -28,6 +28,7 @@ REPORTS_SCHEMA = pa.schema(
         pa.field("signature", pa.string(), nullable=False),
     ]
 )
+NEWEST = "newest"
 _HINT = "`lockstep parity verify` and `lockstep run verify-parity` make one"
 _CLAIMED = ("report", "epoch_us(created)", "model", "contract", "verdict")
 """Columns that repeat what the JSON says."""
@@ -97,19 +98,27 @@ def peek(settings: Settings, lake: Lake, name: str) -> ParityReport:
     return report
 
 
-def newest(settings: Settings, lake: Lake) -> str:
-    """Return the name of the report that was made last.
+def name_of(settings: Settings, lake: Lake, said: str) -> str:
+    """Return the whole name of the report that somebody means: `newest`, or the first letters of one.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is none, or there are several.
     """
+    found: list[str] = []
     if lake.exists(PARITY_REPORTS):
         with connect(settings) as connection:
             lake.register(connection, "reports", PARITY_REPORTS, columns=["report", "created"])
-            found = connection.execute("SELECT report FROM reports ORDER BY created DESC, report LIMIT 1").fetchone()
-        if found:
-            return str(found[0])
-    raise BadInput("there is no parity report yet", hint=_HINT)
+            newest = "SELECT report FROM reports ORDER BY created DESC, report LIMIT 1"
+            begins = "SELECT DISTINCT report FROM reports WHERE starts_with(report, ?) ORDER BY report LIMIT 3"
+            rows = connection.execute(newest) if said == NEWEST else connection.execute(begins, [said])
+            found = [str(name) for (name,) in rows.fetchall()]
+    if not found:
+        raise BadInput(
+            "there is no parity report yet" if said == NEWEST else f"there is no parity report {said!r}", hint=_HINT
+        )
+    if len(found) > 1:
+        raise BadInput(f"{said!r} may be {' or '.join(found)}", hint="give more of its name")
+    return found[0]
 
 
 def _find(settings: Settings, lake: Lake, name: str) -> Sequence[_Kept]:

@@ -12,6 +12,7 @@ from typing import Any
 from lockstep.clock import from_micros
 from lockstep.parity import charts
 from lockstep.parity.cause import EXCUSED
+from lockstep.parity.repairs import repairs
 from lockstep.parity.report import DifferenceFound, FeatureRate, ParityReport, Stratum
 from lockstep.parity.verdict import Verdict
 from lockstep.report.numbers import moment, percent, percent_above, whole
@@ -22,11 +23,20 @@ TITLE = "Parity of served predictions"
 CAUSE_WORDS = {
     "early": "served before a training set may see it, inside the lag that the view declares",
     "late": "training takes a row that came online after the request, inside the freshness objective",
+    "erased": "the entity was erased since",
+    "materialization_gap": "what training takes was not online in time, or less was than the store claims",
     "unvouched": "read from a store that lost writes or had slots moved, before the next run had written all of it again",
     "in_flight": "read while the view was being written, and no snapshot of that moment explains it",
+    "stale_rewrite": "the row was written again for the same time, and the older one was served",
     "missing": "the lake holds a row inside its ttl, and none was read",
+    "ttl": "a row past its ttl was used, or one inside it was not",
+    "schema_drift": "the view is not what the model was trained on",
+    "type": "the value is right but for a conversion: precision, a unit, null",
+    "transform": "what is stored is equal, and what the on-demand function makes of it is not",
+    "wrong_row": "the served values are another key's, another view's or another column's",
+    "clock_skew": "the clock of the process that served was apart from the pipelines'",
+    "version_mix": "another version than this one made the vector, or scored it",
     "corruption": "the values match no row that was ever written",
-    "wrong_row": "the served values are another column's of the same view",
     "unexplained": "no known cause explains it",
 }
 
@@ -105,7 +115,7 @@ def render(reports: Sequence[ParityReport], *, title: str = TITLE, quality: Qual
         title: what the page is about.
         quality: what the features are worth, if that is to be shown too.
     """
-    said = (headline, other_reasons, findings, agreements, strata_with_mismatches)
+    said = (headline, other_reasons, findings, repairs, agreements, strata_with_mismatches)
     return (
         environment("lockstep.parity")
         .get_template("page/page.html.jinja")

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 from demo_process import MANIFESTS, OTHERS_WARNINGS, ROOT, start_demo
+from schemas import problems
 
 from lockstep.lake import Lake
 from lockstep.local.redis import LocalRedis
+from lockstep.parity.schema import report_schema
 from lockstep.settings import Settings
 from lockstep.training.registry import CHAMPION, PREVIOUS, find_model
 from pipelines._run.leaves import Terms
+from pipelines.cli import main
 from pipelines.local import Run, load_library, load_template, run_workflow
 
 GOLDEN = ROOT / "tests" / "golden" / "demo_report.json"
@@ -139,6 +142,7 @@ def test_a_promotion_that_is_run_again_is_decided_again_and_changes_nothing(sett
     assert before == (2, None)
     again = run("promote", model="2", **window)
     assert (again.succeeded, again.outputs["champion"], again.outputs["verdict"]) == (True, "2", "pass")
+    assert re.fullmatch(rf"runs:/\w+/parity/{again.outputs['report']}\.html", again.outputs["address"])
     assert champion(settings) == before
 
 
@@ -165,6 +169,29 @@ def test_parity_that_must_pass_ends_the_run_as_refused_and_keeps_its_report(run,
     assert "parity of 3 is fail, not pass (report " in str(bad.failed and bad.failed.message)
     # What is only judged is a result.
     assert run("verify-parity", model="3", shadow="true", **window).outputs["verdict"] == "fail"
+
+
+def test_parity_is_verified_from_the_console_too(settings, window, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["parity", "verify", "--shadow", "--since", window["since"], "--until", window["until"]]
+    assert main([*asked, "--model", "3"]) == 3
+    said = capsys.readouterr().out
+    assert re.match(r"Version 3 is refused: \d+ of 400 sampled rows are mismatches\n", said)
+    assert re.search(r"risk_7d of terminal_risk: wrong_row, \d+ rows", said)
+    assert "\n      lockstep doctor terminal_risk\n" in said
+    places = dict(re.findall(r"^(page|in MLflow|report) +(.*)", said, re.MULTILINE))
+    name = places["report"].removesuffix(", signed")
+    assert places["page"] == str(settings.home / "parity" / f"{name}.html")
+    artifact = Path(*Path(places["in MLflow"].removeprefix("runs:/")).parts[:1], "artifacts", "parity", f"{name}.html")
+    assert (settings.home / "mlartifacts" / artifact).read_text() == Path(places["page"]).read_text()
+
+    assert main([*asked, "--rows", "50", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["verdict"], report["model"]["version"]) == ("pass", 2)
+    assert report["sample"]["uniform"] == report["sample"]["required"] == 299
+    assert list(problems(report, report_schema(), report_schema())) == []
+
+    assert main(["parity", "verify", "--until", window["since"]]) == 3
+    assert "cannot be judged yet" in capsys.readouterr().out
 
 
 def test_the_window_of_parity_is_a_day_before_its_end_if_no_beginning_is_given(run, window) -> None:

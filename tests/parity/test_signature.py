@@ -17,7 +17,7 @@ from kept_reports import a_report
 
 from lockstep.errors import BadInput, LockstepError, Refused, SchemaDrift
 from lockstep.lake import Lake
-from lockstep.parity.kept import PARITY_REPORTS, load, newest, peek, store
+from lockstep.parity.kept import NEWEST, PARITY_REPORTS, load, name_of, peek, store
 from lockstep.parity.report import ParityReport
 from lockstep.parity.signature import KeyFiles, is_signed, make_keys, sign, signing_key, verify_key
 from lockstep.parity.verdict import Verdict
@@ -112,7 +112,7 @@ def test_a_signature_is_of_one_text_by_one_key() -> None:
 def test_a_report_that_was_signed_is_found_by_its_name(settings: Settings, keys: KeyFiles) -> None:
     lake, report = Lake.open(settings, "test"), a_report()
     with pytest.raises(BadInput, match="there is no parity report yet"):
-        newest(settings, lake)
+        name_of(settings, lake, NEWEST)
     with pytest.raises(BadInput, match="there is no parity report 'nope'"):
         load(settings, lake, "nope")
     name = store(lake, report, signing_key(settings))
@@ -122,7 +122,12 @@ def test_a_report_that_was_signed_is_found_by_its_name(settings: Settings, keys:
     later = a_report(created=report.created + timedelta(seconds=1))
     store(lake, later, signing_key(settings))
     store(lake, report, signing_key(settings))
-    assert newest(settings, lake) == later.hash
+    assert name_of(settings, lake, NEWEST) == later.hash
+    assert [name_of(settings, lake, each[:8]) for each in (name, later.hash)] == [name, later.hash]
+    with pytest.raises(BadInput, match=f"'' may be {min(name, later.hash)} or {max(name, later.hash)}"):
+        name_of(settings, lake, "")
+    with pytest.raises(BadInput, match="there is no parity report 'x'"):
+        name_of(settings, lake, "x")
     with pytest.raises(BadInput, match="there is no parity report 'nope'"):
         load(settings, lake, "nope")
     keys.public.unlink()
