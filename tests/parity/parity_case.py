@@ -85,7 +85,7 @@ CONTRACT = FeatureContract(
     cut=TrainingCut(tables=(), spine_hash="h", known_at=parse_time("2018-06-01T00:00:00Z")),
 )
 FUNCTIONS: Mapping[str, Function] = {
-    "share": lambda given: {"of_total": given["amount"] / given["total"]},
+    "share": lambda given: {"of_total": given["amount"] / (given["total"] + 1)},
     "night": lambda given: {"hour": given["request_time_us"] // HOUR % 24},
 }
 PLACES = {(f.view, f.name): n for n, f in enumerate(CONTRACT.features)}
