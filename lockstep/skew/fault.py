@@ -8,8 +8,12 @@ the hooks that the fault is about; each of them is the identity here:
     plan          what of the store is read
     stored        the bytes of one row in the store
     lags          how far behind a view's rows are in the store, as after a pipeline that runs late
+    unsaid        the same, while the epoch hash and the ledger say that they are not
+    late          what is read of a view of which that is so
     read          what was read, before vectors are made of it
+    functions     the on-demand functions
     vectors       the vectors, before they are scored
+    posted        the vectors that the predictor gets, which are not those that are logged
     clock         how far the serving node's clock is ahead, and with it the request time that it stamps
     guarded       whether late views are noticed, or the main model answers all the same
     sent          the inputs that the caller sends
@@ -17,7 +21,8 @@ the hooks that the fault is about; each of them is the identity here:
     definitions   the definitions, once everything was served
 
 A hook is given plain data and gives plain data back; what is there stays as it is. Chance comes from `Moment.draw`, or from
-`chance` where the same key must have the same fate each time; so a run is repeated by its seed.
+`chance` where the same key must have the same fate each time; so a run is repeated by its seed. A fault is one value that never
+changes: what it keeps from one request to the next is in `Moment.memory`.
 
 State `causes` from the table of causes before looking at what the classifier says: that is what makes the score worth something.
 """
@@ -33,7 +38,8 @@ from numpy.typing import NDArray
 
 from lockstep.contract import FeatureContract, View
 from lockstep.lake import Lake
-from lockstep.online.reader import Reading, ReadPlan
+from lockstep.online.reader import Reading, ReadPlan, ViewRows
+from lockstep.serving.features import Function
 from lockstep.views.use_case import UseCase
 
 Entities = Mapping[str, Sequence[Any]]
@@ -48,10 +54,16 @@ class Moment:
     Attributes:
         draw: chance, by the run's seed and the fault's name.
         previous: what was read for the request before this one; None for the first.
+        entities: each join key's values, one a row, as the caller sent them.
+        times_us: each row's request time, in microseconds.
+        memory: what the fault has kept so far, one for each service.
     """
 
     draw: np.random.Generator
     previous: Reading | None = None
+    entities: Entities = field(default_factory=dict[str, Sequence[Any]])
+    times_us: Sequence[int] = ()
+    memory: dict[Any, Any] = field(default_factory=dict[Any, Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +86,14 @@ class Fault:
     unseen: str = ""
     control: bool = False
     lags: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
+    unsaid: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     clock: timedelta = timedelta(0)
     guarded: bool = True
+
+    @property
+    def behind(self) -> Mapping[str, timedelta]:
+        """How far behind the rows of views are, whether that is said or not."""
+        return {**self.lags, **self.unsaid}
 
     @property
     def of_store(self) -> bool:
@@ -99,12 +117,24 @@ class Fault:
         """Return the hash that the store holds of an entity, all its views' fields in it; see `online/layout.py`."""
         return row
 
+    def late(self, view: str, now: ViewRows, then: ViewRows, entities: Entities) -> ViewRows:
+        """Return what is read of a view in `unsaid`: the rows as they were then."""
+        return then
+
     def read(self, reading: Reading, moment: Moment) -> Reading:
         """Return what was read."""
         return reading
 
+    def functions(self, contract: FeatureContract, functions: Mapping[str, Function]) -> Mapping[str, Function]:
+        """Return the on-demand functions of a contract, by the name of their view."""
+        return functions
+
     def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Return the vectors that are scored and logged, rows by features of the contract that answers."""
+        return vectors
+
+    def posted(self, contract: FeatureContract, vectors: Vectors) -> Vectors:
+        """Return the vectors that the predictor gets in place of those that are logged."""
         return vectors
 
     def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -135,6 +165,7 @@ class Pair(Fault):
             causes=first.causes | second.causes,
             also=first.also | second.also,
             lags={**first.lags, **second.lags},
+            unsaid={**first.unsaid, **second.unsaid},
             clock=first.clock + second.clock,
             guarded=first.guarded and second.guarded,
             first=first,
@@ -163,13 +194,25 @@ class Pair(Fault):
         """Store what both make of it."""
         return self.second.stored(view, key, self.first.stored(view, key, row))
 
+    def late(self, view: str, now: ViewRows, then: ViewRows, entities: Entities) -> ViewRows:
+        """Take for read what the one makes of it by which the view is behind."""
+        return (self.second if view in self.second.unsaid else self.first).late(view, now, then, entities)
+
     def read(self, reading: Reading, moment: Moment) -> Reading:
         """Take for read what both make of it."""
         return self.second.read(self.first.read(reading, moment), moment)
 
+    def functions(self, contract: FeatureContract, functions: Mapping[str, Function]) -> Mapping[str, Function]:
+        """Compute by what both make of them."""
+        return self.second.functions(contract, self.first.functions(contract, functions))
+
     def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Score what both make of it."""
         return self.second.vectors(contract, self.first.vectors(contract, vectors, moment), moment)
+
+    def posted(self, contract: FeatureContract, vectors: Vectors) -> Vectors:
+        """Post what both make of it."""
+        return self.second.posted(contract, self.first.posted(contract, vectors))
 
     def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send what both make of it."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from lockstep.online.reader import OnlineReader, Reading, ReadPlan
 from lockstep.serving.answering import Answering
-from lockstep.serving.answers import Prepared
+from lockstep.serving.answers import Prepared, Scored
 from lockstep.serving.budget import Budget
 from lockstep.serving.edge import Asked
 from lockstep.serving.freshness import Freshness
@@ -39,11 +40,14 @@ class FaultyTransformer(Transformer):
     ) -> None:
         plan = fault.plan(ReadPlan.compile(model.contract))
         super().__init__(name, model.contract, model.digest, predictor=predictor, settings=settings, plan=plan)
+        self._models = [replace(m, functions=fault.functions(m.contract, m.functions)) for m in self._models]
+        self._main = self._answering = self._models[0]
         self.fault = fault
         self.aged: Aged | None = None
         self.logged = True
         self._draw = np.random.default_rng([seed, *fault.name.encode()])
         self._previous: Reading | None = None
+        self._memory: dict[Any, Any] = {}
 
     @property
     def reader(self) -> OnlineReader:
@@ -57,18 +61,27 @@ class FaultyTransformer(Transformer):
     async def prepare(self, asked: Asked, headers: Mapping[str, str]) -> Prepared:
         """Make vectors as the service does, and change them as the fault does."""
         prepared = await super().prepare(asked, headers)
-        moment = Moment(self._draw, self._previous)
+        moment = self._moment(prepared.request)
         vectors = self.fault.vectors(prepared.answering.contract, prepared.vectors, moment)
         return replace(prepared, vectors=np.ascontiguousarray(vectors))
+
+    async def score(self, prepared: Prepared) -> Scored:
+        """Have what the fault posts scored; what is logged stays as it was prepared."""
+        posted = self.fault.posted(prepared.answering.contract, prepared.vectors)
+        scored = await super().score(replace(prepared, vectors=np.ascontiguousarray(posted)))
+        return replace(scored, prepared=prepared)
 
     async def _read(self, request: Request, budget: Budget) -> Reading:
         entities = {name: list(values) for name, values in self.fault.asked(request.entities).items()}
         reading = await super()._read(replace(request, entities=entities), budget)
         if self.aged is not None:
             reading = self.aged(reading)
-        changed = self.fault.read(reading, Moment(self._draw, self._previous))
+        changed = self.fault.read(reading, self._moment(request))
         self._previous = reading
         return changed
+
+    def _moment(self, request: Request) -> Moment:
+        return Moment(self._draw, self._previous, request.entities, request.times_us, self._memory)
 
     def _offer(self, prepared: Prepared, scores: Sequence[float | None], rejected: Mapping[int, str]) -> None:
         if self.logged:
