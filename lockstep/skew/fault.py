@@ -77,6 +77,7 @@ class Fault:
         also: what it may name beside it, because the fault brings that about, too.
         unseen: why parity is not expected to find it; empty if it is.
         control: values hardly change; it is there to be found nevertheless, unless the contract states a tolerance.
+        held_out: the classifier was written without it; the catalog says so of those in `lockstep/skew/held_out/`.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Fault:
     also: frozenset[str] = frozenset()
     unseen: str = ""
     control: bool = False
+    held_out: bool = False
     lags: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     unsaid: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     clock: timedelta = timedelta(0)
