@@ -5,7 +5,7 @@ READY := .venv/ready
 TOOLS := $(HOME)/.cache/lockstep/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-services faults check format bench lock clean
+.PHONY: help setup demo lab test test-services faults check format bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
 
 demo: $(READY) ## The whole loop on this machine: raw events to a gated promotion
 	$(BIN)/lockstep demo
+
+lab: $(READY) ## The skew laboratory on what the demo left, with many seeds; writes docs/skew-lab.md
+	$(BIN)/lockstep skew all --seeds 40 --clean-seeds 200 --write docs/skew-lab.md
 
 test: $(READY) ## All tests that need no server but the bundled ones
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/faults --ignore tests/services

@@ -32,7 +32,7 @@ from lockstep.lake.expire import Expired, expire
 from lockstep.lake.snapshots import COMPUTE_ID, Snapshot
 from lockstep.materialize.ledger import Ledger
 from lockstep.materialize.ledger_rows import ComputeRow, Mode, State
-from lockstep.parity.report import PARITY_REPORTS
+from lockstep.parity.kept import PARITY_REPORTS
 from lockstep.serving.log_rows import SERVED_LOG
 from lockstep.settings import Settings
 from lockstep.training.evaluations import EVALUATIONS

@@ -61,6 +61,8 @@ class Settings(BaseSettings):
         served_log_rate: the share of live requests whose rows are logged, whatever became of them; flagged rows always are.
         served_log_url: a Redis of its own for the served log's stream, as in rediss://user:password@host:port/0; the online
             store if not given. Never shown.
+        parity_signing_key: the private key that signs parity reports, in PEM; for whoever verifies parity alone.
+        parity_verify_key: the public key that the gate verifies them with. Without either, both are below `home`/keys.
         promotion_approval: whether somebody has to approve each promotion, whatever its run was asked for.
         snapshots_keep: how long a snapshot is kept that nothing else keeps (`retention.py`); at least `parity_max_age`.
         report_url: where a run that failed is reported to, as JSON with a `text`; never shown: with chat services it is a secret.
@@ -108,6 +110,8 @@ class Settings(BaseSettings):
     parity_limit: float = Field(default=0.01, gt=0, lt=1)
     parity_confidence: float = Field(default=0.95, gt=0, lt=1)
     parity_max_age: timedelta = timedelta(hours=24)
+    parity_signing_key: Path | None = None
+    parity_verify_key: Path | None = None
     promotion_approval: Literal["none", "required"] = "none"
     snapshots_keep: timedelta = timedelta(days=7)
     corrections_keep: timedelta = timedelta(days=30)

@@ -26,7 +26,8 @@ def workflow_template() -> WorkflowTemplate:
         ),
     ]
     names = [str(argument.name) for argument in arguments]
-    outputs = [hoisted("report", "verify"), hoisted("verdict", "verify"), hoisted("champion", "promote")]
+    outputs = [hoisted(name, "verify") for name in ("report", "verdict", "address")]
+    outputs += [hoisted("champion", "promote")]
     # Somebody may take a day to answer, and meanwhile nothing else is promoted.
     with template("promote", arguments=arguments, deadline=timedelta(hours=24), alone=True) as workflow:
         # No default but "no": who resumes the run without an answer has not said yes.

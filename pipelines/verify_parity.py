@@ -25,7 +25,7 @@ def workflow_template() -> WorkflowTemplate:
         ),
     ]
     names = [str(argument.name) for argument in arguments]
-    outputs = [hoisted(name, "verify") for name in ("report", "verdict", "mismatches")]
+    outputs = [hoisted(name, "verify") for name in ("report", "verdict", "mismatches", "address")]
     with template("verify-parity", arguments=arguments) as workflow:
         with DAG(name="main", inputs=[Parameter(name=name) for name in names], outputs=outputs) as main:
             drained = drain_served_log(name="drain")

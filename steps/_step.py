@@ -18,10 +18,20 @@ import functools
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast, overload
 
-from hera.workflows import EmptyDirVolume, Resources, RetryStrategy, RunnerScriptConstructor, Script, Task
+from hera.workflows import (
+    EmptyDirVolume,
+    Env,
+    Resources,
+    RetryStrategy,
+    RunnerScriptConstructor,
+    Script,
+    SecretVolume,
+    Task,
+)
 from hera.workflows._context import _context
 from hera.workflows._runner.script_annotations_util import _save_dummy_outputs
 from hera.workflows.io import Input, Output
@@ -38,6 +48,9 @@ RETRY_WHEN = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2
 
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes takes a container's last words from, unless its pod says otherwise."""
+
+SECRETS = Path("/etc/lockstep")
+"""Below it the files of Secrets are mounted."""
 
 _LONGEST_MESSAGE = 2_000  # Kubernetes takes 4096 bytes
 _Given = TypeVar("_Given", bound=Input)
@@ -65,6 +78,40 @@ class StepInput(Input):
         except ValidationError as invalid:
             said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors())
             raise _ended(BadInput(f"parameters: {said}"), _OUTPUTS.get(cls)) from None
+
+
+@dataclass(frozen=True)
+class SecretFile:
+    """A file that a step's pod has from a Secret `<project>-<name>`, and the setting that says where.
+
+    Attributes:
+        name: the Secret's, without the project's.
+        key: of the Secret; the file is called so.
+        setting: holds its path.
+    """
+
+    name: str
+    key: str
+    setting: str
+
+    @property
+    def variable(self) -> Env:
+        """What tells the step where the file is."""
+        return Env(name=f"LOCKSTEP_{self.setting.upper()}", value=str(SECRETS / self.name / self.key))
+
+    def volume(self, project: str) -> SecretVolume:
+        """Return the mount; where there is no such Secret, the step itself says so."""
+        return SecretVolume(
+            name=self.name,
+            secret_name=f"{project}-{self.name}",
+            mount_path=str(SECRETS / self.name),
+            read_only=True,
+            optional=True,
+        )
+
+
+SIGNING_KEY = SecretFile("parity-signing-key", "parity.pem", "parity_signing_key")
+VERIFY_KEY = SecretFile("parity-verify-key", "parity.pub.pem", "parity_verify_key")
 
 
 class Step(Protocol[_Given_contra, _Made_co]):
@@ -95,6 +142,7 @@ def step(
     memory: str = "1Gi",
     memory_limit: str = "",
     service_account: str | None = None,
+    secret: SecretFile | None = None,
     **overrides: Any,
 ) -> Callable[[Callable[[_Given], _Made]], Step[_Given, _Made]]:
     """Return a decorator that makes a function of one `Input` to one `Output` a runner-script template.
@@ -108,6 +156,7 @@ def step(
         memory: requested memory.
         memory_limit: most memory; the request where not given, so that a pod is never evicted for memory it did not ask for.
         service_account: the pod's own account, where the workflow's is not the right one.
+        secret: a file that this pod alone is given.
         overrides: anything else `hera.workflows.Script` takes; replaces the project's value.
 
     Raises:
@@ -123,8 +172,7 @@ def step(
             allow_privilege_escalation=False, capabilities=Capabilities(drop=["ALL"]), read_only_root_filesystem=True
         ),
         "service_account_name": service_account,
-        # The root is read-only: Hera's inputs and outputs, and whatever a library spills, live here.
-        "volumes": [EmptyDirVolume(name="tmp", mount_path="/tmp")],  # noqa: S108 - a path in a pod
+        "env": [secret.variable] if secret else None,
         "retry_strategy": RetryStrategy(
             limit=3, expression=RETRY_WHEN, backoff=Backoff(duration="30s", factor="2", cap="10m")
         ),
@@ -148,6 +196,7 @@ def step(
                     hint="Hera drops it and renders a task without arguments: call it with arguments={...}",
                 )
             template.image = overrides.get("image") or steps_image()
+            template.volumes = overrides.get("volumes") or _volumes(secret)
             return template(**kwargs)
 
         # Hera's runner looks here for the function behind the decorator; a plain call does not pass through it.
@@ -155,6 +204,12 @@ def step(
         return cast("Step[_Given, _Made]", call)
 
     return decorate
+
+
+def _volumes(secret: SecretFile | None) -> list[EmptyDirVolume | SecretVolume]:
+    # The root is read-only: Hera's inputs and outputs, and whatever a library spills, live here.
+    scratch = EmptyDirVolume(name="tmp", mount_path="/tmp")  # noqa: S108 - a path in a pod
+    return [scratch, secret.volume(project_of(Settings.load().use_case))] if secret else [scratch]
 
 
 def steps_image() -> str:

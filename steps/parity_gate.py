@@ -3,7 +3,7 @@
 from hera.workflows.io import Output
 
 from steps._alone import run_alone
-from steps._step import StepInput, step
+from steps._step import VERIFY_KEY, StepInput, step
 from steps._wiring import Wiring
 
 
@@ -21,7 +21,7 @@ class ParityGateOutput(Output):
     version: int
 
 
-@step(service_account="promoter")
+@step(service_account="promoter", secret=VERIFY_KEY)
 def parity_gate(given: ParityGateInput) -> ParityGateOutput:
     """Decide; a refusal exits 3 and names every reason."""
     from lockstep.parity.gate import require_passed  # noqa: PLC0415 - imports MLflow, 2 s

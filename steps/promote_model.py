@@ -6,7 +6,7 @@ from hera.workflows.io import Output
 
 from lockstep.errors import Refused
 from steps._alone import run_alone
-from steps._step import StepInput, step
+from steps._step import VERIFY_KEY, StepInput, step
 from steps._wiring import Wiring
 
 
@@ -26,7 +26,7 @@ class PromoteModelOutput(Output):
     champion: int
 
 
-@step(service_account="promoter")
+@step(service_account="promoter", secret=VERIFY_KEY)
 def promote_model(given: PromoteModelInput) -> PromoteModelOutput:
     """Ask the gate once more, tag the version with its report, then move the alias.
 

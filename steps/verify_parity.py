@@ -7,7 +7,7 @@ from hera.workflows.io import Output
 from lockstep.clock import parse_time
 from lockstep.errors import Refused
 from steps._alone import run_alone
-from steps._step import StepInput, step
+from steps._step import SIGNING_KEY, StepInput, step
 from steps._wiring import Wiring
 
 
@@ -30,16 +30,18 @@ class VerifyParityInput(StepInput):
 
 
 class VerifyParityOutput(Output):
-    """The report's name, and what it says; "" and `none` where there is nothing to judge."""
+    """The report's name, what it says, and where its page is; "" and `none` where there is nothing to judge."""
 
     report: str
     verdict: str
     mismatches: int
+    address: str
 
 
-@step(service_account="verifier", memory="2Gi")
+@step(service_account="verifier", memory="2Gi", secret=SIGNING_KEY)
 def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
     """Verify parity; a failing verdict is a result, not an error, unless it must pass: the gate decides."""
+    from lockstep.parity.publish import publish  # noqa: PLC0415 - imports MLflow, 2 s
     from lockstep.parity.verdict import Verdict  # noqa: PLC0415
     from lockstep.parity.verify import Question, verify  # noqa: PLC0415 - imports Feast and MLflow
     from lockstep.training.registry import require_model  # noqa: PLC0415
@@ -48,7 +50,7 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
     until = parse_time(given.until, "until")
     model = require_model(wiring.settings, wiring.use_case.model.name, given.model)
     if given.fallback and model.contract.fallback is None:
-        return VerifyParityOutput(report="", verdict="none", mismatches=0)
+        return VerifyParityOutput(report="", verdict="none", mismatches=0, address="")
     report = verify(
         wiring.settings,
         wiring.use_case,
@@ -63,14 +65,17 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
             fallback=given.fallback,
         ),
     )
+    address = publish(wiring.settings, report)
     if given.strict and report.verdict is not Verdict.PASS:
         who = f"the fallback of {given.model}" if given.fallback else given.model
         reasons = "; ".join(report.reasons)
         raise Refused(
             f"parity of {who} is {report.verdict.value}, not pass (report {report.hash[:12]}): {reasons}",
-            hint="the report is in the lake's table of parity reports; it names feature and cause of each difference",
+            hint=f"`lockstep parity report {report.hash[:12]}` shows it, and its page is {address or 'not in MLflow'}",
         )
-    return VerifyParityOutput(report=report.hash, verdict=report.verdict.value, mismatches=report.mismatches)
+    return VerifyParityOutput(
+        report=report.hash, verdict=report.verdict.value, mismatches=report.mismatches, address=address
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from feature_repo.definitions import use_case
 from lockstep.clock import parse_time
 from lockstep.materialize import ledger, receipts  # noqa: F401 - their tables are the ledger's
 from lockstep.materialize.database import METADATA
+from lockstep.parity.kept import REPORTS_SCHEMA
 from lockstep.parity.report import (
-    REPORTS_SCHEMA,
     DifferenceFound,
     FeatureRate,
     HourCompared,

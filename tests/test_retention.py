@@ -308,7 +308,7 @@ def test_nothing_is_there_yet(settings, ledger) -> None:
 
 def test_the_time_of_a_window_is_in_the_reference_use_case_s_tables_too(settings) -> None:
     """Every table of the reference use case that Lockstep writes is looked after."""
-    from lockstep.parity.report import PARITY_REPORTS
+    from lockstep.parity.kept import PARITY_REPORTS
     from lockstep.serving.log_rows import SERVED_LOG
     from lockstep.views import load_use_case
 

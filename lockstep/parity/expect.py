@@ -126,9 +126,9 @@ def look_up(
     if not (past.lives and rows):
         nothing = (None,)
         return Looked(view, [Stored(None, s, nothing * len(s), flies, None, 0) for s, flies in allowed], past, cut)
-    finder = _Finder(settings, view, past, rows)
+    finder = _Finder(settings, view, past, rows, [sequences for sequences, _ in allowed], cut)
     held = finder.held()
-    newest, known = finder.versions([sequences for sequences, _ in allowed], cut)
+    newest, known = finder.versions()
     found = [
         Stored(
             held.get(n),
@@ -154,19 +154,29 @@ def _require_known(view: View, past: Past, sequences: Collection[int]) -> None:
 class _Finder:
     """Asks the engine about the rows of one view's table, in its own numbering of the served rows."""
 
-    def __init__(self, settings: Settings, view: View, past: Past, rows: Sequence[ServedRow]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        view: View,
+        past: Past,
+        rows: Sequence[ServedRow],
+        allowed: Sequence[Sequence[int]],
+        cut: int,
+    ) -> None:
         self._settings, self._view, self._past, self._rows = settings, view, past, rows
+        self._allowed, self._cut = allowed, cut
         self._keys = ", ".join(quote(key.name) for key in view.join_keys)
+        self._served = [version_of(row.views.get(view.name)) for row in rows]
 
     def held(self) -> dict[int, Mapping[str, Any]]:
         """Return the values of the row that was served, by the served row's number; it is the log's own mapping where equal."""
         columns = [column.name for column in self._view.columns]
         served = [row.views.get(self._view.name) for row in self._rows]
-        versions = [version_of(read) for read in served]
+        versions = {n: version for n, version in enumerate(self._served) if version is not None}
         asked = {
-            "n": range(len(self._rows)),
-            EVENT_TIMESTAMP: [version.event_us if version else None for version in versions],
-            CREATED_TIMESTAMP: [version.created_us if version else None for version in versions],
+            "n": list(versions),
+            EVENT_TIMESTAMP: [version.event_us for version in versions.values()],
+            CREATED_TIMESTAMP: [version.created_us for version in versions.values()],
         }
         found: dict[int, Mapping[str, Any]] = {}
         with connect(self._settings) as connection:
@@ -184,13 +194,34 @@ class _Finder:
                 found[n] = read.values if equal and read else values
         return found
 
-    def versions(
-        self, allowed: Sequence[Sequence[int]], cut: int
+    def versions(self) -> tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]]]:
+        """Return the key's newest version by (served row, snapshot), and by served row what training knew and what brought it.
+
+        Nearly always it is the row that was served, or a later one; so earlier ones are only looked at where it is not.
+        """
+        newest, known = self._versions(
+            [n for n, version in enumerate(self._served) if version is not None], later=True
+        )
+        others = [
+            n
+            for n, version in enumerate(self._served)
+            if version is None or n not in known or any((n, sequence) not in newest for sequence in self._allowed[n])
+        ]
+        all_newest, all_known = self._versions(others, later=False)
+        known |= all_known
+        at = [row.request_us for row in self._rows]
+        return newest | all_newest, {n: k for n, k in known.items() if not expired(self._view, k[0].event_us, at[n])}
+
+    def _versions(
+        self, numbers: Sequence[int], *, later: bool
     ) -> tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]]]:
-        """Return the key's newest version by (served row, snapshot), and by served row what training knew and what brought it."""
+        if not numbers:
+            return {}, {}
+        since = [version.event_us if later and version else -_FOR_EVER for version in self._served]
         asked = {
-            "n": [n for n, sequences in enumerate(allowed) for _ in sequences],
-            "sequence": [sequence for sequences in allowed for sequence in sequences],
+            "n": [n for n in numbers for _ in self._allowed[n]],
+            "sequence": [sequence for n in numbers for sequence in self._allowed[n]],
+            "since": [since[n] for n in numbers for _ in self._allowed[n]],
         }
         lives = self._past.lives
         # A row that was written into other files later was brought by the first of them.
@@ -215,25 +246,24 @@ class _Finder:
                     SELECT {self._keys}, {EVENT_TIMESTAMP} AS event, {CREATED_TIMESTAMP} AS created, born, died,
                         {first} AS brought
                     FROM ({self._stored(["filename"])}) JOIN lives USING (filename)
+                    WHERE {EVENT_TIMESTAMP} >= {min(asked["since"])}
                 )
                 SELECT n, sequence,
                     max({{'event': event, 'created': created}}) FILTER (born <= sequence AND sequence < died) AS newest,
                     max({{'event': event, 'created': created, 'brought': brought}})
-                        FILTER ({visible} AND born <= {cut} AND {cut} < died) AS known
-                FROM asked JOIN stored USING ({self._keys}) GROUP BY n, sequence
+                        FILTER ({visible} AND born <= {self._cut} AND {self._cut} < died) AS known
+                FROM asked JOIN stored USING ({self._keys}) WHERE event >= since GROUP BY n, sequence
                 """
             ).to_arrow_table()
         newest: dict[tuple[int, int], Version] = {}
         known: dict[int, tuple[Version, int]] = {}
         for part in found.to_batches(_PART_ROWS):
             for row in part.to_pylist():
-                n = row["n"]
                 if row["newest"] is not None:
-                    newest[n, row["sequence"]] = Version(row["newest"]["event"], row["newest"]["created"])
+                    newest[row["n"], row["sequence"]] = Version(row["newest"]["event"], row["newest"]["created"])
                 if row["known"] is not None:
                     version = Version(row["known"]["event"], row["known"]["created"])
-                    if not expired(self._view, version.event_us, self._rows[n].request_us):
-                        known[n] = version, row["known"]["brought"]
+                    known[row["n"]] = version, row["known"]["brought"]
         return newest, known
 
     def _asked(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:

@@ -8,8 +8,9 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import Refused
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
+from lockstep.parity.kept import load
 from lockstep.parity.repeat import unrepeatable
-from lockstep.parity.report import ParityReport, load
+from lockstep.parity.report import ParityReport
 from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import Evaluation
@@ -56,7 +57,7 @@ def require_passed(
 
     Raises:
         BadInput: there is no such model or report.
-        Refused: it is not let through; every reason is named.
+        Refused: it is not let through, every reason being named; or a report is not as it was signed.
     """
     recipe = use_case.model
     model = require_model(settings, recipe.name, which)

@@ -18,6 +18,7 @@ from lockstep.report.numbers import moment, percent, percent_above, whole
 from lockstep.report.page import environment
 
 FINDINGS_TOLD, EXAMPLES_TOLD, HOURS_TOLD = 4, 3, 6
+TITLE = "Parity of served predictions"
 CAUSE_WORDS = {
     "early": "served before a training set may see it, inside the lag that the view declares",
     "late": "training takes a row that came online after the request, inside the freshness objective",
@@ -96,7 +97,7 @@ class Agreement:
     mismatch: int
 
 
-def render(reports: Sequence[ParityReport], *, title: str, quality: Quality | None = None) -> str:
+def render(reports: Sequence[ParityReport], *, title: str = TITLE, quality: Quality | None = None) -> str:
     """Return the page: HTML that is well-formed XML too, loads nothing and runs nothing. Same reports, same bytes.
 
     Args:

@@ -7,35 +7,19 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import orjson
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from lockstep.hashing import digest
-from lockstep.lake import Lake
-from lockstep.lake.documents import load_document
 from lockstep.parity.cause import EXCUSED
 from lockstep.parity.compare import SAME_SCORE
 from lockstep.parity.verdict import Verdict
-from lockstep.settings import Settings
-from lockstep.views.declare import ARROW_TYPES
 
 REPORT_VERSION = 1
-PARITY_REPORTS = "parity_reports"
 SCORE_BINS = 20
-REPORTS_SCHEMA = pa.schema(
-    [
-        pa.field("report", pa.string(), nullable=False),
-        pa.field("created", ARROW_TYPES["timestamp"], nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("contract", pa.string(), nullable=False),
-        pa.field("verdict", pa.string(), nullable=False),
-        pa.field("json", pa.string(), nullable=False),
-    ]
-)
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
 
 class ModelNamed(_Frozen):
@@ -236,28 +220,3 @@ class ParityReport(_Frozen):
     def age(self, now: datetime) -> timedelta:
         """Return how long ago it was made."""
         return now - self.created
-
-
-def store(lake: Lake, report: ParityReport) -> str:
-    """Keep a report in the lake; return its name."""
-    lake.ensure_table(PARITY_REPORTS, REPORTS_SCHEMA)
-    row = {
-        "report": report.hash,
-        "created": report.created,
-        "model": report.model.digest,
-        "contract": report.model.contract,
-        "verdict": report.verdict.value,
-        "json": report.to_json(),
-    }
-    lake.append(PARITY_REPORTS, pa.Table.from_pylist([row], REPORTS_SCHEMA))
-    return report.hash
-
-
-def load(settings: Settings, lake: Lake, name: str) -> ParityReport:
-    """Read a report and check that it is what its name says.
-
-    Raises:
-        BadInput: there is none of that name, or it was changed since.
-    """
-    hint = "lockstep run verify-parity makes one"
-    return load_document(settings, lake, PARITY_REPORTS, "report", name, ParityReport, what="parity report", hint=hint)

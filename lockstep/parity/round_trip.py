@@ -17,7 +17,7 @@ def conversion(expected: Any, served: Any) -> str | None:
     The two differ. A conversion that could be one by chance, as rounding something small to nothing, is not taken for one.
     """
     if expected is None or expected != expected:  # noqa: PLR0124 - NaN is unequal to itself
-        return "null became zero" if served in {0, ""} else None
+        return "null became zero" if served in (0, "") else None
     if served is None:
         return "zero became null" if expected == 0 else None
     if isinstance(served, str) or isinstance(expected, str):

@@ -19,6 +19,7 @@ from lockstep.parity.compare import Difference, equal, is_mismatch
 from lockstep.parity.explain import explain
 from lockstep.parity.facts import Facts, gather, scores_of
 from lockstep.parity.investigate import investigate
+from lockstep.parity.kept import store
 from lockstep.parity.report import (
     DifferenceFound,
     FeatureRate,
@@ -28,9 +29,9 @@ from lockstep.parity.report import (
     Sampled,
     ScoreShift,
     Stratum,
-    store,
 )
 from lockstep.parity.sample import ServedRow, Window, find_served, read_rows, stratified, uniform
+from lockstep.parity.signature import signing_key
 from lockstep.parity.verdict import judge, required_rows
 from lockstep.serving.log_rows import SERVED_LOG
 from lockstep.settings import Settings
@@ -67,12 +68,13 @@ class Question:
 def verify(
     settings: Settings, use_case: UseCase, lake: Lake, ledger: Ledger, model: Registered, question: Question
 ) -> ParityReport:
-    """Compare a sample of what a model served in a window with the lake and with training, and keep the report.
+    """Compare a sample of what a model served in a window with the lake and with training, and keep the report, signed.
 
-    The arguments and errors are those of `measure`.
+    The arguments and errors are those of `measure`; and without a key to sign with nothing is compared.
     """
+    key = signing_key(settings)
     report = measure(settings, use_case, lake, ledger, model, question)
-    store(lake, report)
+    store(lake, report, key)
     return report
 
 

@@ -17,6 +17,7 @@ from lockstep.skew.faults import (
     null_to_zero,
     precision,
     previous_row,
+    replica,
     stale,
     transform,
     ttl,
@@ -48,6 +49,7 @@ from lockstep.skew.held_out import (
 
 _MODULES = (
     stale,
+    replica,
     wrong_column,
     units,
     missing,

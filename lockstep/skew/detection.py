@@ -2,13 +2,16 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+from lockstep.lake import Lake
 from lockstep.parity.compare import Difference, is_mismatch
 from lockstep.parity.explain import explain
-from lockstep.parity.facts import gather
+from lockstep.parity.facts import Facts, gather
 from lockstep.parity.investigate import Case, investigate
 from lockstep.parity.sample import ServedRow, Window, read_served, stratified, uniform
+from lockstep.settings import Settings
 from lockstep.skew.fault import Fault
 from lockstep.skew.replay import Service
 from lockstep.skew.subject import Subject
@@ -72,10 +75,12 @@ class Detector:
     Args:
         subject: the model.
         world: where it was served.
+        services: what it was served by; the first one without a fault.
     """
 
     subject: Subject
     world: World
+    services: Sequence[Service]
     _pools: Mapping[tuple[str, bool], Sequence[ServedRow]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,14 +101,33 @@ class Detector:
         pool = self._pools.get((service.process, of_fallback), ())
         if not pool:
             return Detection(0, of_fallback=False, mismatches=0.0, named={}, sizes=())
-        case = self._case(fault, pool, of_fallback=of_fallback)
+        case = self._case(fault, pool, of_fallback)
         everything = explain(case)
         wrong = frozenset(name for name, of in everything.items() if is_mismatch(of))
         named: Counter[str] = Counter()
         sizes = tuple(_at(fault, case, pool, size, seeds, wrong, named) for size in SIZES)
         return Detection(len(pool), of_fallback, len(wrong) / len(pool), dict(named.most_common()), sizes)
 
-    def _case(self, fault: Fault, pool: Sequence[ServedRow], *, of_fallback: bool) -> Case:
+    @cached_property
+    def _shared(self) -> Mapping[bool, Facts]:
+        """What is known of all rows that one lake, ledger and definitions tell of, whether the fallback answered or not.
+
+        They are looked up together: to load the model takes as long as to ask it for a hundred thousand scores.
+        """
+        rows: defaultdict[bool, list[ServedRow]] = defaultdict(list)
+        for service in self.services:
+            for of_fallback in (False, True):
+                if not service.fault.apart:
+                    rows[of_fallback] += self._pools.get((service.process, of_fallback), ())
+        clean = self.services[0].fault
+        return {of_fallback: self._facts(clean, of, of_fallback)[2] for of_fallback, of in rows.items() if of}
+
+    def _case(self, fault: Fault, pool: Sequence[ServedRow], of_fallback: bool) -> Case:
+        if not fault.apart:
+            return investigate(self.world.settings, self.world.lake, part_of(self._shared[of_fallback], pool))
+        return investigate(*self._facts(fault, pool, of_fallback))
+
+    def _facts(self, fault: Fault, pool: Sequence[ServedRow], of_fallback: bool) -> tuple[Settings, Lake, Facts]:
         main = self.subject.contract
         contract = (main.fallback or main) if of_fallback else main
         use_case = fault.definitions(self.world.use_case)
@@ -112,11 +136,26 @@ class Detector:
             settings, lake = self.world.lake_of(fault.name)
             since, until = (time.timestamp() for time in (self.subject.start, self.subject.end))
             fault.afterwards(lake, main, int(since) * 1_000_000, int(until) * 1_000_000)
-        ledger = self.world.ledger_of(fault.name, fault.lags)
+        ledger = self.world.ledger_of(fault.name, fault.lags if fault.honest else {})
         # Other versions of the model are known where it was found.
         settings = settings.model_copy(update={"tracking_url": self.subject.settings.tracking_url})
         facts = gather(settings, use_case, lake, ledger, contract, pool, model=self.subject.model)
-        return investigate(settings, lake, facts)
+        return settings, lake, facts
+
+
+def part_of(facts: Facts, rows: Sequence[ServedRow]) -> Facts:
+    """Return what is known of some of the rows."""
+    numbers = [facts.positions[row.name] for row in rows]
+    looked = {view: replace(of, rows=[of.rows[number] for number in numbers]) for view, of in facts.looked.items()}
+    remade, trained, rescored = facts.remade, facts.trained, facts.rescored
+    return replace(
+        facts,
+        rows=rows,
+        looked=looked,
+        remade=remade and replace(remade, vectors=remade.vectors[numbers], rejected=remade.rejected[numbers]),
+        trained=trained and replace(trained, vectors=trained.vectors[numbers], rejected=trained.rejected[numbers]),
+        rescored=None if rescored is None else rescored[numbers],
+    )
 
 
 def _at(

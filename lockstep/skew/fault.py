@@ -8,13 +8,14 @@ the hooks that the fault is about; each of them is the identity here:
     plan          what of the store is read
     stored        the bytes of one row in the store
     lags          how far behind a view's rows are in the store, as after a pipeline that runs late
-    unsaid        the same, while the epoch hash and the ledger say that they are not
-    late          what is read of a view of which that is so
+    late          which of these rows are read in place of those of now
     read          what was read, before vectors are made of it
     functions     the on-demand functions
     vectors       the vectors, before they are scored
     posted        the vectors that the predictor gets, which are not those that are logged
+    by_fallback   whether the fallback model gives the scores of a request, unnoticed
     clock         how far the serving node's clock is ahead, and with it the request time that it stamps
+    honest        whether the store says how far behind they are, or claims to have all
     guarded       whether late views are noticed, or the main model answers all the same
     sent          the inputs that the caller sends
     afterwards    the lake, once everything was served
@@ -88,14 +89,9 @@ class Fault:
     control: bool = False
     held_out: bool = False
     lags: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
-    unsaid: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     clock: timedelta = timedelta(0)
     guarded: bool = True
-
-    @property
-    def behind(self) -> Mapping[str, timedelta]:
-        """How far behind the rows of views are, whether that is said or not."""
-        return {**self.lags, **self.unsaid}
+    honest: bool = True
 
     @property
     def of_store(self) -> bool:
@@ -106,6 +102,12 @@ class Fault:
     def of_lake(self) -> bool:
         """Whether it changes the lake once everything was served."""
         return type(self).afterwards is not Fault.afterwards
+
+    @property
+    def apart(self) -> bool:
+        """Whether parity is asked with another lake, ledger or other definitions than of the clean service."""
+        late = self.honest and bool(self.lags)
+        return self.of_lake or late or type(self).definitions is not Fault.definitions
 
     def asked(self, entities: Entities) -> Entities:
         """Return the entity keys that the store is asked for."""
@@ -120,7 +122,7 @@ class Fault:
         return row
 
     def late(self, view: str, now: ViewRows, then: ViewRows, entities: Entities) -> ViewRows:
-        """Return what is read of a view in `unsaid`: the rows as they were then."""
+        """Return what is read of a view that lags: its rows as they were then."""
         return then
 
     def read(self, reading: Reading, moment: Moment) -> Reading:
@@ -138,6 +140,10 @@ class Fault:
     def posted(self, contract: FeatureContract, vectors: Vectors) -> Vectors:
         """Return the vectors that the predictor gets in place of those that are logged."""
         return vectors
+
+    def by_fallback(self, moment: Moment) -> bool:
+        """Return whether a request is scored by the fallback model, and logged as if it were not."""
+        return False
 
     def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the inputs of one row as the caller sends them."""
@@ -167,9 +173,9 @@ class Pair(Fault):
             causes=first.causes | second.causes,
             also=first.also | second.also,
             lags={**first.lags, **second.lags},
-            unsaid={**first.unsaid, **second.unsaid},
             clock=first.clock + second.clock,
             guarded=first.guarded and second.guarded,
+            honest=first.honest and second.honest,
             first=first,
             second=second,
         )
@@ -184,6 +190,11 @@ class Pair(Fault):
         """Whether one of them does."""
         return self.first.of_lake or self.second.of_lake
 
+    @property
+    def apart(self) -> bool:
+        """Whether it is so of one of them."""
+        return self.first.apart or self.second.apart
+
     def asked(self, entities: Entities) -> Entities:
         """Ask for what both make of it."""
         return self.second.asked(self.first.asked(entities))
@@ -197,8 +208,8 @@ class Pair(Fault):
         return self.second.stored(view, key, self.first.stored(view, key, row))
 
     def late(self, view: str, now: ViewRows, then: ViewRows, entities: Entities) -> ViewRows:
-        """Take for read what the one makes of it by which the view is behind."""
-        return (self.second if view in self.second.unsaid else self.first).late(view, now, then, entities)
+        """Read what the one makes of it by which the view lags."""
+        return (self.second if view in self.second.lags else self.first).late(view, now, then, entities)
 
     def read(self, reading: Reading, moment: Moment) -> Reading:
         """Take for read what both make of it."""
@@ -215,6 +226,10 @@ class Pair(Fault):
     def posted(self, contract: FeatureContract, vectors: Vectors) -> Vectors:
         """Post what both make of it."""
         return self.second.posted(contract, self.first.posted(contract, vectors))
+
+    def by_fallback(self, moment: Moment) -> bool:
+        """Score as either wants."""
+        return self.first.by_fallback(moment) or self.second.by_fallback(moment)
 
     def sent(self, contract: FeatureContract, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send what both make of it."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -62,7 +62,7 @@ class Scale:
     days: int = 7
     seeds: int = 20
     clean_seeds: int = 200
-    logged: int = 3_000
+    logged: int = 2_000
     seed: int = 0
 
 
@@ -134,11 +134,14 @@ def run_laboratory(
         BadInput: there is no such state, or no such fault.
     """
     started = time.monotonic()
-    with scratch_settings(folder, state) as settings:
+    with scratch_settings(folder, state) as scratch:
         with stages.stage("look"):
-            subject = Subject.of(state, use_case, settings, scale.days)
+            subject = Subject.of(state, use_case, scratch, scale.days)
             faults = [CLEAN, *chosen(faults_of(subject.contract) | held_out_of(subject.contract), wanted)]
-            world = World(settings, use_case, subject.views, view_rows(subject, settings))
+            every = min((view.every for view in subject.views), default=timedelta(hours=1))
+            # A tick's requests come all at once, at its middle.
+            settings = scratch.model_copy(update={"request_time_limit": every})
+            world = World(settings, use_case, subject.views, view_rows(subject, scratch))
         services = _replayed(subject, world, faults, scale, stages)
         results = _judged(subject, world, services, scale, stages)
     recipe = use_case.model
@@ -171,7 +174,7 @@ def _judged(
 ) -> Sequence[Result]:
     clean, results = services[0], list[Result]()
     with stages.stage("judge", len(services)) as stage:
-        detector = Detector(subject, world)
+        detector = Detector(subject, world, services)
         for service in services:
             seeds = scale.clean_seeds if service is clean else scale.seeds
             detection = detector.detect(service, seeds)

@@ -5,7 +5,7 @@ through a transformer of its own; so all faults share one pass over the ticks:
 
 * A view that comes online later by L is read L ahead: what the store holds of it at T answers the requests of T + L. That is what
   a pipeline that is late by L would have in the store by then; `World.ledger_of` says when it would have written it. Where the
-  lag is unsaid, rows are taken from there alone, beside the epoch hash and the ledger of now.
+  store is not honest, rows alone are taken from there, beside the epoch hash and the ledger of now.
 * Bytes in the store are changed for one request and put back after it.
 * A serving node with a wrong clock has a clock file of its own.
 
@@ -135,7 +135,7 @@ class Replay:
     @property
     def steps(self) -> list[Step]:
         """The ticks that are gone through."""
-        lags = [lag for fault in self._faults for lag in fault.behind.values()]
+        lags = [lag for fault in self._faults for lag in fault.lags.values()]
         return steps_of(self._world, self._subject.start, self._subject.end, lags)
 
     async def run(self, advance: Callable[[], None]) -> list[Service]:
@@ -157,7 +157,7 @@ class Replay:
 
     @asynccontextmanager
     async def _service(self, fault: Fault, first: Step) -> AsyncGenerator[Service]:
-        settings = self._world.settings.model_copy(update={"request_time_limit": self._world.every})
+        settings = self._world.settings
         if fault.clock:
             settings = settings.model_copy(update={"clock_file": settings.home / f"clock{fault.clock // MICROSECOND}"})
         settings.clock.advance_to(first.middle + fault.clock)
@@ -200,7 +200,7 @@ class Replay:
     async def _look_ahead(self, services: Sequence[Service], step: Step) -> None:
         """Read late views for requests to come: what the store holds now is all that there will be of them by then."""
         for service in services:
-            for lag in set(service.fault.behind.values()):
+            for lag in set(service.fault.lags.values()):
                 rows = self._between(step.start + lag, step.end + lag)
                 for part in (rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)):
                     entities = service.fault.asked(self._entities(part))
@@ -288,20 +288,18 @@ class Replay:
 
     def _aged(self, service: Service, rows: Rows) -> Callable[[Reading], Reading] | None:
         fault = service.fault
-        if not fault.behind:
+        if not fault.lags:
             return None
         ahead = [service.read_ahead[row] for row in rows.tolist()]
         entities = self._entities(rows)
 
         def aged(reading: Reading) -> Reading:
             first, _ = ahead[0]
-            for view in fault.behind:
-                rows = rows_from([(then.views[view], place) for then, place in ahead])
-                if view in fault.lags:
-                    reading = with_view(reading, view, rows, first.before.views[view], first.after.views[view])
-                else:
-                    late = fault.late(view, reading.views[view], rows, entities)
-                    reading = reading._replace(views={**reading.views, view: late})
+            said = first if fault.honest else reading
+            for view in fault.lags:
+                then = rows_from([(read.views[view], place) for read, place in ahead])
+                late = fault.late(view, reading.views[view], then, entities)
+                reading = with_view(reading, view, late, said.before.views[view], said.after.views[view])
             return reading
 
         return aged

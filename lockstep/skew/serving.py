@@ -14,6 +14,7 @@ from lockstep.serving.edge import Asked
 from lockstep.serving.freshness import Freshness
 from lockstep.serving.request import Request
 from lockstep.serving.transformer import Transformer
+from lockstep.serving.vectors import vectors_of
 from lockstep.settings import Settings
 from lockstep.skew.fault import Fault, Moment
 from lockstep.training.registry import Registered
@@ -66,9 +67,14 @@ class FaultyTransformer(Transformer):
         return replace(prepared, vectors=np.ascontiguousarray(vectors))
 
     async def score(self, prepared: Prepared) -> Scored:
-        """Have what the fault posts scored; what is logged stays as it was prepared."""
-        posted = self.fault.posted(prepared.answering.contract, prepared.vectors)
-        scored = await super().score(replace(prepared, vectors=np.ascontiguousarray(posted)))
+        """Have what the fault posts scored by whom it chooses; what is logged stays as it was prepared."""
+        answering, vectors = prepared.answering, prepared.vectors
+        other = next((model for model in self._models if model is not self._main), None)
+        if other and answering is self._main and self.fault.by_fallback(self._moment(prepared.request)):
+            answering = other
+            vectors = vectors_of(other.contract, other.functions, prepared.request, prepared.reading).vectors
+        posted = np.ascontiguousarray(self.fault.posted(answering.contract, vectors))
+        scored = await super().score(replace(prepared, answering=answering, vectors=posted))
         return replace(scored, prepared=prepared)
 
     async def _read(self, request: Request, budget: Budget) -> Reading:

@@ -14,12 +14,12 @@ from lockstep.lake import Lake
 from lockstep.local.serving import LocalService
 from lockstep.materialize.ledger import Ledger
 from lockstep.offline.registry import apply_definitions
-from lockstep.parity import one_view
-from lockstep.parity import report as parity_report
+from lockstep.parity import kept, one_view
 from lockstep.parity.one_view import Alone, Held
 from lockstep.parity.recompute import Recomputed, joined, keys_that_change, recompute, ticks_between
 from lockstep.parity.report import ParityReport
 from lockstep.parity.sample import Window, read_served
+from lockstep.parity.signature import make_keys
 from lockstep.serving.rehearse import rehearse
 from lockstep.settings import Settings
 from lockstep.training.registry import require_model
@@ -300,11 +300,12 @@ class Life:
             self._workflow("shadow-replay", rows=str(REPLAYED), batch="100")
 
     def _verify_model(self, lake: Lake, version: str, since: datetime) -> ParityReport:
-        with self._stage("verify-parity"):
+        with self._stage("verify-parity") as stage:
+            stage.say(f"the report is signed by {make_keys(self.settings).private}")
             until = (self.settings.clock.now() + MINUTE).isoformat()
             given = {"model": version, "since": since.isoformat(), "until": until, "shadow": "true"}
             found = self._workflow("verify-parity", **given)
-            return parity_report.load(self.settings, lake, found["report"])
+            return kept.load(self.settings, lake, found["report"])
 
     def _workflow(self, name: str, **parameters: str) -> dict[str, str]:
         return run_rendered(self.settings, self.manifests, name, parameters).outputs

@@ -22,7 +22,7 @@ _clean = click.option(
     "--clean-seeds", type=click.IntRange(1), default=20, show_default=True, help="The same, without a fault."
 )
 _logged = click.option(
-    "--logged", type=click.IntRange(1), default=3_000, show_default=True, help="Logged rows of each fault."
+    "--logged", type=click.IntRange(1), default=2_000, show_default=True, help="Logged rows of each fault."
 )
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
 FOLDER = "skew"

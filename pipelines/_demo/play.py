@@ -20,7 +20,8 @@ import httpx
 from lockstep.errors import Terminal
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
-from lockstep.parity import report as parity_report
+from lockstep.parity import kept
+from lockstep.parity.signature import make_keys
 from lockstep.settings import Settings
 from lockstep.training.registry import CHAMPION, find_model, require_model
 from lockstep.training.span import Span
@@ -100,6 +101,8 @@ class Demo:
             told = world.deliver(since)
             clock.advance_to(since)
             stage.say(", ".join(f"{rows:,} {table}" for table, rows in told.items()) + " in the lake")
+        with self.reporter.stage("keys") as stage:
+            stage.say(f"parity reports are signed by {make_keys(self.settings).private}")
         with self._stage("apply-definitions"):
             self._workflow("apply-definitions")
         with self._stage("backfill"):
@@ -211,7 +214,7 @@ class Demo:
                 f"workflow promote wrote no parity report of version {candidate.model.version}",
                 hint=f"its logs: {self.settings.home / 'runs' / run.name}",
             )
-        report, *of_fallback = [parity_report.load(self.settings, lake, name) for name in named]
+        report, *of_fallback = [kept.load(self.settings, lake, name) for name in named]
         champion = find_model(self.settings, name, CHAMPION)
         promoted = champion is not None and champion.version == candidate.model.version
         return Attempt(candidate, report, of_fallback[0] if of_fallback else None, promoted)

@@ -101,7 +101,7 @@ def write_page(settings: Settings, attempts: Sequence[Attempt], report: dict[str
         bars=bars,
         row_name="requests",
     )
-    page = render([attempt.report for attempt in attempts], title="Parity of served predictions", quality=shown)
+    page = render([attempt.report for attempt in attempts], quality=shown)
     (settings.home / PAGE).write_text(page, encoding="utf-8")
 
 

@@ -70,6 +70,9 @@ def make_pod(template: Mapping[str, Any], inputs: Mapping[str, str], scope: Scop
     """
     script = template["script"]
     environment = {e["name"]: substitute(str(e["value"]), scope) for e in script.get("env", []) if "value" in e}
+    # A file of a Secret is the cluster's: here the setting that names it is this machine's own.
+    secrets = _secret_folders(template)
+    environment = {name: value for name, value in environment.items() if not value.startswith(secrets)}
     environment[_OUTPUTS_DIRECTORY] = str(folder)
     folder.mkdir()
     return Pod(
@@ -81,6 +84,12 @@ def make_pod(template: Mapping[str, Any], inputs: Mapping[str, str], scope: Scop
         folder=folder,
         log=log,
     )
+
+
+def _secret_folders(template: Mapping[str, Any]) -> tuple[str, ...]:
+    secrets = {volume["name"] for volume in template.get("volumes", []) if "secret" in volume}
+    mounts = template["script"].get("volumeMounts", [])
+    return tuple(f"{mount['mountPath']}/" for mount in mounts if mount["name"] in secrets)
 
 
 def run_script(pod: Pod) -> PodResult:

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
+from schemas import problems
 from sklearn.linear_model import LogisticRegression
 
 from feature_repo.definitions import use_case as fraud
@@ -21,7 +23,10 @@ from lockstep.materialize.ledger import Ledger
 from lockstep.offline.registry import apply_definitions
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.online.reader import Reading, Status, ViewRows
-from lockstep.parity.report import ParityReport, load
+from lockstep.parity.kept import load
+from lockstep.parity.report import ParityReport
+from lockstep.parity.schema import report_schema
+from lockstep.parity.signature import make_keys
 from lockstep.parity.verdict import Verdict
 from lockstep.parity.verify import verify
 from lockstep.serving.drain import arrow_rows
@@ -115,6 +120,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     home = tmp_path_factory.mktemp("policy")
     settings = Settings(home=home, clock_file=home / "clock").resolved()
     settings.clock.advance_to(JUNE)
+    make_keys(settings)
     lake, ledger = Lake.open(settings, fraud.project), Ledger.open(settings, fraud.project)
     times = {"event_timestamp": TICK, "created_timestamp": CREATED}
     rows = [{"customer_id": customer, **values, **times} for customer, values in STORED.items()]
@@ -189,6 +195,7 @@ def test_a_served_row_that_training_would_reject_is_a_difference_with_a_cause_an
     assert (report.sample.uniform, report.mismatches) == (2, 1)
     assert report.verdict is Verdict.FAIL
     assert load(world.settings, world.lake, report.hash) == report
+    assert list(problems(orjson.loads(report.to_json()), report_schema(), report_schema())) == []
     assert report.scores is not None
     assert (report.scores.rows, sum(report.scores.served), sum(report.scores.expected)) == (1, 1, 1)
     assert report.scores.mean_shift == pytest.approx(abs(0.5 - score_of(model_that_takes_no_null, [2, 3, 10])))

@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from kept_reports import a_report
 
 from feature_repo.definitions import use_case as fraud
 from lockstep.clock import parse_time
 from lockstep.contract import FeatureContract, TrainingCut
 from lockstep.errors import BadInput, Refused
 from lockstep.lake import Lake
+from lockstep.materialize.ledger import Ledger
 from lockstep.parity import gate
 from lockstep.parity.gate import Decision, decide
-from lockstep.parity.report import ModelNamed, ParityReport, Sampled, load, store
+from lockstep.parity.kept import store
+from lockstep.parity.report import ModelNamed, ParityReport, Sampled
+from lockstep.parity.signature import make_keys, signing_key
 from lockstep.parity.verdict import Verdict, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import (
@@ -246,25 +251,18 @@ def test_a_limit_loosened_in_the_report_does_not_loosen_the_gate(settings) -> No
     assert not decided(settings, loose).passed
 
 
-def test_a_report_is_found_by_its_name_and_a_changed_one_is_not_believed(settings) -> None:
-    lake = Lake.open(settings, "test")
-    name = store(lake, report())
-    assert load(settings, lake, name) == report()
-    with pytest.raises(BadInput, match="there is no parity report 'nope'"):
-        load(settings, lake, "nope")
-
-
-def test_a_report_changed_in_the_lake_is_not_believed(settings) -> None:
-    lake = Lake.open(settings, "test")
-    name = store(lake, report(verdict=Verdict.FAIL, mismatches=9))
-    forged = report().to_json()
-    table = lake.table("parity_reports").scan().to_arrow()
-    table = table.set_column(table.column_names.index("json"), "json", [[forged]])
-    lake.drop("parity_reports")
-    lake.ensure_table("parity_reports", table.schema)
-    lake.append("parity_reports", table)
-    with pytest.raises(BadInput, match="was changed after it was made"):
-        load(settings, lake, name)
+def test_a_report_that_nobody_with_the_key_signed_lets_no_model_through(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "require_model", lambda *_: MODEL)
+    lake, ledger = Lake.open(settings, "test"), Ledger.open(settings, "test")
+    keys = make_keys(settings)
+    store(lake, a_report(), Ed25519PrivateKey.generate())
+    with pytest.raises(Refused, match=f"is not by the key that {keys.public} verifies"):
+        gate.require_passed(settings, fraud, lake, ledger, "3", a_report().hash)
+    keys.public.unlink()
+    with pytest.raises(BadInput, match="there is no key to verify parity reports with"):
+        gate.require_passed(settings, fraud, lake, ledger, "3", a_report().hash)
 
 
 FALLBACK = CONTRACT.model_copy(update={"feature_service": "s_fallback"})
@@ -301,7 +299,9 @@ def test_each_report_that_is_named_speaks_for_what_it_is_named_for(
     sound = evaluation(model=Evaluated(name="m", digest=MODEL.digest, contract=WITH_FALLBACK.contract.hash))
     model = replace(WITH_FALLBACK, tags={EVALUATION_TAG: keep_evaluation(settings, lake, sound)})
     monkeypatch.setattr(gate, "require_model", lambda *_: model)
-    main, of_fallback = (store(lake, report(model=named(of))) for of in (WITH_FALLBACK.contract, FALLBACK))
+    make_keys(settings)
+    key = signing_key(settings)
+    main, of_fallback = (store(lake, report(model=named(of)), key) for of in (WITH_FALLBACK.contract, FALLBACK))
 
     assert gate.require_passed(settings, use_case, lake, "3", main, of_fallback) == model
     for reports, reason in (

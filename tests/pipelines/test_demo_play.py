@@ -7,15 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 
 from lockstep.errors import BadInput, Terminal
 from lockstep.lake import Lake
+from lockstep.serving.log_rows import SCHEMA, SERVED_LOG
 from lockstep.settings import Settings
 from lockstep.views import UseCase, hard, load_use_case, soft
 from pipelines._commands.progress import Lines
 from pipelines._demo.play import Demo, Scale
-from pipelines._demo.summary import _parity
+from pipelines._demo.summary import _parity, _served
 from pipelines._demo.world import Scenario, World, load_scenario
 from pipelines.local import Run
 
@@ -125,3 +127,20 @@ def test_a_scenario_that_lacks_something_is_refused_by_name(tmp_path: Path, monk
     with pytest.raises(BadInput, match=r"bare_case/demo.py lacks POSITIVES, make_world, append_slice"):
         load_scenario("bare_case")
     assert load_scenario("feature_repo").POSITIVES == "frauds"
+
+
+def test_a_row_that_was_rejected_is_none_of_what_the_demo_counts_as_served(settings: Settings) -> None:
+    lake = Lake.open(settings, "fraud")
+    lake.ensure_table(SERVED_LOG, SCHEMA)
+    of_model = {"model": "m", "contract": "main", "flags": [], "rejected": None}
+    odd = {"flags": ["profile:missing"]}, {"contract": "fallback"}, {"flags": ["rejected"], "rejected": "profile:day"}
+    lake.append(SERVED_LOG, pa.Table.from_pylist([of_model, *(of_model | other for other in odd)], SCHEMA))
+    model: Any = SimpleNamespace(digest="m", contract=SimpleNamespace(hash="main"))
+
+    assert _served(lake, model) == {
+        "rows": 3,
+        "fresh": 1,
+        "flagged": 1,
+        "fallback": 1,
+        "flags": {"profile:missing": 1},
+    }

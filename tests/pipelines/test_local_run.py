@@ -26,6 +26,7 @@ from pipelines._manifest.expressions import (
     items_of,
     substitute,
 )
+from pipelines._run.pod import make_pod
 from pipelines.local import Node, Run, load_template, run_workflow
 from pipelines.render import write
 from tests.pipelines.checking import laboratory_documents
@@ -512,6 +513,16 @@ def test_what_only_a_cluster_acts_on_is_accepted(rendered, run: Start):
     }  # fmt: skip
     template_of(manifest, "double") | {"activeDeadlineSeconds": 5, "metadata": {}}
     assert run(manifest, count="2").outputs["total"] == "6"
+
+
+def test_a_variable_that_names_a_file_of_a_secret_is_the_clusters_and_not_set_here(rendered, tmp_path: Path):
+    template = template_of(rendered("numbers"), "double")
+    template["volumes"] += [{"name": "key", "secret": {"secretName": "lab-key"}}, {"name": "c", "configMap": {}}]
+    template["script"]["volumeMounts"] += [{"name": "key", "mountPath": "/key"}, {"name": "c", "mountPath": "/c"}]
+    given = {"KEY_FILE": "/key/a.pem", "OTHER": "/keys/a.pem", "CONFIGURED": "/c/a.toml", "PLAIN": "1"}
+    template["script"]["env"] = [{"name": name, "value": value} for name, value in given.items()]
+    pod = make_pod(template, {}, {}, folder=tmp_path / "pod", log=tmp_path / "log")
+    assert {name: pod.environment.get(name) for name in given} == given | {"KEY_FILE": None}
 
 
 def test_a_reference_that_does_not_hold_is_refused_before_anything_runs(rendered, run: Start):

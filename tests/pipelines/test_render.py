@@ -76,6 +76,29 @@ def test_a_step_pod_is_locked_down_and_retries_by_exit_code():
     assert template["retryStrategy"]["expression"] == expression
 
 
+def test_only_who_signs_reports_has_the_private_key_and_only_who_decides_by_them_the_public_one(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("LOCKSTEP_USE_CASE", "feature_repo")
+    found: dict[str, tuple[str, str, str]] = {}
+    for text in render_all("pipelines").values():
+        for template in yaml.safe_load(text).get("spec", {}).get("templates", []):
+            secrets = {v["name"]: v["secret"]["secretName"] for v in template.get("volumes", []) if "secret" in v}
+            for mount in template.get("script", {}).get("volumeMounts", []):
+                if mount["name"] in secrets:
+                    (told,) = (
+                        e for e in template["script"]["env"] if e.get("value", "").startswith(mount["mountPath"])
+                    )
+                    assert mount["readOnly"] is True
+                    found[template["name"]] = (secrets[mount["name"]], told["name"], told["value"].rpartition("/")[2])
+    public = ("fraud-parity-verify-key", "LOCKSTEP_PARITY_VERIFY_KEY", "parity.pub.pem")
+    assert found == {
+        "verify-parity": ("fraud-parity-signing-key", "LOCKSTEP_PARITY_SIGNING_KEY", "parity.pem"),
+        "parity-gate": public,
+        "promote-model": public,
+    }
+
+
 def test_rendering_depends_on_the_use_case_and_on_nothing_else_around_it(tmp_path: Path):
     code = "from pipelines.render import render_all\nimport hashlib, json"
     code += "\nprint(hashlib.sha256(json.dumps(render_all('lab_pipelines')).encode()).hexdigest())"

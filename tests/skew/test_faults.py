@@ -105,7 +105,7 @@ def test_nulls_become_zeros_and_columns_another_order() -> None:
     vectors = np.array([[0.5, np.nan, 2.0]])
     assert FAULTS["null-to-zero"].vectors(CONTRACT, vectors, moment()).tolist() == [[0.5, 0.0, 2.0]]
     drawn, ordered = moment(), np.array([[1.0, 2.0, 3.0]])
-    orders = {tuple(FAULTS["versions-mixed"].vectors(CONTRACT, ordered, drawn)[0]) for _ in range(40)}
+    orders = {tuple(FAULTS["order-mixed"].vectors(CONTRACT, ordered, drawn)[0]) for _ in range(40)}
     assert orders == {(1.0, 2.0, 3.0), (3.0, 2.0, 1.0)}  # euros, nb_1d, risk_7d
     other = FAULTS["other-function"].vectors(CONTRACT, vectors, moment())
     assert other[0, [0, 2]].tolist() == [0.5, 2.2]

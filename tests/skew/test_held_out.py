@@ -100,8 +100,8 @@ def test_a_row_is_kept_for_six_hours_beside_the_epoch_of_now() -> None:
 
 def test_a_restored_store_is_half_a_day_behind_and_does_not_say_so() -> None:
     fault = FAULTS["restored-backup-12h"]
-    assert fault.unsaid == fault.behind == dict.fromkeys(("spend", "risk"), timedelta(hours=12))
-    assert not fault.lags
+    assert fault.lags == dict.fromkeys(("spend", "risk"), timedelta(hours=12))
+    assert not fault.honest
     then, now = reading(0.1).views["risk"], reading(0.9).views["risk"]
     assert fault.late("risk", now, then, {}) is then
 
@@ -111,7 +111,7 @@ def test_keys_of_one_slot_in_sixteen_have_the_rows_of_a_day_ago() -> None:
     then, now = reading(*[0.1] * 1_000).views["risk"], reading(*[0.9] * 1_000).views["risk"]
     entities = {"card": keys, "shop": keys}
     late = fault.late("risk", now, then, entities)
-    assert fault.behind == {"risk": timedelta(days=1)}
+    assert (fault.lags, fault.honest) == ({"risk": timedelta(days=1)}, False)
     assert 30 < late.values["risk_7d"].count(0.1) < 100
     assert late.values["risk_7d"].count(0.1) + late.values["risk_7d"].count(0.9) == 1_000
     assert fault.late("risk", now, then, entities) == late
@@ -224,7 +224,7 @@ def test_a_pair_does_both_of_these_hooks_too() -> None:
     behind = Pair.of(FAULTS["torn-row:spend"], FAULTS["skipped-slot:risk"])
     then, now = reading(0.1).views["spend"], reading(0.9).views["spend"]
     then = then._replace(values={"nb_1d": [5], "nb_7d": [6]})
-    assert behind.behind == {"spend": timedelta(days=1), "risk": timedelta(days=1)}
+    assert behind.lags == {"spend": timedelta(days=1), "risk": timedelta(days=1)}
     assert behind.late("spend", now, then, {}).values == {"nb_1d": [5], "nb_7d": [0]}
     both = Pair.of(FAULTS["next-inputs"], FAULTS["absolute"])
     assert applied(both, {"cents": np.array([-1, -2])})["cents"].tolist() == [2, 1]
@@ -234,4 +234,5 @@ def test_without_a_fault_these_hooks_are_the_identity() -> None:
     clean, vectors, functions = Fault(name="clean", says="nothing"), np.array([[1.0]]), {"made": given}
     assert clean.posted(CONTRACT, vectors) is vectors
     assert clean.functions(CONTRACT, functions) is functions
-    assert not clean.behind
+    now, then = reading(0.9).views["risk"], reading(0.1).views["risk"]
+    assert clean.late("risk", now, then, {}) is then

@@ -13,7 +13,8 @@ from pump_care.plant import START, deliver, make_plant
 
 from lockstep.lake import Lake
 from lockstep.local import LocalService
-from lockstep.parity import report as parity_report
+from lockstep.parity import kept
+from lockstep.parity.signature import make_keys
 from lockstep.settings import Settings
 from lockstep.training.registry import CHALLENGER, CHAMPION, require_model
 from lockstep.views import load_use_case
@@ -44,6 +45,7 @@ def main() -> None:
     lake, plant = Lake.open(settings, use_case.project), make_plant()
     deliver(lake, plant, None, NOW)
     clock.advance_to(NOW)
+    make_keys(settings)
     run(settings, "apply-definitions")
     run(settings, "backfill", start=HISTORY.isoformat(), end=NOW.isoformat())
     trained = run(settings, "train", known_at=NOW.isoformat())
@@ -59,7 +61,7 @@ def main() -> None:
         run(settings, "shadow-replay", rows=ROWS, batch="100", model=CHALLENGER)
     promoted = run(settings, "promote", since=NOW.isoformat(), until=clock.now().isoformat(), model=CHALLENGER)
     champion = require_model(settings, use_case.model.name, CHAMPION)
-    report = parity_report.load(settings, lake, promoted["report"])
+    report = kept.load(settings, lake, promoted["report"])
     place = [feature.name for feature in champion.contract.features].index("repairs")
     served = lake.table("served_log").scan().to_arrow()
     repairs: dict[str, set[float]] = {}

@@ -43,6 +43,7 @@ def variants(contract: FeatureContract) -> Iterator[Fault]:
                 name="keys-swapped",
                 says=f"the store is asked for {names[0]} by {names[1]} and the other way round",
                 causes=frozenset({"wrong_row"}),
+                also=frozenset({"missing"}),  # nobody has that key
                 one=names[0],
                 other=names[1],
             )

@@ -1,4 +1,4 @@
-"""Two versions serve side by side, and a request's vectors follow the order of the other one's features."""
+"""Two versions serve side by side, and a request's vectors or scores are those of the other one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +21,29 @@ class OtherOrder(Fault):
         return vectors[:, sorted(range(len(names)), key=names.__getitem__)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class OtherModel(Fault):
+    """A share of the requests is scored by the fallback model, and answered and logged as the main one's."""
+
+    share: float
+
+    def by_fallback(self, moment: Moment) -> bool:
+        """Draw."""
+        return bool(moment.draw.random() < self.share)
+
+
 def variants(contract: FeatureContract) -> Iterator[Fault]:
-    """Yield it for half of the requests."""
+    """Yield both for half of the requests; that of the models only where there are two."""
+    if contract.fallback:
+        yield OtherModel(
+            name="models-mixed",
+            says="half of the requests are scored by the fallback model, and logged as the main one's",
+            causes=frozenset({"version_mix"}),
+            share=0.5,
+        )
     yield OtherOrder(
-        name="versions-mixed",
-        says="half of the requests have the features in the order of another version",
-        causes=frozenset({"version_mix"}),
+        name="order-mixed",
+        says="half of the requests have the features in the order of a version that nobody registered",
+        causes=frozenset({"version_mix", "unexplained"}),
         share=0.5,
     )

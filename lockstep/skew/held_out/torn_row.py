@@ -14,7 +14,7 @@ from lockstep.views.declare import DAY
 
 @dataclass(frozen=True, kw_only=True)
 class TornRow(Fault):
-    """One column is behind, and the rest of the row is not."""
+    """One column lags, and the rest of the row does not."""
 
     column: str
 
@@ -33,6 +33,7 @@ def variants(contract: FeatureContract) -> Iterator[Fault]:
             name=f"torn-row:{view.name}",
             says=f"{column} of {view.name} has not been written for a day, the other columns of its rows have",
             causes=frozenset({"corruption"}),
-            unsaid={view.name: DAY},
+            lags={view.name: DAY},
+            honest=False,
             column=column,
         )
