@@ -39,6 +39,13 @@ _COLUMNS = """\
 | named | the causes of mismatches, the most frequent one first |
 """
 
+_HELD_OUT = """\
+## Faults held out
+
+Parity's classifier was written with the faults above at hand. These (`lockstep/skew/held_out/`) were written by the definitions
+of the causes alone, without a look at its rules, which must not be fitted to them.
+"""
+
 
 def write_page(results: Results, path: Path, command: str) -> None:
     """Write the page, and its plot beside it."""
@@ -74,13 +81,20 @@ def page(results: Results, drawing: str, command: str) -> str:
             logged=results.results[0].detection.pool,
         ),
         "## All faults\n",
-        *_table(columns(results), [row(results, result) for result in results.results]),
+        *_table(columns(results), [row(results, result) for result in results.known]),
         "",
+        *_held_out(results),
         "## What each fault is, and the causes that are right\n",
         *_table(("fault", "what goes wrong", "right causes"), [_described(result) for result in results.results]),
         "",
     ]
     return "\n".join(parts)
+
+
+def _held_out(results: Results) -> list[str]:
+    if not results.held_out:
+        return []
+    return [_HELD_OUT, *_table(columns(results), [row(results, result) for result in results.held_out]), ""]
 
 
 def _described(result: Result) -> tuple[str, ...]:
