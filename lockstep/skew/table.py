@@ -146,7 +146,10 @@ def _named(result: Result) -> str:
 
 
 def _share(share: float) -> str:
-    return f"{share:.1%}" if 0 < share < 0.1 or 0.99 < share < 1 else f"{share:.0%}"
+    """Write a share; all and nothing are written only where they are meant."""
+    if share in {0.0, 1.0}:
+        return f"{share:.0%}"
+    return f"{min(max(share, 0.001), 0.999):.1%}" if share < 0.1 or share > 0.99 else f"{share:.0%}"
 
 
 def _percent(part: int, of: int) -> str:
