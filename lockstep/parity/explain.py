@@ -330,7 +330,8 @@ def _another_score(_: Clue) -> Named:
 def _as_it_was_read(clue: Clue) -> Named | None:
     """Return what made it, of what is known of the reading and folding of this row; what excuses nothing before what does."""
     found = [cause for known, cause in clue.named.items() if _makes(known, clue)]
-    found += [skew for view in clue.behind if (skew := _skew(clue, view)) is not None]
+    gone = {known.view for known, (cause, _) in clue.named.items() if cause is Cause.ERASED}
+    found += [skew for view in clue.behind if view not in gone and (skew := _skew(clue, view)) is not None]
     return next((cause for cause in found if not cause[0].excused), found[0] if found else None)
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pages import said
 
 from lockstep.clock import parse_time
+from lockstep.parity.cause import Cause
 from lockstep.parity.charts import hour_chart, score_chart
-from lockstep.parity.compare import Cause
 from lockstep.parity.page import CAUSE_WORDS, EXAMPLES_TOLD, Quality, QualityBar, render
 from lockstep.parity.report import (
     DifferenceFound,
