@@ -1,4 +1,4 @@
-"""The rules that name causes, per way in which a difference is seen, in the order in which they are asked; the last one answers."""
+"""Rules that name causes, per way in which a difference is seen, in the order in which they are asked; the last always answers."""
 
 from collections.abc import Mapping
 

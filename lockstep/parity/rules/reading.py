@@ -9,6 +9,9 @@ MOST_CORRUPT = 0.5
 """Of the compared rows of a column: where more of them are wrong, it is no damage to single rows."""
 
 
+# The view as a whole.
+
+
 def _drifted(clue: Clue) -> Named:
     name = clue.divergence.view
     stored = any(view.name == name for view in clue.facts.contract.views)
@@ -40,6 +43,9 @@ def _erased(clue: Clue) -> Named | None:
         if (key.name, facts.key_sha256(key.name, clue.row.keys[key.name])) in facts.erased
     ]
     return (Cause.ERASED, f"a receipt names this {named[0]}, and the lake holds nothing of it") if named else None
+
+
+# The values are not the lake's.
 
 
 def _another_column(clue: Clue) -> Named | None:
@@ -87,6 +93,9 @@ def _corrupt(clue: Clue) -> Named:
     version, expected = told_version(version_of(clue.read)), clue.divergence.expected
     held = f"holds the row of {version} with {expected}" if clue.column[2] else f"never held a row of {version}"
     return Cause.CORRUPTION, f"the lake {held}, and no other key has what was served"
+
+
+# The row is not the newest.
 
 
 def _in_flight(clue: Clue) -> Named | None:
