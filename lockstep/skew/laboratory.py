@@ -163,7 +163,7 @@ def run_laboratory(
 def _replayed(
     subject: Subject, world: World, faults: Sequence[Fault], scale: Scale, stages: Stages
 ) -> Sequence[Service]:
-    with predictor(world.settings, subject) as address, _quiet():
+    with predictor(world.settings, subject) as address, _quiet("lockstep.serving"):
         replay = Replay(subject, world, address, faults, logged=scale.logged, seed=scale.seed)
         with stages.stage("replay", len(replay.steps)) as stage:
             return asyncio.run(replay.run(stage.advance))
@@ -173,7 +173,8 @@ def _judged(
     subject: Subject, world: World, services: Sequence[Service], scale: Scale, stages: Stages
 ) -> Sequence[Result]:
     clean, results = services[0], list[Result]()
-    with stages.stage("judge", len(services)) as stage:
+    # Copies of the lake share its files: which of them takes away an old one that nobody reads does not matter.
+    with stages.stage("judge", len(services)) as stage, _quiet("pyiceberg.catalog"):
         detector = Detector(subject, world, services)
         for service in services:
             seeds = scale.clean_seeds if service is clean else scale.seeds
@@ -205,9 +206,9 @@ def predictor(settings: Settings, subject: Subject) -> Generator[str]:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
-    """Keep to itself what a service warns of: here it is what is meant to go wrong."""
-    log = logging.getLogger("lockstep.serving")
+def _quiet(name: str) -> Generator[None]:
+    """Keep to itself what a package warns of: here it is what is meant to go wrong."""
+    log = logging.getLogger(name)
     level = log.level
     log.setLevel(logging.ERROR)
     try:

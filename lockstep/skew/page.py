@@ -34,8 +34,8 @@ _COLUMNS = """\
 | answered | the share of the requests that got a score; why not, and what the fallback model answered |
 | found/n | the share of {seeds} samples of n logged rows in which parity found a mismatch (without a fault {clean_seeds}) |
 | expected/n | 1 - (1 - p)ⁿ, p being the share of mismatches among all {logged:,} logged rows |
-| right/n | of the samples that found something, those in which all causes named are right ones, as stated beforehand |
-| with strata | found, with the stratified sample beside the uniform one |
+| right/n | of the samples that found something, strata included, those that name right causes alone, as stated beforehand |
+| with strata | found, with the stratified sample beside the uniform one, as parity always draws it |
 | named | the causes of mismatches, the most frequent one first |
 """
 
