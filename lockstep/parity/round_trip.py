@@ -1,7 +1,7 @@
 """Find the conversion that makes one value of another: what a value suffers on its way through a type, a unit or a default."""
 
 from collections.abc import Callable, Sequence
-from math import isfinite, trunc
+from math import isclose, isfinite, trunc
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 _DECIMALS = range(7)
 _UNITS = (100, 1_000, 1_000_000, 60, 3_600, 86_400)
 _INT32 = 1 << 32
+_ROUNDED = 1e-14
 
 
 def conversion(expected: Any, served: Any) -> str | None:
@@ -24,7 +25,8 @@ def conversion(expected: Any, served: Any) -> str | None:
         return "a number became text, or text a number" if str(served) == str(expected) else None
     if not (_is_number(expected) and _is_number(served) and isfinite(expected) and isfinite(served)):
         return None
-    return next((told for told, convert in _NUMERIC if _gives(convert, float(expected), float(served))), None)
+    exact = next((told for told, convert in _NUMERIC if _gives(convert, float(expected), float(served))), None)
+    return exact or _unit(float(expected), float(served))
 
 
 def _is_number(value: Any) -> bool:
@@ -35,16 +37,19 @@ def _gives(convert: Callable[[float], float], expected: float, served: float) ->
     return served != 0 and convert(expected) == served
 
 
+def _unit(expected: float, served: float) -> str | None:
+    """Return the factor between two units, but for what multiplying rounds: 0.29 * 100 is 28.999999999999996."""
+    factors = ((f"multiplied by {n:,}", f"divided by {n:,}", float(n)) for n in _UNITS)
+    for more, less, factor in factors:
+        if served and isclose(served, expected * factor, rel_tol=_ROUNDED):
+            return more
+        if served and isclose(served * factor, expected, rel_tol=_ROUNDED):
+            return less
+    return None
+
+
 def _rounded(decimals: int) -> Callable[[float], float]:
     return lambda value: round(value, decimals)
-
-
-def _times(factor: int) -> Callable[[float], float]:
-    return lambda value: value * factor
-
-
-def _parts(factor: int) -> Callable[[float], float]:
-    return lambda value: value / factor
 
 
 def _single(value: float) -> float:
@@ -66,8 +71,6 @@ _NUMERIC: Sequence[tuple[str, Callable[[float], float]]] = (
     ("half precision (float16)", _half),
     *((f"rounded to {decimals} decimals", _rounded(decimals)) for decimals in reversed(_DECIMALS)),
     ("cut to a whole number", lambda value: float(trunc(value))),
-    *((f"multiplied by {factor:,}", _times(factor)) for factor in _UNITS),
-    *((f"divided by {factor:,}", _parts(factor)) for factor in _UNITS),
     ("wrapped at 32 bits", _wrapped),
     ("its sign turned", lambda value: -value),
 )
