@@ -1,146 +1,67 @@
 """Parity of a model whose contract puts defaults in and rejects rows: from the served log in the lake to the report."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import orjson
-import pyarrow as pa
 import pytest
+from profile_world import (
+    FALLBACK_MODEL,
+    MODEL,
+    NOON,
+    PROFILE,
+    TICK,
+    USE_CASE,
+    Read,
+    World,
+    created_of,
+    open_world,
+    score_of,
+)
 from schemas import problems
-from sklearn.linear_model import LogisticRegression
 
-from feature_repo.definitions import use_case as fraud
-from lockstep.clock import parse_time, to_micros
+from lockstep.clock import parse_time
 from lockstep.contract import FeatureContract, TrainingCut
 from lockstep.errors import BadInput
-from lockstep.lake import Lake
-from lockstep.materialize.ledger import Ledger
-from lockstep.offline.registry import apply_definitions
-from lockstep.online.epoch import Epochs, Mark, ViewEpoch
-from lockstep.online.reader import Reading, Status, ViewRows
 from lockstep.parity.kept import load
 from lockstep.parity.report import ParityReport
 from lockstep.parity.schema import report_schema
-from lockstep.parity.signature import make_keys
 from lockstep.parity.verdict import Verdict
 from lockstep.parity.verify import Question, verify
-from lockstep.serving.drain import arrow_rows
-from lockstep.serving.log_rows import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
-from lockstep.serving.request import Request
-from lockstep.serving.vectors import flags_of, vectors_of
-from lockstep.settings import Settings
 from lockstep.training.contract import compile_contract
 from lockstep.training.registry import Registered
-from lockstep.views import FeatureService, default, reject
 
-PROFILE = fraud.view("customer_profile")
-FEATURES = (PROFILE, "home_x"), (PROFILE, "home_y"), (PROFILE, "card_issued_day")
-SERVICES = {
-    "defaults": {"home_x": default(0.0), "home_y": default(7.0), "card_issued_day": default(-1.0)},
-    "rejects": {"home_x": default(0.0), "home_y": default(7.0), "card_issued_day": reject()},
-}
-USE_CASE = replace(
-    fraud,
-    services=(*fraud.services, *(FeatureService(name, FEATURES, "o", policy=of) for name, of in SERVICES.items())),
-)
-TICK = parse_time("2018-05-01T00:00:00Z")
-CREATED = TICK + PROFILE.compute_lag
-NOON = TICK + timedelta(hours=12)
 JUNE = parse_time("2018-06-01T00:00:00Z")
 # Nobody is customer 9. Of customer 2 the lake holds a null.
 STORED: Mapping[int, Mapping[str, Any]] = {
     1: {"home_x": 2.0, "home_y": 3.0, "segment": "a", "card_issued_day": 10},
     2: {"home_x": 4.0, "home_y": None, "segment": "b", "card_issued_day": 11},
 }
-# Neither takes a null; it raises on NaN.
-MODEL = LogisticRegression().fit(np.eye(4, 3), [0, 1, 0, 1])
-FALLBACK_MODEL = LogisticRegression().fit(np.eye(4, 3), [1, 1, 0, 0])
-NOTHING: Mapping[str, Any] = dict.fromkeys(PROFILE.features)
-
-
-@dataclass(frozen=True)
-class Read:
-    """What the store answered for a customer; the lake's own row, unless values are given, and the model's score."""
-
-    customer: int
-    status: Status
-    at: datetime = NOON
-    values: Mapping[str, Any] | None = None
-    score: float | None = None
-
-
-@dataclass(frozen=True)
-class World:
-    settings: Settings
-    lake: Lake
-    ledger: Ledger
-    epochs: Epochs
-
-    def judge(self, service: str, *reads: Read) -> ParityReport:
-        """Serve these rows as a transformer does, log them, and verify their parity."""
-        cut = TrainingCut(tables=(), spine_hash=str(len(reads)), known_at=JUNE)
-        contract = compile_contract(USE_CASE, service, cut)
-        digest = f"{service} {reads}"
-        self.log(contract, digest, reads)
-        return self.verify(contract, digest)
-
-    def log(
-        self,
-        contract: FeatureContract,
-        digest: str,
-        reads: Sequence[Read],
-        first: int = 1,
-        model: LogisticRegression = MODEL,
-    ) -> None:
-        """Put what a transformer would log into the lake."""
-        rows = [
-            arrow_rows([(b"%d" % n, {ROW_FIELD: next(self._encoded(contract, digest, n, it, model))})])
-            for n, it in enumerate(reads, first)
-        ]
-        self.lake.append(SERVED_LOG, pa.concat_tables(rows))
-
-    def verify(self, contract: FeatureContract, digest: str, *, fallback: bool = False) -> ParityReport:
-        model = Registered(1, Path("model"), digest, contract, {}, {})
-        question = Question(True, TICK, NOON + timedelta(seconds=1), rows=10, fallback=fallback)
-        return verify(self.settings, USE_CASE, self.lake, self.ledger, model, question)
-
-    def _encoded(self, contract: Any, digest: str, number: int, it: Read, model: LogisticRegression) -> Any:
-        values = it.values or (NOTHING if it.status == "missing" else STORED[it.customer])
-        event, created = (None, None) if it.status == "missing" else (to_micros(TICK), to_micros(CREATED))
-        columns = {column.name: [values[column.name]] for column in contract.views[0].columns}
-        views = {PROFILE.name: ViewRows([it.status], [event], [created], columns)}
-        request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{}])
-        reading = Reading(self.epochs, self.epochs, views)
-        vectors = vectors_of(contract, {}, request, reading).vectors
-        score = score_of(model, vectors[0]) if it.score is None else it.score
-        served = Served(
-            request, to_micros(it.at), reading, vectors, [score], flags_of(views, 1), contract.hash, shadow=True
-        )
-        return encode_rows(served, [(0, UNIFORM)], digest, f"process of {digest}", number)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    home = tmp_path_factory.mktemp("policy")
-    settings = Settings(home=home, clock_file=home / "clock").resolved()
-    settings.clock.advance_to(JUNE)
-    make_keys(settings)
-    lake, ledger = Lake.open(settings, fraud.project), Ledger.open(settings, fraud.project)
-    times = {"event_timestamp": TICK, "created_timestamp": CREATED}
-    rows = [{"customer_id": customer, **values, **times} for customer, values in STORED.items()]
-    lake.ensure_table(PROFILE.table, PROFILE.schema)
-    lake.append(PROFILE.table, pa.Table.from_pylist(rows, PROFILE.schema))
-    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=PARTITION_BY)
-    apply_definitions(settings, USE_CASE)
-    ledger.adopt_incarnation("i", TICK)
-    (snapshot,) = lake.snapshots(PROFILE.table)
-    mark = Mark(1, snapshot.id, snapshot.sequence, to_micros(TICK))
-    return World(settings, lake, ledger, Epochs("i", {PROFILE.name: ViewEpoch(committed=mark)}))
+    opened = open_world(tmp_path_factory.mktemp("policy"), JUNE, STORED, USE_CASE)
+    opened.bring(1)
+    return opened
+
+
+def judged(world: World, service: str, *reads: Read) -> ParityReport:
+    """Serve these rows as a transformer does, log them, and verify their parity."""
+    cut = TrainingCut(tables=(), spine_hash=str(len(reads)), known_at=JUNE)
+    contract = compile_contract(USE_CASE, service, cut)
+    digest = f"{service} {reads}"
+    world.log(contract, digest, reads)
+    return verified(world, contract, digest)
+
+
+def verified(world: World, contract: FeatureContract, digest: str, *, fallback: bool = False) -> ParityReport:
+    model = Registered(1, Path("model"), digest, contract, {}, {})
+    question = Question(True, TICK, NOON + timedelta(seconds=1), rows=10, fallback=fallback)
+    return verify(world.settings, USE_CASE, world.lake, world.ledger, model, question)
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +69,7 @@ def models_that_take_no_null(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the model's folder hold the two models."""
     artifact = SimpleNamespace(estimator=MODEL, fallback=FALLBACK_MODEL)
     monkeypatch.setattr("lockstep.parity.facts.load_artifact", lambda _: artifact)
+    monkeypatch.setattr("lockstep.parity.facts.versions", lambda *_: {})
 
 
 def told(report: ParityReport, kind: str = "training") -> list[tuple[str | None, Any, Any, str]]:
@@ -155,12 +77,8 @@ def told(report: ParityReport, kind: str = "training") -> list[tuple[str | None,
     return sorted(found, key=str)
 
 
-def score_of(model: LogisticRegression, vector: Sequence[float]) -> float:
-    return float(model.predict_proba([list(vector)])[0, 1])
-
-
 def test_a_default_that_is_put_in_on_both_sides_is_no_difference(world: World) -> None:
-    report = world.judge("defaults", Read(1, "present"), Read(2, "present"), Read(9, "missing"))
+    report = judged(world, "defaults", Read(1, "present"), Read(2, "present"), Read(9, "missing"))
 
     assert (report.sample.uniform, report.differences, report.mismatches, report.excused) == (3, (), 0, 0)
     assert report.scores is not None
@@ -168,7 +86,7 @@ def test_a_default_that_is_put_in_on_both_sides_is_no_difference(world: World) -
 
 
 def test_a_default_hides_no_value_that_training_has(world: World) -> None:
-    report = world.judge("defaults", Read(1, "missing"), Read(2, "present"))
+    report = judged(world, "defaults", Read(1, "missing"), Read(2, "present"))
 
     assert (report.mismatches, report.causes) == (1, {"missing": 4})
     assert told(report) == [
@@ -184,14 +102,14 @@ def test_a_default_hides_no_value_that_training_has(world: World) -> None:
 
 
 def test_a_score_that_the_model_does_not_give_is_a_mismatch_of_the_prediction(world: World) -> None:
-    report = world.judge("defaults", Read(1, "present", score=0.5), Read(2, "present"))
+    report = judged(world, "defaults", Read(1, "present", score=0.5), Read(2, "present"))
 
     assert told(report, "prediction") == [(None, 0.5, pytest.approx(score_of(MODEL, [2, 3, 10])), "unexplained")]
     assert (report.mismatches, report.causes) == (1, {"unexplained": 1})
 
 
 def test_a_value_is_served_where_training_has_the_default_and_that_is_a_mismatch(world: World) -> None:
-    report = world.judge("defaults", Read(2, "present", values={**STORED[2], "home_y": 6.0}))
+    report = judged(world, "defaults", Read(2, "present", values={**STORED[2], "home_y": 6.0}))
 
     assert told(report) == [("home_y", 6.0, 7.0, "corruption")]
     assert report.mismatches == 1
@@ -202,7 +120,7 @@ def test_a_served_row_that_training_would_reject_is_a_difference_with_a_cause_an
 ) -> None:
     invented = {"home_x": 0.0, "home_y": 7.0, "segment": None, "card_issued_day": 12}
 
-    report = world.judge("rejects", Read(1, "present"), Read(9, "present", values=invented))
+    report = judged(world, "rejects", Read(1, "present"), Read(9, "present", values=invented))
 
     assert told(report) == [("card_issued_day", 12.0, None, "corruption")]
     assert (report.sample.uniform, report.mismatches) == (2, 1)
@@ -218,9 +136,9 @@ def test_a_row_that_training_would_reject_because_it_was_served_early_is_excused
     world: World,
 ) -> None:
     # Written, but the lag until training may see it has not passed.
-    early = CREATED + PROFILE.visible_lag / 2
+    early = created_of(1) + PROFILE.visible_lag / 2
 
-    report = world.judge("rejects", Read(1, "present", at=early))
+    report = judged(world, "rejects", Read(1, "present", at=early))
 
     assert told(report) == [
         ("card_issued_day", 10.0, None, "early"),
@@ -237,7 +155,7 @@ def test_the_rows_of_the_fallback_model_are_judged_by_its_own_contract_and_score
     world.log(main, "both", [Read(1, "present"), Read(1, "present")])
     world.log(fallback, "both", [Read(2, "present"), Read(9, "missing"), Read(1, "missing")], 3, FALLBACK_MODEL)
 
-    of_main, of_fallback = world.verify(main, "both"), world.verify(main, "both", fallback=True)
+    of_main, of_fallback = verified(world, main, "both"), verified(world, main, "both", fallback=True)
 
     assert (of_main.model.contract, of_main.sample.served, of_main.mismatches) == (main.hash, 2, 0)
     assert (of_fallback.model.contract, of_fallback.sample.served, of_fallback.mismatches) == (fallback.hash, 3, 1)
@@ -252,4 +170,4 @@ def test_of_a_model_without_a_fallback_the_rows_of_one_cannot_be_judged(world: W
     contract = compile_contract(USE_CASE, "defaults", TrainingCut(tables=(), spine_hash="alone", known_at=JUNE))
 
     with pytest.raises(BadInput, match="version 1 has no fallback model"):
-        world.verify(contract, "alone", fallback=True)
+        verified(world, contract, "alone", fallback=True)
