@@ -153,7 +153,7 @@ def run_laboratory(
 def _replayed(
     subject: Subject, world: World, faults: Sequence[Fault], scale: Scale, stages: Stages
 ) -> Sequence[Service]:
-    with predictor(world.settings, subject) as address, _quiet():
+    with predictor(world.settings, subject) as address, quiet():
         replay = Replay(subject, world, address, faults, logged=scale.logged, seed=scale.seed)
         with stages.stage("replay", len(replay.steps)) as stage:
             return asyncio.run(replay.run(stage.advance))
@@ -195,7 +195,7 @@ def predictor(settings: Settings, subject: Subject) -> Generator[str]:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """Keep to itself what a service warns of: here it is what is meant to go wrong."""
     log = logging.getLogger("lockstep.serving")
     level = log.level
