@@ -14,7 +14,7 @@ from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput
 from lockstep.parity.cause import Cause
 from lockstep.skew.fault import Fault
-from lockstep.skew.faults.columns import Renamed, Retyped
+from lockstep.skew.faults.columns import Renamed
 from lockstep.views.declare import DAY
 from pipelines._exit_test.measure import Measured
 
@@ -22,7 +22,7 @@ LEAST_LOST, MOST_LOST = 0.14, 0.30
 AIM = 0.20
 CAUSES = (Cause.SCHEMA_DRIFT, Cause.MATERIALIZATION_GAP, Cause.CLOCK_SKEW)
 HOUR = timedelta(hours=1)
-_COLUMNS_TRIED = 7
+_COLUMNS_TRIED = 10
 _ONSETS = tuple(timedelta(hours=hours) for hours in range(12, 61, 4))
 _NODES = (2, 3, 4, 5)
 
@@ -78,9 +78,7 @@ def tried_faults(contract: FeatureContract, draw: np.random.Generator) -> list[F
     columns = [(view, column) for view in contract.views for column in view.columns]
     taken = [columns[place] for place in draw.permutation(len(columns))[:_COLUMNS_TRIED].tolist()]
     drifted = [
-        (Renamed, Retyped)[int(draw.integers(2))](
-            name=f"drift-{n}", says="", causes=frozenset({Cause.SCHEMA_DRIFT.value}), view=view, column=column
-        )
+        Renamed(name=f"drift-{n}", says="", causes=frozenset({Cause.SCHEMA_DRIFT.value}), view=view, column=column)
         for n, (view, column) in enumerate(taken)
     ]
     late = [
@@ -131,7 +129,7 @@ def choose(cause: Cause, measured: Measured, draw: np.random.Generator, seed: in
 def _possible(measured: Measured, fault: Fault, seed: int) -> Iterator[Incident]:
     """Yield a fault from several moments on; a clock's at several shares of the nodes, too."""
     subject, scores = measured.subject, measured.scores[fault.name]
-    view = fault.view.name if isinstance(fault, Renamed | Retyped) else next(iter(fault.lags), "")
+    view = fault.view.name if isinstance(fault, Renamed) else next(iter(fault.lags), "")
     (cause,) = fault.causes
     kept = timedelta(0)
     if fault.lags:
