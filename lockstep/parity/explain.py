@@ -181,7 +181,7 @@ def _no_such_column(clue: Clue) -> Named | None:
 
 def _another_key(clue: Clue) -> Named | None:
     found = clue.case.elsewhere.get(clue.divergence.view, {}).get(clue.divergence.row)
-    if found is None or not (found.tells or clue.column[:2] in clue.patterns.foreign):
+    if found is None or not (found.tells or clue.row.process in clue.patterns.foreign):
         return None
     return (
         Cause.WRONG_ROW,
@@ -270,9 +270,21 @@ def _vector_of_another(clue: Clue) -> Named | None:
     return (Cause.VERSION_MIX, f"the vector is one of {called}") if called else None
 
 
+def _other_order(clue: Clue) -> Named | None:
+    if clue.divergence.row not in clue.patterns.reordered:
+        return None
+    return Cause.VERSION_MIX, "the vector has the right values at other places, as of no contract that is registered"
+
+
 def _vector_of_another_row(clue: Clue) -> Named | None:
     row = clue.patterns.folded_from.get(clue.divergence.row)
     return (Cause.WRONG_ROW, f"the vector is that of the row {row}") if row else None
+
+
+def _all_converted(clue: Clue) -> Named | None:
+    """Return the conversion, if each of the vector's differences is one: of many wrong values a few look converted by chance."""
+    differing = [d for d in clue.case.divergences[clue.divergence.row] if d.what is What.VECTOR]
+    return _converted(clue) if all(conversion(d.expected, d.served) for d in differing) else None
 
 
 def _stored_but_not_used(clue: Clue) -> Named | None:
@@ -291,7 +303,11 @@ def _another_zone(clue: Clue) -> Named | None:
     )
 
 
-def _transformed(_: Clue) -> Named:
+def _transformed(clue: Clue) -> Named:
+    on_demand = {view.name for view in clue.facts.contract.on_demand}
+    differing = {d.view for d in clue.case.divergences[clue.divergence.row] if d.what is What.VECTOR}
+    if differing - on_demand:  # then no function alone is to blame
+        return Cause.UNEXPLAINED, "of the vector, values that are stored are others as well"
     return Cause.TRANSFORM, "recomputed from the logged inputs and stored values, which are equal"
 
 
@@ -313,29 +329,46 @@ def _another_score(_: Clue) -> Named:
 
 def _as_it_was_read(clue: Clue) -> Named | None:
     """Return what made it, of what is known of the reading and folding of this row; what excuses nothing before what does."""
-    behind = clue.behind
-    found = [cause for known, cause in clue.named.items() if _makes(known, clue.divergence, behind)]
-    found += [skew for view in behind if (skew := _skew(clue, view)) is not None]
+    found = [cause for known, cause in clue.named.items() if _makes(known, clue)]
+    gone = {known.view for known, (cause, _) in clue.named.items() if cause is Cause.ERASED}
+    found += [skew for view in clue.behind if view not in gone and (skew := _skew(clue, view)) is not None]
     return next((cause for cause in found if not cause[0].excused), found[0] if found else None)
 
 
-def _makes(known: Divergence, divergence: Divergence, behind: Mapping[str, frozenset[str]]) -> bool:
+def _read_otherwise(clue: Clue) -> Named | None:
+    """Return what is wrong with the view as it was read, be it in other columns: its row is not the one that training takes."""
+    return next((cause for known, cause in clue.named.items() if known.view in clue.behind), None)
+
+
+def _other_versions(clue: Clue) -> Named | None:
+    for view in clue.behind:
+        used, stored = _used(clue, view), clue.facts.looked[view].rows[clue.divergence.row]
+        if used != stored.known:
+            return Cause.UNEXPLAINED, f"training takes {_told(stored.known)}, served {_told(used)}"
+    return None
+
+
+def _makes(known: Divergence, clue: Clue) -> bool:
+    """Tell whether a difference that has its cause makes this one of the same row."""
     if known.what is What.VECTOR:
-        return (known.view, known.feature) == (divergence.view, divergence.feature)
-    if known.what.kind != "consistency" or known.view not in behind:
-        return known.what is What.DRIFTED and known.view == divergence.view
-    return known.feature is None or known.feature in behind[known.view]
+        return (known.view, known.feature) == (clue.divergence.view, clue.divergence.feature)
+    if known.view not in clue.behind:
+        return known.what is What.DRIFTED and known.view == clue.divergence.view
+    return known.feature is None or known.feature in clue.behind[known.view]
+
+
+def _used(clue: Clue, view: str) -> Version | None:
+    read = clue.row.views.get(view)
+    return version_of(read) if read is not None and read.status == "present" else None
 
 
 def _skew(clue: Clue, name: str) -> Named | None:
-    """Return why the served row of a stored view is not training's, or None where it is the same row."""
-    read, stored = clue.row.views.get(name), clue.facts.looked[name].rows[clue.divergence.row]
-    used = version_of(read) if read is not None and read.status == "present" else None
+    """Return why the served row of a stored view is not training's; None where it is the same row, or nothing tells."""
+    used, stored = _used(clue, name), clue.facts.looked[name].rows[clue.divergence.row]
     if used == stored.known:
         return None
     view = clue.facts.contract.view(name)
-    found = _clock(clue) or _early(clue.row, view, used) or _late(clue.row, view, stored)
-    return found or (Cause.UNEXPLAINED, f"training takes {_told(stored.known)}, served {_told(used)}")
+    return _clock(clue) or _early(clue.row, view, used) or _late(clue.row, view, stored)
 
 
 def _clock(clue: Clue) -> Named | None:
@@ -387,14 +420,15 @@ RULES: Mapping[What, tuple[Rule, ...]] = {
     What.VECTOR: (
         _vector_of_another,
         _vector_of_another_row,
-        _converted,
+        _other_order,
+        _all_converted,
         _stored_but_not_used,
         _another_zone,
         _transformed,
     ),
     What.REJECTION: (_policy,),
     What.SCORE: (_score_of_another, _converted, _another_score),
-    What.TRAINING: (_as_it_was_read, _converted, _same_rows),
+    What.TRAINING: (_as_it_was_read, _read_otherwise, _other_versions, _converted, _same_rows),
 }
 """Per way in which a difference is seen, the rules in the order in which they are asked; the last one always answers."""
 

@@ -76,7 +76,7 @@ def measure(subject: Subject, world: World, predictor: str, faults: Sequence[Fau
 
 def replayed(replay: Replay) -> list[Service]:
     """Run a replay; what its services warn of is what is meant to go wrong."""
-    with quiet():
+    with quiet("lockstep.serving"):
         return asyncio.run(replay.run(lambda: None))
 
 

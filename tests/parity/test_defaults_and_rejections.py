@@ -28,7 +28,7 @@ from lockstep.parity.report import ParityReport
 from lockstep.parity.schema import report_schema
 from lockstep.parity.signature import make_keys
 from lockstep.parity.verdict import Verdict
-from lockstep.parity.verify import verify
+from lockstep.parity.verify import Question, verify
 from lockstep.serving.drain import arrow_rows
 from lockstep.serving.log_rows import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
 from lockstep.serving.request import Request
@@ -57,18 +57,21 @@ STORED: Mapping[int, Mapping[str, Any]] = {
     1: {"home_x": 2.0, "home_y": 3.0, "segment": "a", "card_issued_day": 10},
     2: {"home_x": 4.0, "home_y": None, "segment": "b", "card_issued_day": 11},
 }
+# Neither takes a null; it raises on NaN.
+MODEL = LogisticRegression().fit(np.eye(4, 3), [0, 1, 0, 1])
 FALLBACK_MODEL = LogisticRegression().fit(np.eye(4, 3), [1, 1, 0, 0])
 NOTHING: Mapping[str, Any] = dict.fromkeys(PROFILE.features)
 
 
 @dataclass(frozen=True)
 class Read:
-    """What the store answered for a customer; the lake's own row, unless values are given."""
+    """What the store answered for a customer; the lake's own row, unless values are given, and the model's score."""
 
     customer: int
     status: Status
     at: datetime = NOON
     values: Mapping[str, Any] | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,22 +89,27 @@ class World:
         self.log(contract, digest, reads)
         return self.verify(contract, digest)
 
-    def log(self, contract: FeatureContract, digest: str, reads: Sequence[Read], first: int = 1) -> None:
+    def log(
+        self,
+        contract: FeatureContract,
+        digest: str,
+        reads: Sequence[Read],
+        first: int = 1,
+        model: LogisticRegression = MODEL,
+    ) -> None:
         """Put what a transformer would log into the lake."""
         rows = [
-            arrow_rows([(b"%d" % n, {ROW_FIELD: next(self._encoded(contract, digest, n, it))})])
+            arrow_rows([(b"%d" % n, {ROW_FIELD: next(self._encoded(contract, digest, n, it, model))})])
             for n, it in enumerate(reads, first)
         ]
         self.lake.append(SERVED_LOG, pa.concat_tables(rows))
 
     def verify(self, contract: FeatureContract, digest: str, *, fallback: bool = False) -> ParityReport:
         model = Registered(1, Path("model"), digest, contract, {}, {})
-        window: Any = {"shadow": True, "since": TICK, "until": NOON + timedelta(seconds=1)}
-        return verify(
-            self.settings, USE_CASE, self.lake, self.ledger, model, **window, sample_rows=10, fallback=fallback
-        )
+        question = Question(True, TICK, NOON + timedelta(seconds=1), rows=10, fallback=fallback)
+        return verify(self.settings, USE_CASE, self.lake, self.ledger, model, question)
 
-    def _encoded(self, contract: Any, digest: str, number: int, it: Read) -> Any:
+    def _encoded(self, contract: Any, digest: str, number: int, it: Read, model: LogisticRegression) -> Any:
         values = it.values or (NOTHING if it.status == "missing" else STORED[it.customer])
         event, created = (None, None) if it.status == "missing" else (to_micros(TICK), to_micros(CREATED))
         columns = {column.name: [values[column.name]] for column in contract.views[0].columns}
@@ -109,8 +117,9 @@ class World:
         request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{}])
         reading = Reading(self.epochs, self.epochs, views)
         vectors = vectors_of(contract, {}, request, reading).vectors
+        score = score_of(model, vectors[0]) if it.score is None else it.score
         served = Served(
-            request, to_micros(it.at), reading, vectors, [0.5], flags_of(views, 1), contract.hash, shadow=True
+            request, to_micros(it.at), reading, vectors, [score], flags_of(views, 1), contract.hash, shadow=True
         )
         return encode_rows(served, [(0, UNIFORM)], digest, f"process of {digest}", number)
 
@@ -135,12 +144,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(autouse=True)
-def model_that_takes_no_null(monkeypatch: pytest.MonkeyPatch) -> LogisticRegression:
-    """The model that scores what training would contain; it raises on NaN."""
-    fitted = LogisticRegression().fit(np.eye(4, 3), [0, 1, 0, 1])
-    artifact = SimpleNamespace(estimator=fitted, fallback=FALLBACK_MODEL)
-    monkeypatch.setattr("lockstep.serving.artifact.load_artifact", lambda _: artifact)
-    return fitted
+def models_that_take_no_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the model's folder hold the two models."""
+    artifact = SimpleNamespace(estimator=MODEL, fallback=FALLBACK_MODEL)
+    monkeypatch.setattr("lockstep.parity.facts.load_artifact", lambda _: artifact)
 
 
 def told(report: ParityReport, kind: str = "training") -> list[tuple[str | None, Any, Any, str]]:
@@ -152,17 +159,12 @@ def score_of(model: LogisticRegression, vector: Sequence[float]) -> float:
     return float(model.predict_proba([list(vector)])[0, 1])
 
 
-def test_a_default_that_is_put_in_on_both_sides_is_no_difference(
-    world: World, model_that_takes_no_null: LogisticRegression
-) -> None:
+def test_a_default_that_is_put_in_on_both_sides_is_no_difference(world: World) -> None:
     report = world.judge("defaults", Read(1, "present"), Read(2, "present"), Read(9, "missing"))
 
     assert (report.sample.uniform, report.differences, report.mismatches, report.excused) == (3, (), 0, 0)
     assert report.scores is not None
-    expected = [score_of(model_that_takes_no_null, v) for v in ([2, 3, 10], [4, 7, 11], [0, 7, -1])]
-    shifts = [abs(0.5 - score) for score in expected]
-    assert (report.scores.rows, report.scores.largest_shift) == (3, pytest.approx(max(shifts)))
-    assert report.scores.mean_shift == pytest.approx(sum(shifts) / 3)
+    assert (report.scores.rows, report.scores.largest_shift) == (3, pytest.approx(0, abs=1e-12))
 
 
 def test_a_default_hides_no_value_that_training_has(world: World) -> None:
@@ -175,6 +177,17 @@ def test_a_default_hides_no_value_that_training_has(world: World) -> None:
         ("home_y", 7.0, 3.0, "missing"),
     ]
     assert report.verdict is Verdict.FAIL
+    assert report.scores is not None
+    shift = abs(score_of(MODEL, [0, 7, -1]) - score_of(MODEL, [2, 3, 10]))
+    assert (report.scores.rows, report.scores.largest_shift) == (2, pytest.approx(shift))
+    assert report.scores.mean_shift == pytest.approx(shift / 2)
+
+
+def test_a_score_that_the_model_does_not_give_is_a_mismatch_of_the_prediction(world: World) -> None:
+    report = world.judge("defaults", Read(1, "present", score=0.5), Read(2, "present"))
+
+    assert told(report, "prediction") == [(None, 0.5, pytest.approx(score_of(MODEL, [2, 3, 10])), "unexplained")]
+    assert (report.mismatches, report.causes) == (1, {"unexplained": 1})
 
 
 def test_a_value_is_served_where_training_has_the_default_and_that_is_a_mismatch(world: World) -> None:
@@ -185,7 +198,7 @@ def test_a_value_is_served_where_training_has_the_default_and_that_is_a_mismatch
 
 
 def test_a_served_row_that_training_would_reject_is_a_difference_with_a_cause_and_the_report_is_written(
-    world: World, model_that_takes_no_null: LogisticRegression
+    world: World,
 ) -> None:
     invented = {"home_x": 0.0, "home_y": 7.0, "segment": None, "card_issued_day": 12}
 
@@ -198,7 +211,7 @@ def test_a_served_row_that_training_would_reject_is_a_difference_with_a_cause_an
     assert list(problems(orjson.loads(report.to_json()), report_schema(), report_schema())) == []
     assert report.scores is not None
     assert (report.scores.rows, sum(report.scores.served), sum(report.scores.expected)) == (1, 1, 1)
-    assert report.scores.mean_shift == pytest.approx(abs(0.5 - score_of(model_that_takes_no_null, [2, 3, 10])))
+    assert report.scores.mean_shift == pytest.approx(0, abs=1e-12)
 
 
 def test_a_row_that_training_would_reject_because_it_was_served_early_is_excused_as_any_early_row(
@@ -217,26 +230,22 @@ def test_a_row_that_training_would_reject_because_it_was_served_early_is_excused
     assert (report.mismatches, report.excused, report.scores) == (0, 1, None)
 
 
-def test_the_rows_of_the_fallback_model_are_judged_by_its_own_contract_and_scores(
-    world: World, model_that_takes_no_null: LogisticRegression
-) -> None:
+def test_the_rows_of_the_fallback_model_are_judged_by_its_own_contract_and_scores(world: World) -> None:
     cut = TrainingCut(tables=(), spine_hash="both", known_at=JUNE)
     fallback = compile_contract(USE_CASE, "defaults", cut)
     main = compile_contract(USE_CASE, "rejects", cut).model_copy(update={"fallback": fallback})
     world.log(main, "both", [Read(1, "present"), Read(1, "present")])
-    world.log(fallback, "both", [Read(2, "present"), Read(9, "missing"), Read(1, "missing")], first=3)
+    world.log(fallback, "both", [Read(2, "present"), Read(9, "missing"), Read(1, "missing")], 3, FALLBACK_MODEL)
 
     of_main, of_fallback = world.verify(main, "both"), world.verify(main, "both", fallback=True)
 
     assert (of_main.model.contract, of_main.sample.served, of_main.mismatches) == (main.hash, 2, 0)
     assert (of_fallback.model.contract, of_fallback.sample.served, of_fallback.mismatches) == (fallback.hash, 3, 1)
-    vectors: list[tuple[LogisticRegression, list[float]]] = [(model_that_takes_no_null, [2, 3, 10])]
-    vectors += [(FALLBACK_MODEL, vector) for vector in ([4, 7, 11], [0, 7, -1], [2, 3, 10])]
-    shifts = [abs(0.5 - score_of(model, vector)) for model, vector in vectors]
+    shift = abs(score_of(FALLBACK_MODEL, [0, 7, -1]) - score_of(FALLBACK_MODEL, [2, 3, 10]))
     assert of_main.scores is not None
     assert of_fallback.scores is not None
-    assert of_main.scores.mean_shift == pytest.approx(shifts[0])
-    assert of_fallback.scores.mean_shift == pytest.approx(sum(shifts[1:]) / 3)
+    assert of_main.scores.mean_shift == pytest.approx(0, abs=1e-12)
+    assert of_fallback.scores.mean_shift == pytest.approx(shift / 3)
 
 
 def test_of_a_model_without_a_fallback_the_rows_of_one_cannot_be_judged(world: World) -> None:

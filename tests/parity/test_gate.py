@@ -65,12 +65,16 @@ def report(**changes: Any) -> ParityReport:
         "shadow": True,
         "since": NOW - timedelta(days=1),
         "until": NOW - timedelta(hours=1),
-        "sample": Sampled(served=960, uniform=400, required=299, stratified=130, compared_values=12_000),
+        "sample": Sampled(served=960, uniform=400, required=299, stratified=130, compared_values=12_000, seed=7),
+        "read": {},
+        "ledger": {},
         "limit": 0.01,
         "confidence": 0.95,
         "mismatches": 0,
         "excused": 0,
         "stratum_mismatches": 0,
+        "rejected": 0,
+        "foreign": 0,
         "lost": 0.0,
         "present": {},
         "intervals": {},
@@ -219,7 +223,7 @@ def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:
         ({"created": NOW - timedelta(hours=25)}, "at most 1 day"),
         ({"created": NOW + timedelta(hours=1)}, "at most 1 day"),
         (
-            {"sample": Sampled(served=0, uniform=0, required=0, stratified=0, compared_values=0)},
+            {"sample": Sampled(served=0, uniform=0, required=0, stratified=0, compared_values=0, seed=7)},
             "0 sampled rows, 299 needed",
         ),
         ({"mismatches": 9}, "only known to be below"),
@@ -246,7 +250,7 @@ def test_an_upper_bound_that_is_no_number_is_refused(settings) -> None:
 
 
 def test_a_limit_loosened_in_the_report_does_not_loosen_the_gate(settings) -> None:
-    few = Sampled(served=60, uniform=59, required=59, stratified=10, compared_values=100)
+    few = Sampled(served=60, uniform=59, required=59, stratified=10, compared_values=100, seed=7)
     loose = report(sample=few, limit=0.05, upper_bound=upper_bound(0, 59, 0.95))
     assert not decided(settings, loose).passed
 
