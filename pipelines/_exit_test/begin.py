@@ -148,6 +148,8 @@ def _live(
         start, end = to_micros(subject.start), to_micros(subject.end)
         incident.fault.afterwards(world.lake, subject.contract, start, end)
         own.clock.advance_to(subject.end)
+    for file in folder.glob("clock?*"):
+        file.unlink()  # the clock of a node, by how far it is ahead
     Sealed.of(Answer(incident.cause.value, incident.view, incident.hours or None)).write(folder)
     told = Told(
         incident=name,
