@@ -163,7 +163,7 @@ def run_laboratory(
 def _replayed(
     subject: Subject, world: World, faults: Sequence[Fault], scale: Scale, stages: Stages
 ) -> Sequence[Service]:
-    with predictor(world.settings, subject) as address, _quiet("lockstep.serving"):
+    with predictor(world.settings, subject) as address, quiet("lockstep.serving"):
         replay = Replay(subject, world, address, faults, logged=scale.logged, seed=scale.seed)
         with stages.stage("replay", len(replay.steps)) as stage:
             return asyncio.run(replay.run(stage.advance))
@@ -174,7 +174,7 @@ def _judged(
 ) -> Sequence[Result]:
     clean, results = services[0], list[Result]()
     # Copies of the lake share its files: which of them takes away an old one that nobody reads does not matter.
-    with stages.stage("judge", len(services)) as stage, _quiet("pyiceberg.catalog"):
+    with stages.stage("judge", len(services)) as stage, quiet("pyiceberg.catalog"):
         detector = Detector(subject, world, services)
         for service in services:
             seeds = scale.clean_seeds if service is clean else scale.seeds
@@ -206,7 +206,7 @@ def predictor(settings: Settings, subject: Subject) -> Generator[str]:
 
 
 @contextmanager
-def _quiet(name: str) -> Generator[None]:
+def quiet(name: str) -> Generator[None]:
     """Keep to itself what a package warns of: here it is what is meant to go wrong."""
     log = logging.getLogger(name)
     level = log.level

@@ -132,6 +132,10 @@ class Replay:
             view.name: EntityKeys(subject.contract.project, view.join_keys) for view in subject.contract.views
         }
 
+    def logs(self, service: Service, rows: Rows) -> NDArray[np.bool_]:
+        """Return which of some rows a service logs."""
+        return self._logged[rows]
+
     @property
     def steps(self) -> list[Step]:
         """The ticks that are gone through."""
@@ -227,7 +231,7 @@ class Replay:
     async def _ask(self, service: Service, rows: Rows) -> Mapping[int, NDArray[np.float64]]:
         """Ask for some rows, and return the vectors of those that the main model answered."""
         vectors: dict[int, NDArray[np.float64]] = {}
-        logged = self._logged[rows]
+        logged = self.logs(service, rows)
         for part, log in ((rows[logged], True), (rows[~logged], False)):
             if len(part):
                 await self._ask_part(service, part, vectors, log=log)

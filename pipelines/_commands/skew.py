@@ -47,7 +47,7 @@ def list_faults(*, as_json: bool) -> None:
     from lockstep.views import load_use_case  # noqa: PLC0415
 
     settings = Settings.load()
-    contract = champion_of(_state(settings), load_use_case(settings.use_case)).contract
+    contract = champion_of(state_of(settings), load_use_case(settings.use_case)).contract
     known, held_out = faults_of(contract), held_out_of(contract)
     faults = known | held_out
     if as_json:
@@ -142,10 +142,10 @@ def _run(settings: "Settings", names: Sequence[str], scale: "Scale", *, as_json:
     with hold(settings.home, "lockstep skew"), ending_on_signals():
         use_case = load_use_case(settings.use_case)
         folder = settings.home / FOLDER / "scratch"
-        return run_laboratory(_state(settings), use_case, folder, names, scale, progress)
+        return run_laboratory(state_of(settings), use_case, folder, names, scale, progress)
 
 
-def _state(settings: "Settings") -> "Settings":
+def state_of(settings: "Settings") -> "Settings":
     """Return the settings of the state that the demo left."""
     from lockstep.settings import Settings  # noqa: PLC0415
     from pipelines._demo.home import FOLDER as DEMO  # noqa: PLC0415

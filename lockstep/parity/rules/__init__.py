@@ -1,4 +1,4 @@
-"""Rules that name causes, per way in which a difference is seen, in the order in which they are asked; the last always answers."""
+"""Rules that name causes, per way in which a difference is seen, in the order in which they are asked."""
 
 from collections.abc import Mapping
 
