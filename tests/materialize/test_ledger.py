@@ -197,3 +197,29 @@ def test_tables_are_made_by_whoever_is_first(settings) -> None:
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(make, range(8)))
         assert Ledger.open(fresh, "test").computes("spend") == []
+
+
+def test_the_digest_of_a_view_is_of_what_was_computed_and_brought_online_by_then(settings, ledger) -> None:
+    def commit(view: str, ticks: int, sequence: int, at: timedelta) -> None:
+        computed = ledger.plan_compute(view, Mode.LIVE, T + ticks * HOUR, T + (ticks + 1) * HOUR, {"payments": 11}, T)
+        ledger.commit_compute(computed, 70 + sequence, 8, T + at)
+        newest = ledger.newest_materialization(view)
+        planned = ledger.plan_materialize(view, Mode.INTERVAL, sequence - 1, reach(sequence), T + at, newest=newest)
+        writing = ledger.start_writing(planned, "run", writes_from=0, writes_after_id=None, scope=Scope.WHOLE)
+        ledger.verify(writing, 8, 0, "abc")
+        ledger.commit_materialize(writing, T + at)
+
+    empty = ledger.digest("spend", T + HOUR)
+    commit("spend", 0, 1, HOUR)
+    one = ledger.digest("spend", T + HOUR)
+    assert one != empty
+    assert ledger.digest("spend", T + HOUR - timedelta(microseconds=1)) == empty
+    assert ledger.digest("risk", T + HOUR) == empty
+    commit("spend", 1, 2, 2 * HOUR)
+    commit("risk", 0, 1, HOUR)
+    assert ledger.digest("spend", T + HOUR) == one, "what came later, or is of another view, does not change it"
+    assert ledger.digest("spend", T + 2 * HOUR) != one
+    ledger.plan_compute("spend", Mode.LIVE, T + 2 * HOUR, T + 3 * HOUR, {"payments": 12}, T)
+    assert ledger.digest("spend", T + HOUR) == one, "nor does what is only planned"
+    ledger.move_sources("payments", {99}, 99)
+    assert ledger.digest("spend", T + HOUR) == one, "nor does a source's snapshot that has expired"

@@ -21,6 +21,7 @@ from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.online.reader import Reading, Status, ViewRows
 from lockstep.parity.signature import make_keys
 from lockstep.serving.drain import arrow_rows
+from lockstep.serving.features import Function
 from lockstep.serving.log_rows import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
 from lockstep.serving.request import Request
 from lockstep.serving.vectors import flags_of, vectors_of
@@ -46,6 +47,7 @@ NOON = TICK + DAY / 2
 # Neither takes a null; it raises on NaN.
 MODEL = LogisticRegression().fit(np.eye(4, 3), [0, 1, 0, 1])
 FALLBACK_MODEL = LogisticRegression().fit(np.eye(4, 3), [1, 1, 0, 0])
+NO_FUNCTIONS: Mapping[str, Function] = {}
 NOTHING: Mapping[str, Any] = dict.fromkeys(PROFILE.features)
 
 
@@ -115,11 +117,12 @@ class World:
         reads: Sequence[Read],
         first: int = 1,
         model: LogisticRegression = MODEL,
+        functions: Mapping[str, Function] = NO_FUNCTIONS,
     ) -> None:
-        """Put what a transformer would log into the lake."""
+        """Put what a transformer would log into the lake; the vectors are made by these on-demand functions."""
         epochs = {tick: self.epochs(tick) for tick in {it.tick for it in reads}}
         rows = [
-            (b"%d" % n, {ROW_FIELD: self._encoded(contract, digest, n, it, model, epochs[it.tick])})
+            (b"%d" % n, {ROW_FIELD: self._encoded(contract, digest, n, it, model, epochs[it.tick], functions)})
             for n, it in enumerate(reads, first)
         ]
         self.lake.append(SERVED_LOG, arrow_rows(rows))
@@ -132,6 +135,7 @@ class World:
         it: Read,
         model: LogisticRegression,
         epochs: Epochs,
+        functions: Mapping[str, Function],
     ) -> bytes:
         values = it.values or (NOTHING if it.status == "missing" else self.stored[it.customer])
         event, created = (
@@ -139,9 +143,9 @@ class World:
         )
         columns = {column.name: [values[column.name]] for column in contract.views[0].columns}
         views = {PROFILE.name: ViewRows([it.status], [event], [created], columns)}
-        request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{}])
+        request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{"amount_cents": 1250}])
         reading = Reading(epochs, epochs, views)
-        vectors = vectors_of(contract, {}, request, reading).vectors
+        vectors = vectors_of(contract, functions, request, reading).vectors
         score = score_of(model, vectors[0]) if it.score is None else it.score
         served = Served(
             request, to_micros(it.at), reading, vectors, [score], flags_of(views, 1), contract.hash, shadow=True
