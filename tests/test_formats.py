@@ -4,6 +4,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from kept_reports import a_report
 from sqlalchemy import create_mock_engine
 
 from feature_repo.definitions import use_case
@@ -11,17 +12,7 @@ from lockstep.clock import parse_time
 from lockstep.materialize import ledger, receipts  # noqa: F401 - their tables are the ledger's
 from lockstep.materialize.database import METADATA
 from lockstep.parity.kept import REPORTS_SCHEMA
-from lockstep.parity.report import (
-    DifferenceFound,
-    FeatureRate,
-    HourCompared,
-    ModelNamed,
-    ParityReport,
-    Sampled,
-    ScoreShift,
-    Stratum,
-)
-from lockstep.parity.verdict import Verdict
+from lockstep.parity.report import ParityReport
 from lockstep.training.evaluation import document
 from lockstep.training.evaluations import EVALUATIONS_SCHEMA
 
@@ -48,49 +39,6 @@ def test_the_ledgers_tables_are_the_published_ones(dialect: str) -> None:
 def test_the_feature_tables_have_the_published_columns() -> None:
     here = {view.name: [[f.name, str(f.type), f.nullable] for f in view.schema] for view in use_case.views}
     assert here == orjson.loads((GOLDEN / "feature_tables.json").read_bytes()), MIGRATE
-
-
-def a_report() -> ParityReport:
-    at = parse_time("2018-06-30T00:00:00Z")
-    return ParityReport(
-        project="fraud",
-        created=at,
-        model=ModelNamed(name="fraud", version=3, digest="d" * 64, contract="c" * 64),
-        shadow=True,
-        since=parse_time("2018-06-29T00:00:00Z"),
-        until=at,
-        sample=Sampled(served=960, uniform=400, required=299, stratified=130, compared_values=12_000),
-        limit=0.01,
-        confidence=0.95,
-        mismatches=1,
-        excused=2,
-        stratum_mismatches=0,
-        lost=0.0,
-        present={"terminal_risk": 399},
-        intervals={"terminal_risk": 25},
-        upper_bound=0.0118,
-        verdict=Verdict.FAIL,
-        reasons=("1 of 400 sampled rows are mismatches",),
-        features=(
-            FeatureRate(name="risk_7d", view="terminal_risk", compared=400, differing=1, causes={"missing": 1}),
-        ),
-        strata=(Stratum(name="hour 2018-06-29T04Z", rows=5, mismatches=0),),
-        causes={"missing": 1},
-        differences=(
-            DifferenceFound(
-                row="r/0",
-                kind="training",
-                view="terminal_risk",
-                feature="risk_7d",
-                served=None,
-                expected=0.25,
-                cause="missing",
-                evidence="the logged snapshot has a row of (event, created) = (1, 2)",
-            ),
-        ),
-        hours=(HourCompared(hour=parse_time("2018-06-29T04:00:00Z"), rows=17, mismatches=1, excused=2),),
-        scores=ScoreShift.between([0.25, 0.75, 1.0], [0.25, 0.125, 1.0], threshold=0.5),
-    )
 
 
 def test_the_parity_report_is_the_published_one() -> None:
