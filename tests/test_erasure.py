@@ -163,11 +163,11 @@ def test_a_snapshot_from_before_the_entity_keeps_its_tag_and_its_files(
 def test_files_without_the_entity_stay_and_each_row_is_still_known_to_be_of_its_snapshot(
     online: Settings, lake: Lake, store: redis.Redis
 ) -> None:
-    before = {f.path: f for f in lake.files_added("customer_spend", 0, 4)}
+    before = {life.path for life in lake.past("customer_spend").lives}
     eraser(online, store).erase(KEY)
-    after = lake.files_added("customer_spend", 0, lake.current("customer_spend").sequence)
-    assert [(f.sequence, f.rows) for f in after] == [(1, 1), (2, 2), (4, 1)]
-    assert [f.sequence for f in after if f.path in before] == [1, 4]
+    after = lake.past("customer_spend").lives
+    assert [(life.born, life.died) for life in after] == [(1, None), (2, None), (4, None)]
+    assert [life.born for life in after if life.path in before] == [1, 4]
 
 
 def test_what_writers_said_in_expired_snapshots_is_still_known(

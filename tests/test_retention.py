@@ -117,13 +117,13 @@ def test_which_snapshot_brought_a_row_is_known_after_expiry_and_a_compaction(set
     compute_hours(settings, lake, ledger, 0, 1)
     run(settings, lake, ledger)
     compute_hours(settings, lake, ledger, 2, 3)
-    last = lake.current("spend").sequence
-    before = [(f.sequence, f.rows) for f in lake.files_added("spend", 0, last)]
-    assert [sequence for sequence, _ in before] == [1, 2, 3, 4]
+    before = lake.past("spend").lives
+    assert [(life.born, life.died) for life in before] == [(1, None), (2, None), (3, None), (4, None)]
     compact(lake.table("spend"))
     compute_hours(settings, lake, ledger, 4)
-    after = [(f.sequence, f.rows) for f in lake.files_added("spend", 0, lake.current("spend").sequence)]
-    assert after == [*before, (6, after[-1][1])]
+    after = lake.past("spend").lives
+    assert [(life.born, life.died) for life in after] == [(1, 5), (2, 5), (3, 5), (4, 5), (5, None), (6, None)]
+    assert [life.path for life in after[:4]] == [life.path for life in before]
 
 
 def test_a_tag_keeps_its_snapshot(settings, lake, ledger) -> None:

@@ -19,7 +19,7 @@ from lockstep.lake.engine import connect, quote
 from lockstep.materialize.ledger import Ledger
 from lockstep.offline.history import training_features
 from lockstep.offline.semantics import FeatureRow, as_known
-from lockstep.parity.compare import is_mismatch
+from lockstep.parity.compare import Difference, is_mismatch
 from lockstep.parity.expect import spine
 from lockstep.parity.explain import explain
 from lockstep.parity.facts import gather
@@ -183,7 +183,7 @@ def hold_served(settings: Settings, lake: Lake, ledger: Ledger, it: Alone, rows:
     facts = gather(settings, it.use_case, lake, ledger, it.contract, rows)
     found = explain(investigate(settings, lake, facts))
     wrong = [difference for differences in found.values() for difference in differences]
-    differing = Counter(f"{d.feature or d.view} ({d.cause.value})" for d in wrong if not d.excused)
+    differing = Counter(name for of_row in found.values() for name in _told(of_row))
     examples = [f"{d.feature or d.view}: served {d.served}, {d.kind} says {d.expected}; {d.evidence}" for d in wrong]
     if it.texts and rows:
         service = it.contract.feature_service
@@ -204,6 +204,11 @@ def hold_served(settings: Settings, lake: Lake, ledger: Ledger, it: Alone, rows:
         status=dict(Counter(read.status for row in rows for read in row.views.values())),
         with_value=_with_value(it, rows),
     )
+
+
+def _told(differences: Sequence[Difference]) -> set[str]:
+    """Return what differs in a row, each thing once: a value that is not the lake's is not training's either."""
+    return {f"{d.feature or d.view} ({d.cause.value})" for d in differences if not d.excused}
 
 
 def _with_value(it: Alone, rows: Sequence[ServedRow]) -> dict[str, tuple[int, int]]:

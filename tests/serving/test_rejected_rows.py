@@ -18,7 +18,7 @@ from serving_stack import STALE, Stack, serving_stack
 from lockstep.lake import Lake
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.online.reader import Reading, Status, ViewRows
-from lockstep.parity.sample import ServedRow, read_served
+from lockstep.parity.sample import ServedRow, Window, read_served
 from lockstep.serving import shadow
 from lockstep.serving.answers import Prepared, Scored
 from lockstep.serving.artifact import model_digest
@@ -155,9 +155,8 @@ def served(dark: Stack, model: str, rows: int) -> list[ServedRow]:
             time.sleep(0.02)
         drain(lake, client, "fraud_case")
     now = dark.settings.clock.now()
-    window: Any = {"since": now - timedelta(hours=1), "until": now + timedelta(hours=1)}
-    found = read_served(dark.settings, lake, model=model, contract=REJECTING, shadow=True, **window)
-    return sorted(found.rows, key=lambda row: row.keys["terminal_id"])
+    window = Window(model, REJECTING, True, now - timedelta(hours=1), now + timedelta(hours=1))
+    return sorted(read_served(dark.settings, lake, window), key=lambda row: row.keys["terminal_id"])
 
 
 def test_a_replay_has_each_rejected_row_in_the_log_once_and_each_other_one_answered(

@@ -26,7 +26,7 @@ def promote(**given: Any) -> int:
 
 def passing(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
-    monkeypatch.setattr(gate, "require_passed", lambda *given: asked.append(given[3:]))
+    monkeypatch.setattr(gate, "require_passed", lambda *given: asked.append(given[4:]))
     return asked
 
 
