@@ -2,10 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12)
 BIN := .venv/bin
 READY := .venv/ready
+SEED ?= 1
 TOOLS := $(HOME)/.cache/lockstep/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test test-services faults check format bench lock clean
+.PHONY: help setup demo lab exit-test test test-services faults check format bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,8 +28,12 @@ demo: $(READY) ## The whole loop on this machine: raw events to a gated promotio
 lab: $(READY) ## The skew laboratory on what the demo left, with many seeds; writes docs/skew-lab.md
 	$(BIN)/lockstep skew all --seeds 40 --clean-seeds 200 --write docs/skew-lab.md
 
+exit-test: $(READY) ## The exit test on what the demo left, taken with the tools alone; SEED=N draws another one
+	EXIT_TEST_SEED=$(SEED) $(BIN)/pytest -s tests/exit_test
+
 test: $(READY) ## All tests that need no server but the bundled ones
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/faults --ignore tests/services
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/faults --ignore tests/services \
+		--ignore tests/exit_test
 
 test-services: $(READY) ## Tests with real servers, as far as they are installed or can be
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get install -y -qq postgresql >/dev/null \

@@ -14,6 +14,7 @@ import click
 
 from lockstep.errors import BadInput, LockstepError, Refused, Terminal
 from pipelines._commands import changes
+from pipelines._commands.exit_test import exit_test
 from pipelines._commands.parity import parity
 from pipelines._commands.server import runs, submit
 from pipelines._commands.skew import skew
@@ -298,6 +299,7 @@ def sweep(names: tuple[str, ...], *, dry_run: bool, per_second: int, as_json: bo
 
 cli.add_command(changes.plan)
 cli.add_command(changes.ci)
+cli.add_command(exit_test)
 cli.add_command(parity)
 cli.add_command(skew)
 cli.add_command(submit)

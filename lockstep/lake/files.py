@@ -195,7 +195,7 @@ def past_of(table: Table) -> Past:
 def _telling(snapshots: Sequence[Snapshot]) -> Iterator[tuple[int, Snapshot]]:
     """Return the snapshots whose files have to be looked at, each with the sequence number of the living one before it."""
     before, parent = 0, None
-    for snapshot, after in zip(snapshots, [*snapshots[1:], None], strict=True):
+    for snapshot, after in zip(snapshots, [*snapshots[1:], None], strict=False):
         follows = snapshot.parent_snapshot_id == parent and _operation(snapshot) is Operation.APPEND
         goes_on = (
             after is not None

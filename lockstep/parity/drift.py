@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from lockstep.contract import FeatureContract, View
-from lockstep.errors import BadInput, SchemaDrift
+from lockstep.errors import BadInput, SchemaDrift, UseCaseError
 from lockstep.lake import Lake
 from lockstep.lake.catalog import plain_type
 from lockstep.serving.features import Function, load_functions
@@ -29,7 +29,7 @@ def functions_of(contract: FeatureContract, use_case: str) -> tuple[Mapping[str,
     for view in contract.on_demand:
         try:
             functions |= load_functions(contract.model_copy(update={"on_demand": (view,)}), use_case)
-        except SchemaDrift as another:
+        except (SchemaDrift, UseCaseError) as another:
             drifted[view.name] = str(another.args[0])
     return functions, drifted
 

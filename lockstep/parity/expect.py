@@ -118,9 +118,7 @@ def look_up(
         NotYetSupported: rows were deleted by files of deletes.
     """
     past = lake.past(view.table)
-    cut = past.sequences[-1] if past.sequences else 0
-    if snapshot_id is not None:
-        cut = lake.snapshot(view.table, snapshot_id).sequence if past.sequences else 0
+    cut = _sequence_of(lake, view.table, snapshot_id) if past.sequences else 0
     allowed = [allowed_snapshots(row, view.name, past.sequences) for row in rows]
     _require_known(view, past, {sequence for sequences, _ in allowed for sequence in sequences})
     if not (past.lives and rows):
@@ -140,6 +138,14 @@ def look_up(
         for n, (sequences, flies) in enumerate(allowed)
     ]
     return Looked(view, found, past, cut)
+
+
+def _sequence_of(lake: Lake, table: str, snapshot_id: int | None) -> int:
+    """Return the number of a snapshot, or of the current one: after a rollback that is not the one with the greatest number."""
+    if snapshot_id is not None:
+        return lake.snapshot(table, snapshot_id).sequence
+    current = lake.current(table)
+    return current.sequence if current else 0
 
 
 def _require_known(view: View, past: Past, sequences: Collection[int]) -> None:
@@ -250,7 +256,7 @@ class _Finder:
                 )
                 SELECT n, sequence,
                     max({{'event': event, 'created': created}}) FILTER (born <= sequence AND sequence < died) AS newest,
-                    max({{'event': event, 'created': created, 'brought': brought}})
+                    max({{'event': event, 'created': created, 'brought': -brought}})
                         FILTER ({visible} AND born <= {self._cut} AND {self._cut} < died) AS known
                 FROM asked JOIN stored USING ({self._keys}) WHERE event >= since GROUP BY n, sequence
                 """
@@ -263,7 +269,7 @@ class _Finder:
                     newest[row["n"], row["sequence"]] = Version(row["newest"]["event"], row["newest"]["created"])
                 if row["known"] is not None:
                     version = Version(row["known"]["event"], row["known"]["created"])
-                    known[row["n"]] = version, row["known"]["brought"]
+                    known[row["n"]] = version, -row["known"]["brought"]  # of rows that are there twice the first
         return newest, known
 
     def _asked(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:

@@ -12,7 +12,7 @@ from typing import Any
 from lockstep.clock import from_micros
 from lockstep.parity import charts
 from lockstep.parity.cause import EXCUSED
-from lockstep.parity.repairs import repairs
+from lockstep.parity.remedies import remedies
 from lockstep.parity.report import DifferenceFound, FeatureRate, ParityReport, Stratum
 from lockstep.parity.verdict import Verdict
 from lockstep.report.numbers import moment, percent, percent_above, whole
@@ -115,7 +115,7 @@ def render(reports: Sequence[ParityReport], *, title: str = TITLE, quality: Qual
         title: what the page is about.
         quality: what the features are worth, if that is to be shown too.
     """
-    said = (headline, other_reasons, findings, repairs, agreements, strata_with_mismatches)
+    said = (headline, other_reasons, findings, remedies, agreements, strata_with_mismatches)
     return (
         environment("lockstep.parity")
         .get_template("page/page.html.jinja")

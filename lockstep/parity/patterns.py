@@ -17,6 +17,7 @@ LEAST_SYSTEMATIC = 10
 """Compared rows of a column, from which on their share of wrong ones says something."""
 
 LEAST_ABSENT = 3
+LEAST_MOVED = 3
 
 _HOUR_US = 3_600_000_000
 _ZONES_US = [quarter * _HOUR_US // 4 for quarter in range(-14 * 4, 14 * 4 + 1) if quarter]
@@ -81,11 +82,11 @@ class Patterns:
         return frozenset(found)
 
     @cached_property
-    def foreign(self) -> frozenset[tuple[str, str]]:
-        """The (process, view) that other keys' rows were read in for sure; there a row that many keys have is one as well."""
+    def foreign(self) -> frozenset[str]:
+        """The processes that read other keys' rows for sure; of them a row that many keys have is one as well."""
         return frozenset(
-            (self._facts.rows[n].process, view)
-            for view, rows in self._case.elsewhere.items()
+            self._facts.rows[n].process
+            for rows in self._case.elsewhere.values()
             for n in self._numbers
             if (elsewhere := rows.get(n)) is not None and elsewhere.tells
         )
@@ -108,6 +109,17 @@ class Patterns:
     def scores_of_others(self) -> Mapping[int, str]:
         """Of which other version's model a row's score is."""
         return scores_of_others(self._facts, [d.row for d in self._all if d.what is What.SCORE])
+
+    @cached_property
+    def reordered(self) -> frozenset[int]:
+        """The rows whose vector has the values that it should have, but at other places, in three of them at least."""
+        facts = self._facts
+        if facts.remade is None or not self._of_vectors:
+            return frozenset()
+        served, made = facts.vectors[list(self._of_vectors)], facts.remade.vectors[list(self._of_vectors)]
+        permuted = equal(np.sort(served, axis=1), np.sort(made, axis=1), None).all(axis=1)
+        enough = (~equal(served, made, None)).sum(axis=1) >= LEAST_MOVED
+        return frozenset(self._of_vectors[at] for at in np.flatnonzero(permuted & enough).tolist())
 
     @cached_property
     def folded_from(self) -> Mapping[int, str]:

@@ -39,8 +39,10 @@ def unrepeatable(
     fallback = model.contract.fallback
     contracts = {model.contract.hash: model.contract} | ({fallback.hash: fallback} if fallback else {})
     contract = contracts.get(report.model.contract)
-    if contract is None or report.until <= report.since:
+    if contract is None:
         return []  # of other rows than the model's: that is refused without looking at them
+    if told := _asks_nothing(report):
+        return [told]
     question = Question(
         shadow=report.shadow,
         since=report.since,
@@ -67,13 +69,22 @@ def unrepeatable(
     return told + _came_later(settings, lake, model, contract, report)
 
 
+def _asks_nothing(report: ParityReport) -> str:
+    """Return why the report's question is none; "" if it can be asked again."""
+    if report.until <= report.since:
+        return "its window ends before it begins"
+    if not (0 < report.limit < 1 and 0 < report.confidence < 1):
+        return f"its limit is {report.limit} and its confidence {report.confidence}, which are no shares"
+    return ""
+
+
 def _reads_too_little(lake: Lake, ledger: Ledger, view: View, report: ParityReport) -> str:
     """Return why the snapshot that stands for training is none; "" if it has all that was computed in the window."""
     if view.table not in report.read:
         return f"it does not say which snapshot of {view.table} was read"
     sequences = {snapshot.id: snapshot.sequence for snapshot in lake.snapshots(view.table)}
     computed = [
-        sequences.get(row.snapshot_id or 0, 0) for row in ledger.computes(view.name) if row.planned_at <= report.until
+        sequences.get(row.snapshot_id or 0, 0) for row in ledger.computes(view.name) if row.planned_at < report.until
     ]
     if sequences.get(report.read[view.table], 0) < max(computed, default=0):
         return f"it reads {view.table} as it was before the end of its window"

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from lockstep.hashing import digest
 from lockstep.parity.cause import EXCUSED
@@ -82,7 +82,7 @@ class HourCompared(_Frozen):
         excused: rows that differ for excused causes only.
     """
 
-    hour: datetime
+    hour: AwareDatetime
     rows: int
     mismatches: int
     excused: int
@@ -180,11 +180,11 @@ class ParityReport(_Frozen):
 
     version: Literal[1] = REPORT_VERSION
     project: str
-    created: datetime
+    created: AwareDatetime
     model: ModelNamed
     shadow: bool
-    since: datetime
-    until: datetime
+    since: AwareDatetime
+    until: AwareDatetime
     sample: Sampled
     read: dict[str, int]
     ledger: dict[str, str]

@@ -231,12 +231,15 @@ def find_served(settings: Settings, lake: Lake, window: Window, *, known: Iterab
                 "features": [f"{f.view}:{f.name}" for f in window.contract.features],
             },
         ).to_arrow_table()
-    rows = [
-        Logged(row["process"], row["counter"], row["uniform"], _interned(tuple(row["strata"])))
+    # A row that is in the log twice is one row.
+    rows = {
+        (row["process"], row["counter"]): Logged(
+            row["process"], row["counter"], row["uniform"], _interned(tuple(row["strata"]))
+        )
         for part in logged.to_batches(_PART_ROWS)
         for row in part.to_pylist()
-    ]
-    return WindowFound(tuple(rows), foreign, float(lost), snapshot_id)
+    }
+    return WindowFound(tuple(rows.values()), foreign, float(lost), snapshot_id)
 
 
 def read_rows(settings: Settings, lake: Lake, window: Window, chosen: Sequence[Logged]) -> tuple[ServedRow, ...]:

@@ -74,6 +74,7 @@ def judge(
     foreign: int,
     present: Mapping[str, int],
     intervals: Mapping[str, int],
+    ahead: int = 0,
 ) -> Judgement:
     """Judge the differences per row of both samples.
 
@@ -87,11 +88,15 @@ def judge(
         foreign: log rows of the model that name a contract which is not the model's.
         present: per stored view, rows of the uniform sample that were read and used.
         intervals: per stored view, how many committed intervals they were read from.
+        ahead: sampled rows that were read at a time which is yet to come, by our clock.
     """
     wrong, excused, bad_strata = _mismatches(uniform), _excused(uniform), _mismatches(strata)
     bound = upper_bound(wrong, len(uniform), confidence)
     failing = [f"{bad_strata} rows of the stratified sample are mismatches"] * bool(bad_strata)
     failing += [f"{foreign} log rows of this model name a contract that is not its own"] * bool(foreign)
+    failing += [f"{ahead} sampled rows were read at a time that is yet to come: the clock of the log is ahead"] * bool(
+        ahead
+    )
     failing += [f"{wrong} of {len(uniform)} sampled rows are mismatches"] * bool(wrong and bound >= limit)
     lacking = lacks(len(uniform), excused, present, intervals, limit=limit, confidence=confidence)
     share = excused / len(uniform) if uniform else 0.0

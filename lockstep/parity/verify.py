@@ -94,7 +94,7 @@ def measure(
     Raises:
         BadInput: the window is reversed, the model has no fallback, or a snapshot that is needed has expired.
     """
-    contract = _contract(model, question)
+    contract, now = _contract(model, question), settings.clock.now()
     seed = own_seed(model.digest, contract, question) if question.seed is None else question.seed
     read = question.read or {}
     window = Window(model.digest, contract, question.shadow, question.since, question.until, read.get(SERVED_LOG))
@@ -121,11 +121,12 @@ def measure(
         foreign=logged.foreign,
         present=present,
         intervals=intervals,
+        ahead=sum(from_micros(row.read_us) > now + settings.request_time_limit for row in rows),
     )
     stored = sum(len(view.columns) for view in contract.views)
     return ParityReport(
         project=contract.project,
-        created=settings.clock.now(),
+        created=now,
         model=ModelNamed(name=use_case.model.name, version=model.version, digest=model.digest, contract=contract.hash),
         shadow=question.shadow,
         since=question.since,

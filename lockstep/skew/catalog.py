@@ -1,6 +1,7 @@
 """Every fault there is for a contract, by name."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput, nearest
@@ -24,6 +25,27 @@ from lockstep.skew.faults import (
     versions,
     wrong_column,
 )
+from lockstep.skew.held_out import (
+    absolute,
+    doubled,
+    factor,
+    function_time,
+    hash_collision,
+    inserted_feature,
+    int16,
+    minus_one,
+    moved_store,
+    name_clash,
+    next_inputs,
+    next_score,
+    noise,
+    old_mapping,
+    other_predictor,
+    restored_backup,
+    row_cache,
+    skipped_slot,
+    torn_row,
+)
 
 _MODULES = (
     stale,
@@ -44,12 +66,39 @@ _MODULES = (
     corruption,
     precision,
 )
+_HELD_OUT = (
+    old_mapping,
+    name_clash,
+    hash_collision,
+    next_score,
+    row_cache,
+    restored_backup,
+    skipped_slot,
+    moved_store,
+    torn_row,
+    doubled,
+    int16,
+    minus_one,
+    function_time,
+    next_inputs,
+    absolute,
+    inserted_feature,
+    other_predictor,
+    noise,
+    factor,
+)
 
 
 def faults_of(contract: FeatureContract) -> dict[str, Fault]:
-    """Return the faults in the order of a table."""
+    """Return the faults that the classifier was written with, in the order of a table."""
     single = [fault for module in _MODULES for fault in module.variants(contract)]
     return {fault.name: fault for fault in [*single, *_pairs(single)]}
+
+
+def held_out_of(contract: FeatureContract) -> dict[str, Fault]:
+    """Return the faults that it was written without, in the order of a table; see `lockstep/skew/held_out/`."""
+    faults = [fault for module in _HELD_OUT for fault in module.variants(contract)]
+    return {fault.name: replace(fault, held_out=True) for fault in faults}
 
 
 def chosen(faults: dict[str, Fault], wanted: Sequence[str]) -> list[Fault]:

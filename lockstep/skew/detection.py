@@ -29,8 +29,8 @@ class AtSize:
         size: how many rows, drawn uniformly.
         seeds: how many samples.
         found: in how many of them something was a mismatch.
-        with_strata: the same, with the stratified sample beside it.
-        right: in how many of those that found something all causes named are right ones.
+        with_strata: the same, with the stratified sample beside it, as parity always draws it.
+        right: in how many of those all causes named are right ones.
     """
 
     size: int
@@ -103,10 +103,10 @@ class Detector:
             return Detection(0, of_fallback=False, mismatches=0.0, named={}, sizes=())
         case = self._case(fault, pool, of_fallback)
         everything = explain(case)
-        wrong = frozenset(name for name, of in everything.items() if is_mismatch(of))
+        wrong = sum(map(is_mismatch, everything.values()))
         named: Counter[str] = Counter()
-        sizes = tuple(_at(fault, case, pool, size, seeds, wrong, named) for size in SIZES)
-        return Detection(len(pool), of_fallback, len(wrong) / len(pool), dict(named.most_common()), sizes)
+        sizes = tuple(_at(fault, case, pool, size, seeds, named) for size in SIZES)
+        return Detection(len(pool), of_fallback, wrong / len(pool), dict(named.most_common()), sizes)
 
     @cached_property
     def _shared(self) -> Mapping[bool, Facts]:
@@ -158,24 +158,17 @@ def part_of(facts: Facts, rows: Sequence[ServedRow]) -> Facts:
     )
 
 
-def _at(
-    fault: Fault,
-    case: Case,
-    pool: Sequence[ServedRow],
-    size: int,
-    seeds: int,
-    wrong: frozenset[str],
-    named: Counter[str],
-) -> AtSize:
+def _at(fault: Fault, case: Case, pool: Sequence[ServedRow], size: int, seeds: int, named: Counter[str]) -> AtSize:
     found = with_strata = right = 0
     for seed in range(seeds):
-        causes = _causes(explain(case, [row.name for row in uniform(pool, size, seed)]))
-        found += bool(causes)
+        chosen, strata = uniform(pool, size, seed), stratified(pool, seed)
+        sampled = dict.fromkeys(row.name for rows in (chosen, *strata.values()) for row in rows)
+        explained = explain(case, list(sampled))
+        causes = _causes(explained)
+        found += any(is_mismatch(explained[row.name]) for row in chosen)
+        with_strata += bool(causes)
         right += bool(causes) and _right(fault, causes)
         named.update(causes)
-        with_strata += bool(causes) or any(
-            row.name in wrong for rows in stratified(pool, seed).values() for row in rows
-        )
     return AtSize(size, seeds, found, with_strata, right)
 
 

@@ -8,8 +8,11 @@ the hooks that the fault is about; each of them is the identity here:
     plan          what of the store is read
     stored        the bytes of one row in the store
     lags          how far behind a view's rows are in the store, as after a pipeline that runs late
+    late          which of these rows are read in place of those of now
     read          what was read, before vectors are made of it
+    functions     the on-demand functions
     vectors       the vectors, before they are scored
+    posted        the vectors that the predictor gets, which are not those that are logged
     by_fallback   whether the fallback model gives the scores of a request, unnoticed
     clock         how far the serving node's clock is ahead, and with it the request time that it stamps
     honest        whether the store says how far behind they are, or claims to have all
@@ -19,7 +22,8 @@ the hooks that the fault is about; each of them is the identity here:
     definitions   the definitions, once everything was served
 
 A hook is given plain data and gives plain data back; what is there stays as it is. Chance comes from `Moment.draw`, or from
-`chance` where the same key must have the same fate each time; so a run is repeated by its seed.
+`chance` where the same key must have the same fate each time; so a run is repeated by its seed. A fault is one value that never
+changes: what it keeps from one request to the next is in `Moment.memory`.
 
 State `causes` from the table of causes before looking at what the classifier says: that is what makes the score worth something.
 """
@@ -35,7 +39,8 @@ from numpy.typing import NDArray
 
 from lockstep.contract import FeatureContract, View
 from lockstep.lake import Lake
-from lockstep.online.reader import Reading, ReadPlan
+from lockstep.online.reader import Reading, ReadPlan, ViewRows
+from lockstep.serving.features import Function
 from lockstep.views.use_case import UseCase
 
 Entities = Mapping[str, Sequence[Any]]
@@ -50,10 +55,16 @@ class Moment:
     Attributes:
         draw: chance, by the run's seed and the fault's name.
         previous: what was read for the request before this one; None for the first.
+        entities: each join key's values, one a row, as the caller sent them.
+        times_us: each row's request time, in microseconds.
+        memory: what the fault has kept so far, one for each service.
     """
 
     draw: np.random.Generator
     previous: Reading | None = None
+    entities: Entities = field(default_factory=dict[str, Sequence[Any]])
+    times_us: Sequence[int] = ()
+    memory: dict[Any, Any] = field(default_factory=dict[Any, Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +78,7 @@ class Fault:
         also: what it may name beside it, because the fault brings that about, too.
         unseen: why parity is not expected to find it; empty if it is.
         control: values hardly change; it is there to be found nevertheless, unless the contract states a tolerance.
+        held_out: the classifier was written without it; the catalog says so of those in `lockstep/skew/held_out/`.
     """
 
     name: str
@@ -75,6 +87,7 @@ class Fault:
     also: frozenset[str] = frozenset()
     unseen: str = ""
     control: bool = False
+    held_out: bool = False
     lags: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     clock: timedelta = timedelta(0)
     guarded: bool = True
@@ -108,12 +121,24 @@ class Fault:
         """Return the hash that the store holds of an entity, all its views' fields in it; see `online/layout.py`."""
         return row
 
+    def late(self, view: str, now: ViewRows, then: ViewRows, entities: Entities) -> ViewRows:
+        """Return what is read of a view that lags: its rows as they were then."""
+        return then
+
     def read(self, reading: Reading, moment: Moment) -> Reading:
         """Return what was read."""
         return reading
 
+    def functions(self, contract: FeatureContract, functions: Mapping[str, Function]) -> Mapping[str, Function]:
+        """Return the on-demand functions of a contract, by the name of their view."""
+        return functions
+
     def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Return the vectors that are scored and logged, rows by features of the contract that answers."""
+        return vectors
+
+    def posted(self, contract: FeatureContract, vectors: Vectors) -> Vectors:
+        """Return the vectors that the predictor gets in place of those that are logged."""
         return vectors
 
     def by_fallback(self, moment: Moment) -> bool:
@@ -182,13 +207,25 @@ class Pair(Fault):
         """Store what both make of it."""
         return self.second.stored(view, key, self.first.stored(view, key, row))
 
+    def late(self, view: str, now: ViewRows, then: ViewRows, entities: Entities) -> ViewRows:
+        """Read what the one makes of it by which the view lags."""
+        return (self.second if view in self.second.lags else self.first).late(view, now, then, entities)
+
     def read(self, reading: Reading, moment: Moment) -> Reading:
         """Take for read what both make of it."""
         return self.second.read(self.first.read(reading, moment), moment)
 
+    def functions(self, contract: FeatureContract, functions: Mapping[str, Function]) -> Mapping[str, Function]:
+        """Compute by what both make of them."""
+        return self.second.functions(contract, self.first.functions(contract, functions))
+
     def vectors(self, contract: FeatureContract, vectors: Vectors, moment: Moment) -> Vectors:
         """Score what both make of it."""
         return self.second.vectors(contract, self.first.vectors(contract, vectors, moment), moment)
+
+    def posted(self, contract: FeatureContract, vectors: Vectors) -> Vectors:
+        """Post what both make of it."""
+        return self.second.posted(contract, self.first.posted(contract, vectors))
 
     def by_fallback(self, moment: Moment) -> bool:
         """Score as either wants."""

@@ -19,7 +19,7 @@ from lockstep.local.child import Child
 from lockstep.local.ports import LOOPBACK, free_port, listens
 from lockstep.local.serving import serving_environment
 from lockstep.settings import Settings
-from lockstep.skew.catalog import chosen, faults_of
+from lockstep.skew.catalog import chosen, faults_of, held_out_of
 from lockstep.skew.detection import Detection, Detector
 from lockstep.skew.fault import Fault
 from lockstep.skew.harm import Harm, harm_of
@@ -91,7 +91,7 @@ class Results:
         threshold: of a decision.
         scale: how much was done.
         seconds: how long it took.
-        results: the clean service first.
+        results: the clean service first, the faults held out last.
     """
 
     version: int
@@ -105,6 +105,16 @@ class Results:
     scale: Scale
     seconds: float
     results: tuple[Result, ...]
+
+    @property
+    def known(self) -> tuple[Result, ...]:
+        """The clean service, and the faults that the classifier was written with."""
+        return tuple(result for result in self.results if not result.fault.held_out)
+
+    @property
+    def held_out(self) -> tuple[Result, ...]:
+        """The faults that it was written without."""
+        return tuple(result for result in self.results if result.fault.held_out)
 
 
 def run_laboratory(
@@ -127,7 +137,7 @@ def run_laboratory(
     with scratch_settings(folder, state) as scratch:
         with stages.stage("look"):
             subject = Subject.of(state, use_case, scratch, scale.days)
-            faults = [CLEAN, *chosen(faults_of(subject.contract), wanted)]
+            faults = [CLEAN, *chosen(faults_of(subject.contract) | held_out_of(subject.contract), wanted)]
             every = min((view.every for view in subject.views), default=timedelta(hours=1))
             # A tick's requests come all at once, at its middle.
             settings = scratch.model_copy(update={"request_time_limit": every})
@@ -153,7 +163,7 @@ def run_laboratory(
 def _replayed(
     subject: Subject, world: World, faults: Sequence[Fault], scale: Scale, stages: Stages
 ) -> Sequence[Service]:
-    with predictor(world.settings, subject) as address, _quiet():
+    with predictor(world.settings, subject) as address, quiet("lockstep.serving"):
         replay = Replay(subject, world, address, faults, logged=scale.logged, seed=scale.seed)
         with stages.stage("replay", len(replay.steps)) as stage:
             return asyncio.run(replay.run(stage.advance))
@@ -163,7 +173,8 @@ def _judged(
     subject: Subject, world: World, services: Sequence[Service], scale: Scale, stages: Stages
 ) -> Sequence[Result]:
     clean, results = services[0], list[Result]()
-    with stages.stage("judge", len(services)) as stage:
+    # Copies of the lake share its files: which of them takes away an old one that nobody reads does not matter.
+    with stages.stage("judge", len(services)) as stage, quiet("pyiceberg.catalog"):
         detector = Detector(subject, world, services)
         for service in services:
             seeds = scale.clean_seeds if service is clean else scale.seeds
@@ -195,9 +206,9 @@ def predictor(settings: Settings, subject: Subject) -> Generator[str]:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
-    """Keep to itself what a service warns of: here it is what is meant to go wrong."""
-    log = logging.getLogger("lockstep.serving")
+def quiet(name: str) -> Generator[None]:
+    """Keep to itself what a package warns of: here it is what is meant to go wrong."""
+    log = logging.getLogger(name)
     level = log.level
     log.setLevel(logging.ERROR)
     try:

@@ -34,9 +34,16 @@ _COLUMNS = """\
 | answered | the share of the requests that got a score; why not, and what the fallback model answered |
 | found/n | the share of {seeds} samples of n logged rows in which parity found a mismatch (without a fault {clean_seeds}) |
 | expected/n | 1 - (1 - p)ⁿ, p being the share of mismatches among all {logged:,} logged rows |
-| right/n | of the samples that found something, those in which all causes named are right ones, as stated beforehand |
-| with strata | found, with the stratified sample beside the uniform one |
+| right/n | of the samples that found something, strata included, those that name right causes alone, as stated beforehand |
+| with strata | found, with the stratified sample beside the uniform one, as parity always draws it |
 | named | the causes of mismatches, the most frequent one first |
+"""
+
+_HELD_OUT = """\
+## Faults held out
+
+Parity's classifier was written with the faults above at hand. These (`lockstep/skew/held_out/`) were written by the definitions
+of the causes alone, without a look at its rules, which must not be fitted to them.
 """
 
 
@@ -74,13 +81,20 @@ def page(results: Results, drawing: str, command: str) -> str:
             logged=results.results[0].detection.pool,
         ),
         "## All faults\n",
-        *_table(columns(results), [row(results, result) for result in results.results]),
+        *_table(columns(results), [row(results, result) for result in results.known]),
         "",
+        *_held_out(results),
         "## What each fault is, and the causes that are right\n",
         *_table(("fault", "what goes wrong", "right causes"), [_described(result) for result in results.results]),
         "",
     ]
     return "\n".join(parts)
+
+
+def _held_out(results: Results) -> list[str]:
+    if not results.held_out:
+        return []
+    return [_HELD_OUT, *_table(columns(results), [row(results, result) for result in results.held_out]), ""]
 
 
 def _described(result: Result) -> tuple[str, ...]:

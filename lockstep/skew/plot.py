@@ -5,7 +5,7 @@ from xml.sax.saxutils import escape
 
 from lockstep.skew.laboratory import Result, Results
 
-_LINE, _TOP, _NAMES, _PANEL, _GAP = 17, 46, 330, 250, 40
+_LINE, _TOP, _NAMES, _PANEL, _GAP = 17, 46, 370, 250, 40
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1b1f24}.head{font-weight:600}.note{fill:#57606a}"
     ".harm{fill:#b42318}.help{fill:#8c959f}.small{fill:#1a5fb4}.large{fill:none;stroke:#1a5fb4;stroke-width:1.6}"
@@ -26,7 +26,7 @@ def plot(results: Results) -> str:
         f"<style>{_STYLE}</style>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
         f'<text class="head" x="{_NAMES}" y="18">average precision lost</text>',
-        f'<text class="head" x="{_NAMES + _PANEL + _GAP}" y="18">found in samples of {small} (disc) and {large} (ring)</text>',
+        f'<text class="head" x="{_NAMES + _PANEL + _GAP}" y="18">found by {small} rows (disc), {large} (ring)</text>',
         *_axis(_NAMES, height, [(0.0, "0"), (0.5, f"{most / 2:.2f}"), (1.0, f"{most:.2f}")]),
         *_axis(_NAMES + _PANEL + _GAP, height, [(0.0, "0 %"), (0.5, "50 %"), (1.0, "100 %")]),
     ]

@@ -36,6 +36,16 @@ def pick_rows(rows: ViewRows, order: Sequence[int]) -> ViewRows:
     )
 
 
+def rows_from(places: Sequence[tuple[ViewRows, int]]) -> ViewRows:
+    """Return rows of one view that were read at different times, each as the rows and its place in them; at least one."""
+    return ViewRows(
+        [rows.status[place] for rows, place in places],
+        [rows.event_us[place] for rows, place in places],
+        [rows.created_us[place] for rows, place in places],
+        {column: [rows.values[column][place] for rows, place in places] for column in places[0][0].values},
+    )
+
+
 def with_view(reading: Reading, view: str, rows: ViewRows, before: ViewEpoch, after: ViewEpoch) -> Reading:
     """Return a reading in which one view was read at another time."""
     return Reading(

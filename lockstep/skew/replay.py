@@ -4,7 +4,8 @@ A tick is computed and brought online, then come the requests until the next one
 through a transformer of its own; so all faults share one pass over the ticks:
 
 * A view that comes online later by L is read L ahead: what the store holds of it at T answers the requests of T + L. That is what
-  a pipeline that is late by L would have in the store by then; `World.ledger_of` says when it would have written it.
+  a pipeline that is late by L would have in the store by then; `World.ledger_of` says when it would have written it. Where the
+  store is not honest, rows alone are taken from there, beside the epoch hash and the ledger of now.
 * Bytes in the store are changed for one request and put back after it.
 * A serving node with a wrong clock has a clock file of its own.
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from lockstep.clock import MICROSECOND, from_micros, to_micros
 from lockstep.errors import LockstepError, Transient
 from lockstep.online.layout import EntityKeys
-from lockstep.online.reader import Reading, ViewRows
+from lockstep.online.reader import Reading
 from lockstep.serving.answers import Prepared, Scored
 from lockstep.serving.budget import Budget
 from lockstep.serving.drain import drain
@@ -35,7 +36,7 @@ from lockstep.serving.edge import Asked, Speaks
 from lockstep.serving.refusal import Reason, RowRejected, Unavailable
 from lockstep.serving.request import MAX_ROWS, REQUEST_TIME
 from lockstep.skew.fault import Fault
-from lockstep.skew.readings import with_view
+from lockstep.skew.readings import rows_from, with_view
 from lockstep.skew.serving import FaultyTransformer
 from lockstep.skew.subject import Subject
 from lockstep.skew.world import World
@@ -130,6 +131,10 @@ class Replay:
         self._keys = {
             view.name: EntityKeys(subject.contract.project, view.join_keys) for view in subject.contract.views
         }
+
+    def logs(self, service: Service, rows: Rows) -> NDArray[np.bool_]:
+        """Return which of some rows a service logs."""
+        return self._logged[rows]
 
     @property
     def steps(self) -> list[Step]:
@@ -226,7 +231,7 @@ class Replay:
     async def _ask(self, service: Service, rows: Rows) -> Mapping[int, NDArray[np.float64]]:
         """Ask for some rows, and return the vectors of those that the main model answered."""
         vectors: dict[int, NDArray[np.float64]] = {}
-        logged = self._logged[rows]
+        logged = self.logs(service, rows)
         for part, log in ((rows[logged], True), (rows[~logged], False)):
             if len(part):
                 await self._ask_part(service, part, vectors, log=log)
@@ -286,16 +291,19 @@ class Replay:
         return {key.name: [of[key.name] for of in asked] for key in self._subject.contract.join_keys}
 
     def _aged(self, service: Service, rows: Rows) -> Callable[[Reading], Reading] | None:
-        if not service.fault.lags:
+        fault = service.fault
+        if not fault.lags:
             return None
         ahead = [service.read_ahead[row] for row in rows.tolist()]
+        entities = self._entities(rows)
 
         def aged(reading: Reading) -> Reading:
-            for view in service.fault.lags:
-                then, _ = ahead[0]
-                said = then if service.fault.honest else reading
-                before, after = said.before.views[view], said.after.views[view]
-                reading = with_view(reading, view, _rows_of(ahead, view), before, after)
+            first, _ = ahead[0]
+            said = first if fault.honest else reading
+            for view in fault.lags:
+                then = rows_from([(read.views[view], place) for read, place in ahead])
+                late = fault.late(view, reading.views[view], then, entities)
+                reading = with_view(reading, view, late, said.before.views[view], said.after.views[view])
             return reading
 
         return aged
@@ -332,16 +340,6 @@ class Replay:
             if row:
                 write.execute_command("HSET", key, *chain.from_iterable(row.items()))
         write.execute()
-
-
-def _rows_of(ahead: Sequence[tuple[Reading, int]], view: str) -> ViewRows:
-    parts = [(reading.views[view], place) for reading, place in ahead]
-    return ViewRows(
-        [rows.status[place] for rows, place in parts],
-        [rows.event_us[place] for rows, place in parts],
-        [rows.created_us[place] for rows, place in parts],
-        {column: [rows.values[column][place] for rows, place in parts] for column in parts[0][0].values},
-    )
 
 
 def _note_changes(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -40,11 +41,14 @@ class FaultyTransformer(Transformer):
     ) -> None:
         plan = fault.plan(ReadPlan.compile(model.contract))
         super().__init__(name, model.contract, model.digest, predictor=predictor, settings=settings, plan=plan)
+        self._models = [replace(m, functions=fault.functions(m.contract, m.functions)) for m in self._models]
+        self._main = self._answering = self._models[0]
         self.fault = fault
         self.aged: Aged | None = None
         self.logged = True
         self._draw = np.random.default_rng([seed, *fault.name.encode()])
         self._previous: Reading | None = None
+        self._memory: dict[Any, Any] = {}
 
     @property
     def reader(self) -> OnlineReader:
@@ -58,18 +62,19 @@ class FaultyTransformer(Transformer):
     async def prepare(self, asked: Asked, headers: Mapping[str, str]) -> Prepared:
         """Make vectors as the service does, and change them as the fault does."""
         prepared = await super().prepare(asked, headers)
-        moment = Moment(self._draw, self._previous)
+        moment = self._moment(prepared.request)
         vectors = self.fault.vectors(prepared.answering.contract, prepared.vectors, moment)
         return replace(prepared, vectors=np.ascontiguousarray(vectors))
 
     async def score(self, prepared: Prepared) -> Scored:
-        """Have the vectors scored by whom the fault chooses."""
+        """Have what the fault posts scored by whom it chooses; what is logged stays as it was prepared."""
+        answering, vectors = prepared.answering, prepared.vectors
         other = next((model for model in self._models if model is not self._main), None)
-        moment = Moment(self._draw, self._previous)
-        if other is None or prepared.answering is not self._main or not self.fault.by_fallback(moment):
-            return await super().score(prepared)
-        vectors = vectors_of(other.contract, other.functions, prepared.request, prepared.reading).vectors
-        scored = await super().score(replace(prepared, answering=other, vectors=vectors))
+        if other and answering is self._main and self.fault.by_fallback(self._moment(prepared.request)):
+            answering = other
+            vectors = vectors_of(other.contract, other.functions, prepared.request, prepared.reading).vectors
+        posted = np.ascontiguousarray(self.fault.posted(answering.contract, vectors))
+        scored = await super().score(replace(prepared, answering=answering, vectors=posted))
         return replace(scored, prepared=prepared)
 
     async def _read(self, request: Request, budget: Budget) -> Reading:
@@ -77,9 +82,12 @@ class FaultyTransformer(Transformer):
         reading = await super()._read(replace(request, entities=entities), budget)
         if self.aged is not None:
             reading = self.aged(reading)
-        changed = self.fault.read(reading, Moment(self._draw, self._previous))
+        changed = self.fault.read(reading, self._moment(request))
         self._previous = reading
         return changed
+
+    def _moment(self, request: Request) -> Moment:
+        return Moment(self._draw, self._previous, request.entities, request.times_us, self._memory)
 
     def _offer(self, prepared: Prepared, scores: Sequence[float | None], rejected: Mapping[int, str]) -> None:
         if self.logged:

@@ -61,30 +61,31 @@ def aligned(rows: Sequence[Row]) -> list[str]:
 
 def summary(results: Results) -> list[str]:
     """Return the sentences that the table is read for."""
-    clean, *faults = results.results
+    clean = results.results[0]
     at = clean.detection.sizes
-    alarms, samples = sum(of.found for of in at), sum(of.seeds for of in at)
+    alarms, samples = sum(of.with_strata for of in at), sum(of.seeds for of in at)
     logged = f"of all {clean.detection.pool:,} logged rows {clean.detection.mismatches:.2%} are mismatches"
     told = [f"clean: {alarms} false alarms in {samples:,} samples; {logged}"]
-    for size in _sizes(results):
-        meant = [
-            (r, at)
-            for r in faults
-            if r.fault.causes and r.detection.mismatches >= TOUCHED
-            for at in r.detection.sizes
-            if at.size == size
-        ]
-        every = [(r, at) for r in faults if r.fault.causes for at in r.detection.sizes if at.size == size]
-        detections, right = sum(at.found for _, at in every), sum(at.right for _, at in every)
-        told.append(
-            f"samples of {size}: of faults that make {TOUCHED:.0%} of the rows or more a mismatch "
-            f"{_percent(sum(at.found for _, at in meant), sum(at.seeds for _, at in meant))} were found; "
-            f"the cause was right in {_percent(right, detections)} of all detections"
-        )
-    unseen = [r.fault.name for r in faults if r.fault.unseen and any(at.found for at in r.detection.sizes)]
+    told += [_found(results.known[1:], size, "faults") for size in _sizes(results)]
+    if results.held_out:
+        told += [_found(results.held_out, size, "faults held out") for size in _sizes(results)]
+    unseen = [
+        r.fault.name for r in results.results if r.fault.unseen and any(at.with_strata for at in r.detection.sizes)
+    ]
     if unseen:
         told.append(f"found although it need not be: {', '.join(unseen)}")
     return told
+
+
+def _found(faults: Sequence[Result], size: int, of: str) -> str:
+    every = [(r, at) for r in faults if r.fault.causes for at in r.detection.sizes if at.size == size]
+    meant = [at for r, at in every if r.detection.mismatches >= TOUCHED]
+    detections, right = sum(at.with_strata for _, at in every), sum(at.right for _, at in every)
+    return (
+        f"samples of {size}: of {of} that make {TOUCHED:.0%} of the rows or more a mismatch "
+        f"{_percent(sum(at.found for at in meant), sum(at.seeds for at in meant))} were found; "
+        f"the cause was right in {_percent(right, detections)} of all detections"
+    )
 
 
 def document(results: Results) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def document(results: Results) -> dict[str, Any]:
                 "also": sorted(r.fault.also),
                 "unseen": r.fault.unseen,
                 "control": r.fault.control,
+                "held_out": r.fault.held_out,
                 "harm": asdict(r.harm),
                 "refused": r.refused,
                 "detection": asdict(r.detection),
@@ -136,7 +138,7 @@ def _answered(result: Result) -> str:
 
 
 def _right(at: AtSize) -> str:
-    return _share(at.right / at.found) if at.found else _NONE
+    return _share(at.right / at.with_strata) if at.with_strata else _NONE
 
 
 def _named(result: Result) -> str:
@@ -146,7 +148,10 @@ def _named(result: Result) -> str:
 
 
 def _share(share: float) -> str:
-    return f"{share:.1%}" if 0 < share < 0.1 or 0.99 < share < 1 else f"{share:.0%}"
+    """Write a share; all and nothing are written only where they are meant."""
+    if share in {0.0, 1.0}:
+        return f"{share:.0%}"
+    return f"{min(max(share, 0.001), 0.999):.1%}" if share < 0.1 or share > 0.99 else f"{share:.0%}"
 
 
 def _percent(part: int, of: int) -> str:

@@ -84,8 +84,12 @@ class World:
             self.settings.clock.advance_to(tick + view.compute_lag)
             self._append(view, reached, due)
             self.settings.clock.advance_to(tick + view.compute_lag + view.visible_lag)
-            self._materializers[view.name].run()
+            self.bring_online(view.name, tick)
             self._reached[view.name] = due
+
+    def bring_online(self, view: str, tick: datetime) -> None:
+        """Bring online what was computed at a tick."""
+        self._materializers[view].run()
 
     def _append(self, view: StoredView, after: datetime | None, tick: datetime) -> None:
         times = self._times[view.name]

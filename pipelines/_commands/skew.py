@@ -26,6 +26,7 @@ _logged = click.option(
 )
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
 FOLDER = "skew"
+HELD_OUT = "held out: written without a look at parity's rules, which are not to be fitted to them"
 
 
 @click.group()
@@ -41,20 +42,28 @@ def skew() -> None:
 def list_faults(*, as_json: bool) -> None:
     """List the faults there are for the champion's contract, and the causes that are right for each."""
     from lockstep.settings import Settings  # noqa: PLC0415 - pydantic takes its time to import
-    from lockstep.skew.catalog import faults_of  # noqa: PLC0415 - KServe, PyIceberg
+    from lockstep.skew.catalog import faults_of, held_out_of  # noqa: PLC0415 - KServe, PyIceberg
     from lockstep.skew.subject import champion_of  # noqa: PLC0415 - MLflow
     from lockstep.views import load_use_case  # noqa: PLC0415
 
     settings = Settings.load()
-    faults = faults_of(champion_of(_state(settings), load_use_case(settings.use_case)).contract)
+    contract = champion_of(state_of(settings), load_use_case(settings.use_case)).contract
+    known, held_out = faults_of(contract), held_out_of(contract)
+    faults = known | held_out
     if as_json:
-        told = [{"name": f.name, "says": f.says, "causes": sorted(f.causes)} for f in faults.values()]
+        told = [
+            {"name": f.name, "says": f.says, "causes": sorted(f.causes), "held_out": f.held_out}
+            for f in faults.values()
+        ]
         click.echo(json.dumps(told, indent=2))
         return
     width = max(map(len, faults))
-    for fault in faults.values():
-        click.echo(f"{fault.name:{width}}  {fault.says}")
-        click.echo(f"{'':{width}}  → {', '.join(sorted(fault.causes)) or fault.unseen}")
+    for heading, listed in ((None, known), (HELD_OUT, held_out)):
+        if heading and listed:
+            click.echo(f"\n{heading}\n")
+        for fault in listed.values():
+            click.echo(f"{fault.name:{width}}  {fault.says}")
+            click.echo(f"{'':{width}}  → {', '.join(sorted(fault.causes)) or fault.unseen}")
 
 
 @skew.command()
@@ -114,8 +123,12 @@ def _show(names: Sequence[str], scale: "Scale", page: Path | None, *, as_json: b
     if as_json:
         click.echo(json.dumps(document(results), indent=2))
         return
-    rows = [columns(results), *(row(results, result) for result in results.results)]
-    click.echo("\n".join(["", *aligned(rows), "", *summary(results), "", f"numbers: {left}"]))
+    rows = [columns(results), *(row(results, result) for result in results.known)]
+    lines = ["", *aligned(rows)]
+    if results.held_out:
+        rows = [columns(results), *(row(results, result) for result in results.held_out)]
+        lines += ["", HELD_OUT, "", *aligned(rows)]
+    click.echo("\n".join([*lines, "", *summary(results), "", f"numbers: {left}"]))
 
 
 def _run(settings: "Settings", names: Sequence[str], scale: "Scale", *, as_json: bool) -> "Results":
@@ -129,10 +142,10 @@ def _run(settings: "Settings", names: Sequence[str], scale: "Scale", *, as_json:
     with hold(settings.home, "lockstep skew"), ending_on_signals():
         use_case = load_use_case(settings.use_case)
         folder = settings.home / FOLDER / "scratch"
-        return run_laboratory(_state(settings), use_case, folder, names, scale, progress)
+        return run_laboratory(state_of(settings), use_case, folder, names, scale, progress)
 
 
-def _state(settings: "Settings") -> "Settings":
+def state_of(settings: "Settings") -> "Settings":
     """Return the settings of the state that the demo left."""
     from lockstep.settings import Settings  # noqa: PLC0415
     from pipelines._demo.home import FOLDER as DEMO  # noqa: PLC0415

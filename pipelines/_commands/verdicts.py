@@ -11,7 +11,7 @@ from lockstep.errors import LockstepError
 from lockstep.parity.kept import load, name_of, peek
 from lockstep.parity.page import CAUSE_WORDS, Finding, findings, headline, other_reasons, render
 from lockstep.parity.publish import FOLDER, publish
-from lockstep.parity.repairs import repairs
+from lockstep.parity.remedies import remedies
 from lockstep.parity.report import ParityReport
 from lockstep.parity.verdict import Verdict
 from lockstep.parity.verify import Question, verify
@@ -121,10 +121,10 @@ def _finding(report: ParityReport, finding: Finding) -> Iterator[str]:
 
 
 def _to_do(report: ParityReport) -> Iterator[str]:
-    for repair in repairs(report):
-        yield f"  {repair.cause}: {repair.says}"
-        if repair.command:
-            yield f"      {repair.command}"
+    for remedy in remedies(report):
+        yield f"  {remedy.cause}: {remedy.says}"
+        if remedy.command:
+            yield f"      {remedy.command}"
     if report.verdict is Verdict.NOT_ENOUGH_EVIDENCE:
         yield "  Take a longer window, and bring the rows into the lake that still wait in the stream."
         yield "      lockstep run drain-served-log"

@@ -11,7 +11,7 @@ from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
 from lockstep.monitoring.inventory import inventory
 from lockstep.online import store
-from lockstep.parity.compare import Cause
+from lockstep.parity.cause import Cause
 from lockstep.parity.page import Quality, QualityBar, render
 from lockstep.parity.report import ParityReport
 from lockstep.serving.log_rows import SERVED_LOG

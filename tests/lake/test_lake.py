@@ -163,3 +163,9 @@ def test_a_tag_is_set_once(lake) -> None:
     lake.append("events", rows(2))
     lake.tag("events", snapshot.id, "training-1")
     assert lake.table("events").metadata.refs["training-1"].snapshot_id == snapshot.id
+
+
+def test_a_table_without_a_snapshot_has_no_past(lake) -> None:
+    past = lake.past("events")
+    assert (past.lives, past.sequences, past.unknown) == ([], [], [])
+    assert past.knows(0)

@@ -1,146 +1,75 @@
 """Parity of a model whose contract puts defaults in and rejects rows: from the served log in the lake to the report."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import orjson
-import pyarrow as pa
 import pytest
+from profile_world import (
+    FALLBACK_MODEL,
+    MODEL,
+    NOON,
+    PROFILE,
+    TICK,
+    USE_CASE,
+    Read,
+    World,
+    created_of,
+    open_world,
+    score_of,
+)
 from schemas import problems
-from sklearn.linear_model import LogisticRegression
 
-from feature_repo.definitions import use_case as fraud
-from lockstep.clock import parse_time, to_micros
+from lockstep.clock import parse_time
 from lockstep.contract import FeatureContract, TrainingCut
 from lockstep.errors import BadInput
-from lockstep.lake import Lake
-from lockstep.materialize.ledger import Ledger
-from lockstep.offline.registry import apply_definitions
-from lockstep.online.epoch import Epochs, Mark, ViewEpoch
-from lockstep.online.reader import Reading, Status, ViewRows
 from lockstep.parity.kept import load
 from lockstep.parity.report import ParityReport
 from lockstep.parity.schema import report_schema
-from lockstep.parity.signature import make_keys
 from lockstep.parity.verdict import Verdict
-from lockstep.parity.verify import verify
-from lockstep.serving.drain import arrow_rows
-from lockstep.serving.log_rows import PARTITION_BY, ROW_FIELD, SCHEMA, SERVED_LOG, UNIFORM, Served, encode_rows
-from lockstep.serving.request import Request
-from lockstep.serving.vectors import flags_of, vectors_of
-from lockstep.settings import Settings
+from lockstep.parity.verify import Question, verify
 from lockstep.training.contract import compile_contract
 from lockstep.training.registry import Registered
-from lockstep.views import FeatureService, default, reject
 
-PROFILE = fraud.view("customer_profile")
-FEATURES = (PROFILE, "home_x"), (PROFILE, "home_y"), (PROFILE, "card_issued_day")
-SERVICES = {
-    "defaults": {"home_x": default(0.0), "home_y": default(7.0), "card_issued_day": default(-1.0)},
-    "rejects": {"home_x": default(0.0), "home_y": default(7.0), "card_issued_day": reject()},
-}
-USE_CASE = replace(
-    fraud,
-    services=(*fraud.services, *(FeatureService(name, FEATURES, "o", policy=of) for name, of in SERVICES.items())),
-)
-TICK = parse_time("2018-05-01T00:00:00Z")
-CREATED = TICK + PROFILE.compute_lag
-NOON = TICK + timedelta(hours=12)
 JUNE = parse_time("2018-06-01T00:00:00Z")
 # Nobody is customer 9. Of customer 2 the lake holds a null.
 STORED: Mapping[int, Mapping[str, Any]] = {
     1: {"home_x": 2.0, "home_y": 3.0, "segment": "a", "card_issued_day": 10},
     2: {"home_x": 4.0, "home_y": None, "segment": "b", "card_issued_day": 11},
 }
-FALLBACK_MODEL = LogisticRegression().fit(np.eye(4, 3), [1, 1, 0, 0])
-NOTHING: Mapping[str, Any] = dict.fromkeys(PROFILE.features)
-
-
-@dataclass(frozen=True)
-class Read:
-    """What the store answered for a customer; the lake's own row, unless values are given."""
-
-    customer: int
-    status: Status
-    at: datetime = NOON
-    values: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class World:
-    settings: Settings
-    lake: Lake
-    ledger: Ledger
-    epochs: Epochs
-
-    def judge(self, service: str, *reads: Read) -> ParityReport:
-        """Serve these rows as a transformer does, log them, and verify their parity."""
-        cut = TrainingCut(tables=(), spine_hash=str(len(reads)), known_at=JUNE)
-        contract = compile_contract(USE_CASE, service, cut)
-        digest = f"{service} {reads}"
-        self.log(contract, digest, reads)
-        return self.verify(contract, digest)
-
-    def log(self, contract: FeatureContract, digest: str, reads: Sequence[Read], first: int = 1) -> None:
-        """Put what a transformer would log into the lake."""
-        rows = [
-            arrow_rows([(b"%d" % n, {ROW_FIELD: next(self._encoded(contract, digest, n, it))})])
-            for n, it in enumerate(reads, first)
-        ]
-        self.lake.append(SERVED_LOG, pa.concat_tables(rows))
-
-    def verify(self, contract: FeatureContract, digest: str, *, fallback: bool = False) -> ParityReport:
-        model = Registered(1, Path("model"), digest, contract, {}, {})
-        window: Any = {"shadow": True, "since": TICK, "until": NOON + timedelta(seconds=1)}
-        return verify(
-            self.settings, USE_CASE, self.lake, self.ledger, model, **window, sample_rows=10, fallback=fallback
-        )
-
-    def _encoded(self, contract: Any, digest: str, number: int, it: Read) -> Any:
-        values = it.values or (NOTHING if it.status == "missing" else STORED[it.customer])
-        event, created = (None, None) if it.status == "missing" else (to_micros(TICK), to_micros(CREATED))
-        columns = {column.name: [values[column.name]] for column in contract.views[0].columns}
-        views = {PROFILE.name: ViewRows([it.status], [event], [created], columns)}
-        request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{}])
-        reading = Reading(self.epochs, self.epochs, views)
-        vectors = vectors_of(contract, {}, request, reading).vectors
-        served = Served(
-            request, to_micros(it.at), reading, vectors, [0.5], flags_of(views, 1), contract.hash, shadow=True
-        )
-        return encode_rows(served, [(0, UNIFORM)], digest, f"process of {digest}", number)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    home = tmp_path_factory.mktemp("policy")
-    settings = Settings(home=home, clock_file=home / "clock").resolved()
-    settings.clock.advance_to(JUNE)
-    make_keys(settings)
-    lake, ledger = Lake.open(settings, fraud.project), Ledger.open(settings, fraud.project)
-    times = {"event_timestamp": TICK, "created_timestamp": CREATED}
-    rows = [{"customer_id": customer, **values, **times} for customer, values in STORED.items()]
-    lake.ensure_table(PROFILE.table, PROFILE.schema)
-    lake.append(PROFILE.table, pa.Table.from_pylist(rows, PROFILE.schema))
-    lake.ensure_table(SERVED_LOG, SCHEMA, partition_by=PARTITION_BY)
-    apply_definitions(settings, USE_CASE)
-    ledger.adopt_incarnation("i", TICK)
-    (snapshot,) = lake.snapshots(PROFILE.table)
-    mark = Mark(1, snapshot.id, snapshot.sequence, to_micros(TICK))
-    return World(settings, lake, ledger, Epochs("i", {PROFILE.name: ViewEpoch(committed=mark)}))
+    opened = open_world(tmp_path_factory.mktemp("policy"), JUNE, STORED, USE_CASE)
+    opened.bring(1)
+    return opened
+
+
+def judged(world: World, service: str, *reads: Read) -> ParityReport:
+    """Serve these rows as a transformer does, log them, and verify their parity."""
+    cut = TrainingCut(tables=(), spine_hash=str(len(reads)), known_at=JUNE)
+    contract = compile_contract(USE_CASE, service, cut)
+    digest = f"{service} {reads}"
+    world.log(contract, digest, reads)
+    return verified(world, contract, digest)
+
+
+def verified(world: World, contract: FeatureContract, digest: str, *, fallback: bool = False) -> ParityReport:
+    model = Registered(1, Path("model"), digest, contract, {}, {})
+    question = Question(True, TICK, NOON + timedelta(seconds=1), rows=10, fallback=fallback)
+    return verify(world.settings, USE_CASE, world.lake, world.ledger, model, question)
 
 
 @pytest.fixture(autouse=True)
-def model_that_takes_no_null(monkeypatch: pytest.MonkeyPatch) -> LogisticRegression:
-    """The model that scores what training would contain; it raises on NaN."""
-    fitted = LogisticRegression().fit(np.eye(4, 3), [0, 1, 0, 1])
-    artifact = SimpleNamespace(estimator=fitted, fallback=FALLBACK_MODEL)
-    monkeypatch.setattr("lockstep.serving.artifact.load_artifact", lambda _: artifact)
-    return fitted
+def models_that_take_no_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the model's folder hold the two models."""
+    artifact = SimpleNamespace(estimator=MODEL, fallback=FALLBACK_MODEL)
+    monkeypatch.setattr("lockstep.parity.facts.load_artifact", lambda _: artifact)
+    monkeypatch.setattr("lockstep.parity.facts.versions", lambda *_: {})
 
 
 def told(report: ParityReport, kind: str = "training") -> list[tuple[str | None, Any, Any, str]]:
@@ -148,25 +77,16 @@ def told(report: ParityReport, kind: str = "training") -> list[tuple[str | None,
     return sorted(found, key=str)
 
 
-def score_of(model: LogisticRegression, vector: Sequence[float]) -> float:
-    return float(model.predict_proba([list(vector)])[0, 1])
-
-
-def test_a_default_that_is_put_in_on_both_sides_is_no_difference(
-    world: World, model_that_takes_no_null: LogisticRegression
-) -> None:
-    report = world.judge("defaults", Read(1, "present"), Read(2, "present"), Read(9, "missing"))
+def test_a_default_that_is_put_in_on_both_sides_is_no_difference(world: World) -> None:
+    report = judged(world, "defaults", Read(1, "present"), Read(2, "present"), Read(9, "missing"))
 
     assert (report.sample.uniform, report.differences, report.mismatches, report.excused) == (3, (), 0, 0)
     assert report.scores is not None
-    expected = [score_of(model_that_takes_no_null, v) for v in ([2, 3, 10], [4, 7, 11], [0, 7, -1])]
-    shifts = [abs(0.5 - score) for score in expected]
-    assert (report.scores.rows, report.scores.largest_shift) == (3, pytest.approx(max(shifts)))
-    assert report.scores.mean_shift == pytest.approx(sum(shifts) / 3)
+    assert (report.scores.rows, report.scores.largest_shift) == (3, pytest.approx(0, abs=1e-12))
 
 
 def test_a_default_hides_no_value_that_training_has(world: World) -> None:
-    report = world.judge("defaults", Read(1, "missing"), Read(2, "present"))
+    report = judged(world, "defaults", Read(1, "missing"), Read(2, "present"))
 
     assert (report.mismatches, report.causes) == (1, {"missing": 4})
     assert told(report) == [
@@ -175,21 +95,32 @@ def test_a_default_hides_no_value_that_training_has(world: World) -> None:
         ("home_y", 7.0, 3.0, "missing"),
     ]
     assert report.verdict is Verdict.FAIL
+    assert report.scores is not None
+    shift = abs(score_of(MODEL, [0, 7, -1]) - score_of(MODEL, [2, 3, 10]))
+    assert (report.scores.rows, report.scores.largest_shift) == (2, pytest.approx(shift))
+    assert report.scores.mean_shift == pytest.approx(shift / 2)
+
+
+def test_a_score_that_the_model_does_not_give_is_a_mismatch_of_the_prediction(world: World) -> None:
+    report = judged(world, "defaults", Read(1, "present", score=0.5), Read(2, "present"))
+
+    assert told(report, "prediction") == [(None, 0.5, pytest.approx(score_of(MODEL, [2, 3, 10])), "unexplained")]
+    assert (report.mismatches, report.causes) == (1, {"unexplained": 1})
 
 
 def test_a_value_is_served_where_training_has_the_default_and_that_is_a_mismatch(world: World) -> None:
-    report = world.judge("defaults", Read(2, "present", values={**STORED[2], "home_y": 6.0}))
+    report = judged(world, "defaults", Read(2, "present", values={**STORED[2], "home_y": 6.0}))
 
     assert told(report) == [("home_y", 6.0, 7.0, "corruption")]
     assert report.mismatches == 1
 
 
 def test_a_served_row_that_training_would_reject_is_a_difference_with_a_cause_and_the_report_is_written(
-    world: World, model_that_takes_no_null: LogisticRegression
+    world: World,
 ) -> None:
     invented = {"home_x": 0.0, "home_y": 7.0, "segment": None, "card_issued_day": 12}
 
-    report = world.judge("rejects", Read(1, "present"), Read(9, "present", values=invented))
+    report = judged(world, "rejects", Read(1, "present"), Read(9, "present", values=invented))
 
     assert told(report) == [("card_issued_day", 12.0, None, "corruption")]
     assert (report.sample.uniform, report.mismatches) == (2, 1)
@@ -198,16 +129,16 @@ def test_a_served_row_that_training_would_reject_is_a_difference_with_a_cause_an
     assert list(problems(orjson.loads(report.to_json()), report_schema(), report_schema())) == []
     assert report.scores is not None
     assert (report.scores.rows, sum(report.scores.served), sum(report.scores.expected)) == (1, 1, 1)
-    assert report.scores.mean_shift == pytest.approx(abs(0.5 - score_of(model_that_takes_no_null, [2, 3, 10])))
+    assert report.scores.mean_shift == pytest.approx(0, abs=1e-12)
 
 
 def test_a_row_that_training_would_reject_because_it_was_served_early_is_excused_as_any_early_row(
     world: World,
 ) -> None:
     # Written, but the lag until training may see it has not passed.
-    early = CREATED + PROFILE.visible_lag / 2
+    early = created_of(1) + PROFILE.visible_lag / 2
 
-    report = world.judge("rejects", Read(1, "present", at=early))
+    report = judged(world, "rejects", Read(1, "present", at=early))
 
     assert told(report) == [
         ("card_issued_day", 10.0, None, "early"),
@@ -217,30 +148,26 @@ def test_a_row_that_training_would_reject_because_it_was_served_early_is_excused
     assert (report.mismatches, report.excused, report.scores) == (0, 1, None)
 
 
-def test_the_rows_of_the_fallback_model_are_judged_by_its_own_contract_and_scores(
-    world: World, model_that_takes_no_null: LogisticRegression
-) -> None:
+def test_the_rows_of_the_fallback_model_are_judged_by_its_own_contract_and_scores(world: World) -> None:
     cut = TrainingCut(tables=(), spine_hash="both", known_at=JUNE)
     fallback = compile_contract(USE_CASE, "defaults", cut)
     main = compile_contract(USE_CASE, "rejects", cut).model_copy(update={"fallback": fallback})
     world.log(main, "both", [Read(1, "present"), Read(1, "present")])
-    world.log(fallback, "both", [Read(2, "present"), Read(9, "missing"), Read(1, "missing")], first=3)
+    world.log(fallback, "both", [Read(2, "present"), Read(9, "missing"), Read(1, "missing")], 3, FALLBACK_MODEL)
 
-    of_main, of_fallback = world.verify(main, "both"), world.verify(main, "both", fallback=True)
+    of_main, of_fallback = verified(world, main, "both"), verified(world, main, "both", fallback=True)
 
     assert (of_main.model.contract, of_main.sample.served, of_main.mismatches) == (main.hash, 2, 0)
     assert (of_fallback.model.contract, of_fallback.sample.served, of_fallback.mismatches) == (fallback.hash, 3, 1)
-    vectors: list[tuple[LogisticRegression, list[float]]] = [(model_that_takes_no_null, [2, 3, 10])]
-    vectors += [(FALLBACK_MODEL, vector) for vector in ([4, 7, 11], [0, 7, -1], [2, 3, 10])]
-    shifts = [abs(0.5 - score_of(model, vector)) for model, vector in vectors]
+    shift = abs(score_of(FALLBACK_MODEL, [0, 7, -1]) - score_of(FALLBACK_MODEL, [2, 3, 10]))
     assert of_main.scores is not None
     assert of_fallback.scores is not None
-    assert of_main.scores.mean_shift == pytest.approx(shifts[0])
-    assert of_fallback.scores.mean_shift == pytest.approx(sum(shifts[1:]) / 3)
+    assert of_main.scores.mean_shift == pytest.approx(0, abs=1e-12)
+    assert of_fallback.scores.mean_shift == pytest.approx(shift / 3)
 
 
 def test_of_a_model_without_a_fallback_the_rows_of_one_cannot_be_judged(world: World) -> None:
     contract = compile_contract(USE_CASE, "defaults", TrainingCut(tables=(), spine_hash="alone", known_at=JUNE))
 
     with pytest.raises(BadInput, match="version 1 has no fallback model"):
-        world.verify(contract, "alone", fallback=True)
+        verified(world, contract, "alone", fallback=True)

@@ -19,7 +19,6 @@ from lockstep.online.epoch import Epochs
 from lockstep.parity import one_view
 from lockstep.parity.one_view import Alone, alone, hold_history, hold_served, rows_to_ask
 from lockstep.parity.sample import ServedRow, ServedView
-from lockstep.parity.verify import Compared
 from lockstep.serving.features import build_vectors
 from lockstep.settings import Settings
 from lockstep.views import OnDemandView, UseCase, latest_view
@@ -113,11 +112,17 @@ def served(key: int, status: str, segment: str | None) -> ServedRow:
     )
 
 
+def numbers_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have numbers be compared by parity's own tests, and only texts here."""
+    for stage, gives in (("gather", None), ("investigate", None), ("explain", {})):
+        monkeypatch.setattr(one_view, stage, lambda *_, gives=gives: gives)
+
+
 def test_a_served_text_is_held_against_training_and_one_past_its_ttl_counts_as_none(
     profile: tuple[Settings, Lake, Alone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, lake, it = profile
-    monkeypatch.setattr(one_view, "compare_rows", lambda *_: Compared({}, {}))  # numbers: parity's own tests
+    numbers_are_equal(monkeypatch)
     ledger = Ledger.open(settings, use_case.project)
     right = [served(1, "present", "s12"), served(2, "present", "s22"), served(3, "stale", "s32")]
     assert hold_served(settings, lake, ledger, it, right).differing == {}
@@ -157,7 +162,7 @@ def test_a_text_that_is_made_on_demand_is_left_out_and_said_to_be(
     assert (it.texts, it.left_out) == ((), ("band",))
     usable = build_vectors(it.contract, {"bands": banded}, {}, {"amount_cents": [100, 9_000]})
     assert usable.tolist() == [[1.0], [90.0]]
-    monkeypatch.setattr(one_view, "compare_rows", lambda *_: Compared({}, {}))
+    numbers_are_equal(monkeypatch)
     ledger = Ledger.open(settings, use_case.project)
     rows = [replace(served(n, "present", None), views={}, vector=(made,)) for n, made in enumerate((1.0, None))]
     held = hold_served(settings, lake, ledger, it, rows)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pages import said
 
 from lockstep.clock import parse_time
+from lockstep.parity.cause import Cause
 from lockstep.parity.charts import hour_chart, score_chart
-from lockstep.parity.compare import Cause
 from lockstep.parity.page import CAUSE_WORDS, EXAMPLES_TOLD, Quality, QualityBar, render
 from lockstep.parity.report import (
     DifferenceFound,
@@ -99,7 +99,11 @@ def a_week(*, version: int = 2, misread: bool = False, uniform: int = 400) -> Pa
         shadow=True,
         since=BEGIN,
         until=BEGIN + timedelta(hours=HOURS),
-        sample=Sampled(served=6_720, uniform=uniform, required=299, stratified=861, compared_values=43_054),
+        sample=Sampled(served=6_720, uniform=uniform, required=299, stratified=861, compared_values=43_054, seed=1),
+        read={},
+        ledger={},
+        rejected=0,
+        foreign=0,
         limit=0.01,
         confidence=0.95,
         mismatches=mismatches,
@@ -153,7 +157,7 @@ def a_difference(**changes: Any) -> DifferenceFound:
 PASSED, REFUSED = a_week(), a_week(version=3, misread=True)
 EMPTY = PASSED.model_copy(
     update={
-        "sample": Sampled(served=0, uniform=0, required=299, stratified=0, compared_values=0),
+        "sample": Sampled(served=0, uniform=0, required=299, stratified=0, compared_values=0, seed=1),
         "verdict": Verdict.NOT_ENOUGH_EVIDENCE,
         "upper_bound": 1.0,
         "reasons": ("0 sampled rows, 299 needed to exclude 1.00%", "terminal_risk: 0 sampled rows hold a value"),

@@ -2,6 +2,7 @@
 
 import base64
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +40,22 @@ def test_a_pair_is_made_once_and_only_its_owner_reads_the_private_key(settings: 
     assert make_keys(settings) == keys
     assert (keys.private.read_bytes(), keys.public.read_bytes()) == made
     assert sorted(keys.private.parent.iterdir()) == [keys.private, keys.public], "no draft is left"
+
+
+def test_of_two_who_make_keys_at_once_the_faster_ones_stay(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, made = tempfile.mkstemp, list[bytes]()
+
+    def somebody_is_faster(**given: Path) -> tuple[int, str]:
+        monkeypatch.undo()
+        made.append(make_keys(settings).private.read_bytes())
+        return begin(**given)
+
+    monkeypatch.setattr(tempfile, "mkstemp", somebody_is_faster)
+    files = make_keys(settings)
+    assert [files.private.read_bytes()] == made
+    assert sorted(files.private.parent.iterdir()) == [files.private, files.public]
 
 
 def test_a_lost_public_key_is_made_from_the_private_one_and_not_the_other_way_round(

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from lockstep.parity.compare import Cause, Difference
+from lockstep.parity.cause import Cause
+from lockstep.parity.compare import Difference
 from lockstep.parity.verdict import Judgement, Verdict, judge, required_rows, upper_bound
 
 
@@ -24,6 +25,7 @@ def judged(uniform: dict[str, list[Difference]], **changes: object) -> Judgement
         "confidence": 0.95,
         "most_excused": 0.2,
         "lost": 0.0,
+        "foreign": 0,
         "present": {"v": 999},
         "intervals": {"v": 2},
     } | changes
@@ -78,11 +80,6 @@ def test_excused_rows_are_counted_and_too_many_say_too_little() -> None:
     assert "excused" in many.reasons[0]
 
 
-def test_an_inconsistency_is_never_excused() -> None:
-    early = {"r/0": [difference(Cause.EARLY, kind="consistency")]}
-    assert judged(rows(319) | early).mismatches == 1
-
-
 def test_rows_that_hold_nothing_are_no_evidence() -> None:
     empty = judged(rows(320), present={"spend": 298})
     assert (empty.verdict, empty.reasons) == (
@@ -107,6 +104,18 @@ def test_no_write_time_however_long_excuses_more_than_a_quarter() -> None:
 def test_any_mismatch_in_a_stratum_fails() -> None:
     failed = judged(rows(5000), strata=rows(3, Cause.MISSING))
     assert (failed.verdict, failed.stratum_mismatches) == (Verdict.FAIL, 1)
+
+
+def test_rows_that_name_a_foreign_contract_fail_however_many_others_are_equal() -> None:
+    failed = judged(rows(5000), foreign=1)
+    assert (failed.verdict, failed.mismatches) == (Verdict.FAIL, 0)
+    assert failed.reasons == ("1 log rows of this model name a contract that is not its own",)
+
+
+def test_a_row_with_an_excused_difference_and_another_one_is_a_mismatch() -> None:
+    both = {"r/0": [difference(Cause.EARLY), difference(Cause.ERASED, "consistency"), difference(Cause.TYPE)]}
+    counted = judged(rows(319) | both)
+    assert (counted.mismatches, counted.excused) == (1, 0)
 
 
 def test_a_log_that_lost_rows_is_not_enough_evidence() -> None:

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from lockstep.clock import parse_time, to_micros
 from lockstep.contract import Feature, FeatureContract, TrainingCut
+from lockstep.errors import BadInput
 from lockstep.online.epoch import Epochs
-from lockstep.parity.compare import Cause, Difference
+from lockstep.parity.cause import Cause
+from lockstep.parity.compare import Difference
+from lockstep.parity.facts import scores_of
 from lockstep.parity.report import SCORE_BINS, FeatureRate, HourCompared, ScoreShift
 from lockstep.parity.sample import ServedRow
-from lockstep.parity.verify import SHOWN, expected_scores, feature_rates, hours_compared, shown
+from lockstep.parity.verify import SHOWN, feature_rates, hours_compared, shown
 
 NOON = parse_time("2018-06-01T12:00:00Z")
 CONTRACT = FeatureContract(
@@ -65,13 +68,12 @@ def differs(counter: int, cause: Cause, feature: str | None = "nb", **changes: A
 
 
 def test_a_feature_counts_its_rows_once_for_each_cause() -> None:
-    rows = [row(1), row(2), row(3)]
     found = {
         "p/1": [differs(1, Cause.MISSING), differs(1, Cause.UNEXPLAINED, kind="consistency")],
         "p/2": [differs(2, Cause.MISSING), differs(2, Cause.MISSING, kind="consistency")],
         "p/3": [differs(3, Cause.EARLY, view="risk"), differs(3, Cause.CORRUPTION, None)],
     }
-    assert feature_rates(CONTRACT, rows, found) == (
+    assert feature_rates(CONTRACT, list(found), found) == (
         FeatureRate(name="nb", view="spend", compared=3, differing=2, causes={"missing": 2, "unexplained": 1}),
         FeatureRate(name="nb", view="risk", compared=3, differing=1, causes={"early": 1}),
         FeatureRate(name="amount", view="payment", compared=3, differing=0, causes={}),
@@ -163,7 +165,7 @@ def test_what_is_excused_is_kept_after_every_mismatch() -> None:
     assert [d.cause for d in kept] == ["missing", "missing", "early"]
 
 
-def test_expected_scores_are_the_models_of_the_positive_class_with_null_as_nan(monkeypatch) -> None:
+def test_scores_are_the_models_of_the_positive_class(monkeypatch) -> None:
     asked: list[np.ndarray] = []
 
     class Estimator:
@@ -171,11 +173,14 @@ def test_expected_scores_are_the_models_of_the_positive_class_with_null_as_nan(m
             asked.append(matrix)
             return np.array([[0.75, 0.25], [0.5, 0.5]])
 
-    opened = {Path("model"): SimpleNamespace(estimator=Estimator())}
-    monkeypatch.setattr("lockstep.serving.artifact.load_artifact", opened.__getitem__)
-    assert expected_scores(Path("model"), [(1.0, None), (2.0, 3.0)]) == [0.25, 0.5]
-    np.testing.assert_array_equal(asked, [[[1.0, np.nan], [2.0, 3.0]]])
+    opened = {Path("model"): SimpleNamespace(estimator=Estimator(), fallback=None)}
+    monkeypatch.setattr("lockstep.parity.facts.load_artifact", opened.__getitem__)
+    vectors = np.array([[1.0, np.nan], [2.0, 3.0]])
+    assert scores_of(Path("model"), vectors).tolist() == [0.25, 0.5]
+    np.testing.assert_array_equal(asked, [vectors])
+    with pytest.raises(BadInput, match="model has no fallback model"):
+        scores_of(Path("model"), vectors, fallback=True)
 
 
 def test_a_window_without_rows_opens_no_model() -> None:
-    assert expected_scores(Path("nowhere"), []) == []
+    assert scores_of(Path("nowhere"), np.empty((0, 2))).tolist() == []

@@ -1,22 +1,39 @@
 """The whole laboratory on the tiny lake: faults that are found by their name, one that cannot be, and a state left alone."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from click.testing import CliRunner
 from whole import Project, train_whole
 
+from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput
+from lockstep.serving.log_rows import SERVED_LOG
 from lockstep.settings import Settings
-from lockstep.skew.laboratory import Result, Results, Scale, Stage, run_laboratory
+from lockstep.skew.catalog import held_out_of
+from lockstep.skew.fault import Fault, Vectors
+from lockstep.skew.laboratory import CLEAN, Result, Results, Scale, Stage, predictor, run_laboratory
 from lockstep.skew.page import page
 from lockstep.skew.plot import plot
+from lockstep.skew.replay import Replay, Service
+from lockstep.skew.subject import Subject, view_rows
 from lockstep.skew.table import columns, document, row, summary
+from lockstep.skew.world import World, scratch_settings
 from lockstep.training.registry import CHAMPION, set_alias
 from lockstep.views import UseCase
+from pipelines._commands.skew import HELD_OUT, skew
+from pipelines._demo.home import FOLDER as DEMO
 
 FAULTS = [
     "missing-100pct:terminal_risk",
@@ -123,3 +140,80 @@ def test_a_home_without_a_finished_state_is_refused(use_case: UseCase, tmp_path:
     nothing = Settings(home=tmp_path / "demo").resolved()
     with pytest.raises(BadInput, match="lockstep demo"):
         run_laboratory(nothing, use_case, tmp_path / "skew", [], Scale(), Silent())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Fault):
+    """The predictor is posted nothing but nulls."""
+
+    def posted(self, contract: FeatureContract, vectors: Vectors) -> Vectors:
+        return np.full_like(vectors, np.nan)
+
+
+@pytest.fixture(scope="module")
+def replayed(
+    state: Settings, use_case: UseCase, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Mapping[str, Service], pa.Table]:
+    """Each fault held out with what became of a day's requests, and the served log; parity is not asked."""
+    with scratch_settings(tmp_path_factory.mktemp("held-out") / "scratch", state) as scratch:
+        settings = scratch.model_copy(update={"request_time_limit": timedelta(hours=1)})
+        subject = Subject.of(state, use_case, settings, 1)
+        world = World(settings, use_case, subject.views, view_rows(subject, settings))
+        nothing = Nothing(name="nothing-posted", says="the predictor is posted nulls")
+        faults = [CLEAN, nothing, *held_out_of(subject.contract).values()]
+        with predictor(settings, subject) as address:
+            replay = Replay(subject, world, address, faults, logged=20, seed=0)
+            services = asyncio.run(replay.run(Silent().advance))
+        log = world.lake.table(SERVED_LOG).scan().to_arrow().sort_by("request_time")
+        return {service.fault.name: service for service in services}, log
+
+
+def test_every_fault_held_out_is_answered_by_the_main_model(replayed: tuple[Mapping[str, Service], pa.Table]) -> None:
+    services, log = replayed
+    assert {name for name, service in services.items() if service.refused or service.fell_back.any()} == set()
+    assert log.num_rows == 20 * len(services)
+
+
+def test_what_is_posted_is_scored_and_what_was_prepared_is_logged(
+    replayed: tuple[Mapping[str, Service], pa.Table],
+) -> None:
+    services, log = replayed
+    clean, nothing = (log.filter(pc.field("process") == name) for name in ("clean", "nothing-posted"))
+    assert clean["vector"].to_pylist() == nothing["vector"].to_pylist()
+    assert len(set(nothing["score"].to_pylist())) == 1 < len(set(clean["score"].to_pylist()))
+    assert not services["nothing-posted"].changed.any()
+
+
+def test_rows_are_behind_beside_the_epochs_of_now(replayed: tuple[Mapping[str, Service], pa.Table]) -> None:
+    services, log = replayed
+    clean, behind = (log.filter(pc.field("process") == name) for name in ("clean", "restored-backup-12h"))
+    assert clean["epoch_before"].to_pylist() == behind["epoch_before"].to_pylist()
+    pairs = zip(chain(*clean["views"].to_pylist()), chain(*behind["views"].to_pylist()), strict=True)
+    ages = {
+        now["event_timestamp"] - then["event_timestamp"]
+        for now, then in pairs
+        if now["event_timestamp"] and then["event_timestamp"]
+    }
+    assert max(ages) >= timedelta(hours=12)
+    assert services["restored-backup-12h"].changed.any()
+
+
+def test_functions_that_are_given_another_time_make_other_vectors(
+    replayed: tuple[Mapping[str, Service], pa.Table],
+) -> None:
+    services, _ = replayed
+    assert services["function-milliseconds"].changed.all()
+    assert 0 < services["function-zone+5.5h"].changed.mean() < 1
+
+
+def test_they_are_listed_under_a_heading_of_their_own(
+    state: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / DEMO).symlink_to(state.home)
+    monkeypatch.setenv("LOCKSTEP_HOME", str(tmp_path))
+    told = CliRunner().invoke(skew, ["list"], catch_exceptions=False).output
+    known, held_out = told.split(HELD_OUT)
+    assert "cents-sent" in known
+    assert "next-score" not in known
+    assert "next-score" in held_out
+    assert "→ wrong_row" in held_out

@@ -1,4 +1,4 @@
-"""What to do about what differs: for each cause a sentence, and the command that repairs it where one does."""
+"""What to do about what differs: for each cause a sentence, and the command that mends it where one does."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from lockstep.parity.report import ParityReport
 
 
 @dataclass(frozen=True)
-class Repair:
+class Remedy:
     """What to do about one cause.
 
     Attributes:
@@ -75,14 +75,14 @@ _ADVICE: Mapping[Cause, tuple[str, str]] = {
 }
 
 
-def repair_of(cause: Cause, views: str, version: int) -> Repair:
+def remedy_of(cause: Cause, views: str, version: int) -> Remedy:
     """Return what to do about a cause in stored views, named with blanks between; without views no command is about any."""
     says, command = _ADVICE[cause]
     needs_views = "{views}" in command and not views
-    return Repair(cause.value, says, "" if needs_views else command.format(views=views, version=version))
+    return Remedy(cause.value, says, "" if needs_views else command.format(views=views, version=version))
 
 
-def repairs(report: ParityReport) -> list[Repair]:
+def remedies(report: ParityReport) -> list[Remedy]:
     """Return what to do about each cause that excuses nothing, the most frequent first.
 
     A command names the stored views in which the cause was found; where only on-demand views were, all that the model reads.
@@ -96,7 +96,7 @@ def repairs(report: ParityReport) -> list[Repair]:
     stored = set(report.present)
     causes = sorted(report.causes, key=lambda cause: (-report.causes[cause], cause))
     return [
-        repair_of(cause, " ".join(sorted(found[cause] & stored or stored)), report.model.version)
+        remedy_of(cause, " ".join(sorted(found[cause] & stored or stored)), report.model.version)
         for cause in (Cause(cause) for cause in causes if cause in _ADVICE)
         if not cause.excused
     ]

@@ -9,24 +9,22 @@ from kept_reports import a_report
 
 from lockstep.parity.cause import Cause
 from lockstep.parity.page import render
-from lockstep.parity.repairs import Repair, repair_of, repairs
+from lockstep.parity.remedies import Remedy, remedies, remedy_of
 from lockstep.parity.report import FeatureRate
 from pipelines.cli import cli
 
 
 @pytest.mark.parametrize("cause", Cause)
 def test_each_cause_has_a_sentence_and_its_command_is_one_of_ours(cause: Cause) -> None:
-    repair = repair_of(cause, "customer_spend terminal_risk", 3)
-    assert re.fullmatch(r"[A-Z].*\.", repair.says)
-    if repair.command:
-        program, name, *arguments = shlex.split(repair.command)
+    remedy = remedy_of(cause, "customer_spend terminal_risk", 3)
+    assert re.fullmatch(r"[A-Z].*\.", remedy.says)
+    if remedy.command:
+        program, name, *arguments = shlex.split(remedy.command)
         command = cli.commands[name]
         assert (program, cause.excused) == ("lockstep", False)
         command.make_context(name, arguments)  # refuses options and arguments that the command does not have
-    assert repair_of(cause, "", 3).command in (
-        "",
-        *([repair.command] if "customer_spend" not in repair.command else []),
-    )
+    about_views = "customer_spend" in remedy.command
+    assert remedy_of(cause, "", 3).command == ("" if about_views else remedy.command)
 
 
 def test_a_command_that_is_wrong_would_be_seen() -> None:
@@ -43,20 +41,20 @@ def test_the_views_that_a_cause_was_found_in_are_named_and_for_on_demand_ones_al
             FeatureRate(name="b", view="on_demand", compared=400, differing=7, causes={"missing": 7}),
         ),
     )
-    told = repairs(report)
-    assert [(repair.cause, repair.command) for repair in told] == [
+    told = remedies(report)
+    assert [(remedy.cause, remedy.command) for remedy in told] == [
         ("corruption", "lockstep repair customer_spend terminal_risk"),
         ("missing", "lockstep repair terminal_risk"),
         ("type", ""),
     ]
     page = render([report])
-    for repair in told:
-        assert f'<span class="cause">{repair.cause}</span> {repair.says}' in page
+    for remedy in told:
+        assert f'<span class="cause">{remedy.cause}</span> {remedy.says}' in page
     assert "<code>lockstep repair terminal_risk</code>" in page
 
 
 def test_of_a_clean_report_nothing_is_to_be_repaired() -> None:
     clean = a_report(causes={"early": 2}, features=(), differences=())
-    assert repairs(clean) == []
-    assert "What repairs it" not in render([clean])
-    assert isinstance(repairs(a_report())[0], Repair)
+    assert remedies(clean) == []
+    assert "What mends it" not in render([clean])
+    assert isinstance(remedies(a_report())[0], Remedy)
