@@ -77,9 +77,9 @@ def _source(contract: FeatureContract, view: str, column: str, readings: Sequenc
     dtypes = {(of.name, c.name): c.dtype for of in contract.views for c in of.columns}
     others = [source for source, dtype in dtypes.items() if dtype == dtypes[view, column] and source != (view, column)]
     itself = len(_explained((view, column), column, readings))
+    enough = max(LEAST_EXPLAINED * len(readings), itself + 1)
     for candidates in ([o for o in others if o[0] == view], [o for o in others if o[0] != view]):
-        explained = {source: _explained(source, column, readings) for source in candidates}
-        enough = max(LEAST_EXPLAINED * len(readings), itself + 1)
+        explained = {source: _explained(source, column, readings, enough) for source in candidates}
         found = [source for source, rows in explained.items() if len(rows) >= enough]
         if len(found) > 1:  # nothing tells which of them was read
             return None
@@ -89,7 +89,17 @@ def _source(contract: FeatureContract, view: str, column: str, readings: Sequenc
     return None
 
 
-def _explained(source: Source, column: str, readings: Sequence[Reading]) -> list[Reading]:
-    """Return the readings whose column holds what the lake holds in another one."""
+def _explained(source: Source, column: str, readings: Sequence[Reading], enough: float = 0) -> list[Reading]:
+    """Return the readings whose column holds what the lake holds in another one.
+
+    Where fewer than `enough` do, only the first of them are looked for: most columns explain none of a sample's many rows.
+    """
     view, name = source
-    return [r for r in readings if view in r.held and r.read.holds(column, r.held[view][name])]
+    found: list[Reading] = []
+    others, most_others = 0, len(readings) - enough
+    for reading in readings:
+        if view in reading.held and reading.read.holds(column, reading.held[view][name]):
+            found.append(reading)
+        elif (others := others + 1) > most_others:
+            break
+    return found
