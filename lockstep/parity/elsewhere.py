@@ -25,7 +25,7 @@ class Elsewhere:
     """Other keys that have the very row that was read.
 
     Attributes:
-        key: the values of one such key's join keys.
+        key: the values of one such key's join keys; none where there is no such key.
         keys: how many there are.
     """
 
@@ -35,11 +35,13 @@ class Elsewhere:
     @property
     def tells(self) -> bool:
         """Whether it is by no chance that the row is another key's."""
-        return self.keys <= MOST_KEYS
+        return 0 < self.keys <= MOST_KEYS
 
 
 def rows_elsewhere(settings: Settings, lake: Lake, view: View, read: Mapping[int, ServedView]) -> dict[int, Elsewhere]:
     """Return which other keys have, or had, the row that was read: its (event, created) and all its values.
+
+    Of each row that was looked for there is an answer.
 
     Args:
         settings: for the embedded engine.
@@ -66,7 +68,8 @@ def rows_elsewhere(settings: Settings, lake: Lake, view: View, read: Mapping[int
             GROUP BY n
             """
         ).fetchall()
-    return {n: Elsewhere(tuple(key.values()), many) for n, key, many in found}
+    nowhere = dict.fromkeys(asked["n"].to_pylist(), Elsewhere((), 0))
+    return nowhere | {n: Elsewhere(tuple(key.values()), many) for n, key, many in found}
 
 
 def _asked(view: View, columns: Sequence[str], read: Mapping[int, ServedView]) -> pa.Table:

@@ -1,8 +1,8 @@
-"""Find columns that a serving process read from another column: in nearly all rows that the lake holds, not in one by chance.
+"""Find columns that a serving process read from another column: in nearly all rows that differ, not in one by chance.
 
 One row proves little: a risk of 0.0 equals many a neighbour's. So a column counts as misread only if one other column of its
-type, and no second one, explains the rows of the process, and enough of the lake's rows differ in the two columns. Of the columns
-of the view itself one is looked for first.
+type, and no second one, explains the rows of the process in which it differs, and if enough of them do. Of the columns of the
+view itself one is looked for first.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -76,30 +76,26 @@ def _reading(facts: Facts, n: int, view: str) -> Reading | None:
 def _source(contract: FeatureContract, view: str, column: str, readings: Sequence[Reading]) -> Source | None:
     dtypes = {(of.name, c.name): c.dtype for of in contract.views for c in of.columns}
     others = [source for source, dtype in dtypes.items() if dtype == dtypes[view, column] and source != (view, column)]
-    itself = len(_explained((view, column), column, readings))
-    enough = max(LEAST_EXPLAINED * len(readings), itself + 1)
+    differing = [r for r in readings if not r.read.holds(column, r.held[view][column])]
+    if len({r.names for r in differing}) < LEAST_TELLING:
+        return None
     for candidates in ([o for o in others if o[0] == view], [o for o in others if o[0] != view]):
-        explained = {source: _explained(source, column, readings, enough) for source in candidates}
-        found = [source for source, rows in explained.items() if len(rows) >= enough]
-        if len(found) > 1:  # nothing tells which of them was read
-            return None
+        found = [source for source in candidates if _explains(source, column, differing)]
+        if len(found) > 1:  # the rows that do not differ may tell them apart
+            found = [source for source in found if _explains(source, column, readings)]
+            return found[0] if len(found) == 1 else None
         if found:
-            telling = {r.names for r in explained[found[0]] if not r.read.holds(column, r.held[view][column])}
-            return found[0] if len(telling) >= LEAST_TELLING else None
+            return found[0]
     return None
 
 
-def _explained(source: Source, column: str, readings: Sequence[Reading], enough: float = 0) -> list[Reading]:
-    """Return the readings whose column holds what the lake holds in another one.
-
-    Where fewer than `enough` do, only the first of them are looked for: most columns explain none of a sample's many rows.
-    """
+def _explains(source: Source, column: str, readings: Sequence[Reading]) -> bool:
+    """Tell whether the column holds what the lake holds in another one, in nearly all readings."""
     view, name = source
-    found: list[Reading] = []
-    others, most_others = 0, len(readings) - enough
+    others, most_others = 0, len(readings) * (1 - LEAST_EXPLAINED)
     for reading in readings:
-        if view in reading.held and reading.read.holds(column, reading.held[view][name]):
-            found.append(reading)
-        elif (others := others + 1) > most_others:
-            break
-    return found
+        if view not in reading.held or not reading.read.holds(column, reading.held[view][name]):
+            others += 1
+            if others > most_others:  # most columns explain none of a sample's many rows
+                return False
+    return True

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lockstep.parity.clocks import Apart, clocks_apart
 from lockstep.parity.compare import What, equal
+from lockstep.parity.elsewhere import Elsewhere
 from lockstep.parity.investigate import Case
 from lockstep.parity.misread import Source, misread_columns
 from lockstep.parity.versions import scores_of_others, vectors_of_others
@@ -18,6 +20,8 @@ LEAST_SYSTEMATIC = 10
 
 LEAST_ABSENT = 3
 LEAST_MOVED = 3
+LEAST_FOREIGN = 0.8
+_NEARLY_ALL = 0.95
 
 _HOUR_US = 3_600_000_000
 _ZONES_US = [quarter * _HOUR_US // 4 for quarter in range(-14 * 4, 14 * 4 + 1) if quarter]
@@ -83,12 +87,16 @@ class Patterns:
 
     @cached_property
     def foreign(self) -> frozenset[str]:
-        """The processes that read other keys' rows for sure; of them a row that many keys have is one as well."""
+        """The processes that read other keys' rows: of rows that are not the key's nearly all are others', some a few keys' alone."""
+        looked: defaultdict[str, list[Elsewhere]] = defaultdict(list)
+        for rows in self._case.elsewhere.values():
+            for n in self._numbers:
+                if (elsewhere := rows.get(n)) is not None:
+                    looked[self._facts.rows[n].process].append(elsewhere)
         return frozenset(
-            self._facts.rows[n].process
-            for rows in self._case.elsewhere.values()
-            for n in self._numbers
-            if (elsewhere := rows.get(n)) is not None and elsewhere.tells
+            process
+            for process, found in looked.items()
+            if any(e.tells for e in found) and sum(e.keys > 0 for e in found) >= LEAST_FOREIGN * len(found)
         )
 
     @cached_property
@@ -112,14 +120,22 @@ class Patterns:
 
     @cached_property
     def reordered(self) -> frozenset[int]:
-        """The rows whose vector has the values that it should have, but at other places, in three of them at least."""
+        """The rows whose vector has the values of other features, at three places at least, by one order for the process."""
         facts = self._facts
-        if facts.remade is None or not self._of_vectors:
+        if facts.remade is None:
             return frozenset()
-        served, made = facts.vectors[list(self._of_vectors)], facts.remade.vectors[list(self._of_vectors)]
-        permuted = equal(np.sort(served, axis=1), np.sort(made, axis=1), None).all(axis=1)
-        enough = (~equal(served, made, None)).sum(axis=1) >= LEAST_MOVED
-        return frozenset(self._of_vectors[at] for at in np.flatnonzero(permuted & enough).tolist())
+        by_process: defaultdict[str, list[int]] = defaultdict(list)
+        for n in self._of_vectors:
+            by_process[facts.rows[n].process].append(n)
+        found: set[int] = set()
+        for rows in by_process.values():
+            served, made = facts.vectors[rows], facts.remade.vectors[rows]
+            moved = ~equal(served, made, None)
+            enough = moved.sum(axis=1) >= LEAST_MOVED
+            permuted = equal(np.sort(served, axis=1), np.sort(made, axis=1), None).all(axis=1)
+            shifted = _places_moved(served, made, moved) >= max(LEAST_MOVED, moved.any(axis=0).sum() / 2)
+            found |= {rows[at] for at in np.flatnonzero(enough & (permuted | shifted)).tolist()}
+        return frozenset(found)
 
     @cached_property
     def folded_from(self) -> Mapping[int, str]:
@@ -158,3 +174,16 @@ class Patterns:
             if moves:
                 found[process] = min(moves, key=abs)
         return found
+
+
+def _places_moved(served: NDArray[np.float64], made: NDArray[np.float64], moved: NDArray[np.bool_]) -> int:
+    """Return how many features hold another one's value, the same in nearly all rows in which they differ."""
+    places = 0
+    for feature in range(served.shape[1]):
+        rows = moved[:, feature]
+        values = served[rows, feature]
+        if len(np.unique(values)) < LEAST_MOVED:  # of a few values, some other feature has the same by chance
+            continue
+        others = equal(values[:, None], made[rows], None)
+        places += bool((others.mean(axis=0) >= _NEARLY_ALL).any())
+    return places

@@ -8,14 +8,18 @@ import numpy as np
 
 _DECIMALS = range(7)
 _UNITS = (100, 1_000, 1_000_000, 60, 3_600, 86_400)
-_INT32 = 1 << 32
 _ROUNDED = 1e-14
 
 
-def conversion(expected: Any, served: Any) -> str | None:
+def conversion(expected: Any, served: Any, *, units: bool = True) -> str | None:
     """Return what was done to the expected value so that this one was served, in a few words; None where nothing known was.
 
     The two differ. A conversion that could be one by chance, as rounding something small to nothing, is not taken for one.
+
+    Args:
+        expected: what it should be.
+        served: what it is.
+        units: whether another unit counts.
     """
     if expected is None or expected != expected:  # noqa: PLR0124 - NaN is unequal to itself
         return "null became zero" if served in (0, "") else None
@@ -26,7 +30,7 @@ def conversion(expected: Any, served: Any) -> str | None:
     if not (_is_number(expected) and _is_number(served) and isfinite(expected) and isfinite(served)):
         return None
     exact = next((told for told, convert in _NUMERIC if _gives(convert, float(expected), float(served))), None)
-    return exact or _unit(float(expected), float(served))
+    return exact or (_unit(float(expected), float(served)) if units else None)
 
 
 def _is_number(value: Any) -> bool:
@@ -62,8 +66,12 @@ def _half(value: float) -> float:
         return float(np.float16(value))
 
 
-def _wrapped(value: float) -> float:
-    return (trunc(value) + _INT32 // 2) % _INT32 - _INT32 // 2 if value.is_integer() else value
+def _wrapped(bits: int) -> Callable[[float], float]:
+    def wrap(value: float) -> float:
+        half = 1 << (bits - 1)
+        return float((trunc(value) + half) % (2 * half) - half) if value.is_integer() else value
+
+    return wrap
 
 
 _NUMERIC: Sequence[tuple[str, Callable[[float], float]]] = (
@@ -71,6 +79,5 @@ _NUMERIC: Sequence[tuple[str, Callable[[float], float]]] = (
     ("half precision (float16)", _half),
     *((f"rounded to {decimals} decimals", _rounded(decimals)) for decimals in reversed(_DECIMALS)),
     ("cut to a whole number", lambda value: float(trunc(value))),
-    ("wrapped at 32 bits", _wrapped),
-    ("its sign turned", lambda value: -value),
+    *((f"wrapped at {bits} bits", _wrapped(bits)) for bits in (32, 16, 8)),
 )

@@ -324,7 +324,7 @@ def test_a_column_read_from_another_one_of_its_view_is_named_with_that_one() -> 
     expected = held("risk_7d", Cause.WRONG_ROW) | in_training(Cause.WRONG_ROW, ("risk", "risk_7d"))
     assert all(told(differences) == expected for differences in found.values())
     assert evidence(found[rows[0].name], "consistency", "risk", "risk_7d") == (
-        "risk_7d holds the value of risk_1d, in the rows of this process that the lake holds"
+        "risk_7d holds the value of risk_1d, in the rows of this process that differ"
     )
 
 

@@ -25,8 +25,14 @@ def _vector_of_another_row(clue: Clue) -> Named | None:
 
 def _all_converted(clue: Clue) -> Named | None:
     """Return the conversion, if each of the vector's differences is one: of many wrong values a few look converted by chance."""
+    on_demand = {view.name for view in clue.facts.contract.on_demand}
     differing = [d for d in clue.case.divergences[clue.divergence.row] if d.what is What.VECTOR]
-    return converted(clue) if all(conversion(d.expected, d.served) for d in differing) else None
+    # Another unit of what a function made is another function.
+    return (
+        converted(clue)
+        if all(conversion(d.expected, d.served, units=d.view not in on_demand) for d in differing)
+        else None
+    )
 
 
 def _stored_but_not_used(clue: Clue) -> Named | None:

@@ -57,7 +57,7 @@ def _another_column(clue: Clue) -> Named | None:
     if held is None or not clue.read.holds(feature, held[column]):
         return None
     told = column if view == clue.divergence.view else f"{view}:{column}"
-    return Cause.WRONG_ROW, f"{feature} holds the value of {told}, in the rows of this process that the lake holds"
+    return Cause.WRONG_ROW, f"{feature} holds the value of {told}, in the rows of this process that differ"
 
 
 def _no_such_column(clue: Clue) -> Named | None:
@@ -71,7 +71,7 @@ def _no_such_column(clue: Clue) -> Named | None:
 
 def _another_key(clue: Clue) -> Named | None:
     found = clue.case.elsewhere.get(clue.divergence.view, {}).get(clue.divergence.row)
-    if found is None or not (found.tells or clue.row.process in clue.patterns.foreign):
+    if found is None or not found.keys or clue.row.process not in clue.patterns.foreign:
         return None
     return (
         Cause.WRONG_ROW,
