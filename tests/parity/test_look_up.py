@@ -172,7 +172,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Lake]:
 @given(st.lists(CHANGES, min_size=1, max_size=7), SERVED, st.booleans())
 @example(changes=[TWICE, TWICE], asked=ASKED, earlier=False)
 @example(changes=[TWICE, ("delete", 1), ("roll back", 0)], asked=ASKED, earlier=False)
-@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_looked_up_is_what_a_naive_reader_finds(
     home: tuple[Settings, Lake], changes: list[tuple[str, Any]], asked: list[Any], earlier: bool
 ) -> None:
