@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep.clock import MICROSECOND, to_micros
-from lockstep.contract import FeatureContract
+from lockstep.contract import FeatureContract, View
 from lockstep.errors import BadInput
 from lockstep.lake import Lake
 from lockstep.materialize.ledger import Ledger
@@ -31,6 +31,8 @@ from lockstep.serving.policy import Settled, apply_policy
 from lockstep.settings import Settings
 from lockstep.training.registry import Registered, versions
 from lockstep.views import UseCase
+
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -173,11 +175,9 @@ def remade(
     """
     if not rows:
         return Settled(np.empty((0, len(contract.features))), np.empty(0, np.bool_))
-    usable = {
-        (view.name, column.name): _usable(rows, view.name, column.name)
-        for view in contract.views
-        for column in view.columns
-    }
+    usable: dict[tuple[str, str], list[Any]] = {}
+    for view in contract.views:
+        usable |= _usable(rows, view)
     inputs = complete_inputs(contract, [row.inputs for row in rows], [row.request_us + moved_us for row in rows])
     return apply_policy(contract, build_vectors(contract, functions, usable, inputs))
 
@@ -207,10 +207,11 @@ def _rescored(
     return scores
 
 
-def _usable(rows: Sequence[ServedRow], view: str, column: str) -> list[Any]:
-    """Return what was usable of a stored column, one value a row: None where the row was missing or stale."""
-    reads = (row.views.get(view) for row in rows)
-    return [read.values.get(column) if read is not None and read.status == "present" else None for read in reads]
+def _usable(rows: Sequence[ServedRow], view: View) -> dict[tuple[str, str], list[Any]]:
+    """Return what was usable of a view's columns, one value a row: None where the row was missing or stale."""
+    reads = (row.views.get(view.name) for row in rows)
+    usable = [read.values if read is not None and read.status == "present" else _NOTHING for read in reads]
+    return {(view.name, column.name): [values.get(column.name) for values in usable] for column in view.columns}
 
 
 def _commits(ledger: Ledger, view: str) -> Mapping[int, int]:
