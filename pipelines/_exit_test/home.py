@@ -8,9 +8,9 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lockstep.clock import MICROSECOND
+from lockstep.clock import MICROSECOND, parse_time
 from lockstep.errors import BadInput
 from lockstep.local.lock import hold
 from lockstep.local.redis import LocalRedis
@@ -20,6 +20,8 @@ from pipelines._run.rendered import environment_kept
 
 FOLDER = "exit-test"
 _CLOCK = "clock"
+_STOOD = "stood"
+_STORE = "redis"
 _ARTIFACTS = "mlartifacts"
 _DATABASE = "mlflow.db"
 APART = timedelta(hours=1)  # the requests of an hour come all at once
@@ -43,21 +45,32 @@ def new_home(folder: Path, use_case: str) -> Generator[Settings]:
 
 @contextmanager
 def opened(folder: Path, now: datetime | None = None) -> Generator[Settings]:
-    """Start the store of a home, put its settings into the environment, and have its clock say `now`.
+    """Start the store of a home, put its settings into the environment, and let its clock go on from where it stood.
+
+    Args:
+        folder: the home.
+        now: what the clock says the first time.
 
     Raises:
         BadInput: there is no such home, or somebody has it open.
     """
     if not (folder / "lockstep.toml").exists():
         raise BadInput(f"{folder} holds no exit test", hint="`lockstep exit-test begin` prepares it")
-    with hold(folder, "lockstep exit-test"), LocalRedis(folder) as redis, environment_kept(folder):
-        if now is not None:
-            # It never moves back by itself, and days may have passed since it was set.
-            (folder / _CLOCK).write_text(str((now - datetime.now(UTC)) // MICROSECOND))
+    # Not the home itself: that is held by some of the tools that are run in it.
+    with hold(folder / _STORE, "lockstep exit-test"), LocalRedis(folder) as redis, environment_kept(folder):
+        stood = folder / _STOOD
+        if stood.exists() or now is not None:
+            at = parse_time(stood.read_text()) if stood.exists() else cast("datetime", now)
+            # A clock file never moves back by itself, and days may have passed.
+            (folder / _CLOCK).write_text(str((at - datetime.now(UTC)) // MICROSECOND))
         settings = redis.settings(Settings.load()).model_copy(update={"request_budget": _BUDGET})
         os.environ.update(settings.environment())
-        yield settings
-        connect(settings).execute_command("SAVE")  # the server loads what lies in its folder when it starts
+        try:
+            yield settings
+        finally:
+            if now is not None:
+                stood.write_text(settings.clock.now().isoformat())
+            connect(settings).execute_command("SAVE")  # the server loads what lies in its folder when it starts
 
 
 def copy_registry(state: Settings, folder: Path) -> None:

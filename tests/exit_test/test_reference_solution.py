@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from lockstep.parity.verdict import upper_bound
 
 SEED = os.environ.get("EXIT_TEST_SEED", "1")
@@ -73,9 +71,8 @@ def tool(exercise: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def begun() -> Iterator[dict[str, dict[str, Any]]]:
-    documents = json.loads(lockstep("exit-test", "begin", "--seed", SEED, "--json"))
+def begun(*names: str) -> dict[str, dict[str, Any]]:
+    documents = json.loads(lockstep("exit-test", "begin", *names, "--seed", SEED, "--json"))
     return {of["exercise"]: of for of in documents}
 
 
@@ -101,10 +98,11 @@ def diagnose(incident: str, hours: int) -> Diagnosis:
     return Diagnosis("materialization_gap", late[0])
 
 
-def test_each_incident_costs_about_a_fifth_and_is_found_with_the_tools(begun: dict[str, dict[str, Any]]) -> None:
+def test_each_incident_costs_about_a_fifth_and_is_found_with_the_tools() -> None:
+    prepared = begun(*INCIDENTS)
     found: set[str] = set()
     for incident in INCIDENTS:
-        told = begun[incident]
+        told = prepared[incident]
         assert 0.14 <= told["lost"] <= 0.30, told
         right = diagnose(incident, 24 * told["days"])
         print(f"{incident}: {told['before']:.3f} to {told['since']:.3f}, {told['lost']:.0%} lost: {right}")  # noqa: T201 - what make exit-test shows
@@ -128,8 +126,8 @@ def wrong_ones(right: Diagnosis) -> Iterator[Diagnosis]:
         yield Diagnosis(right.cause)
 
 
-def test_a_new_view_is_declared_filled_and_proven_on_fifty_rows(begun: dict[str, dict[str, Any]]) -> None:
-    exercise, bound = begun["view"], f"{100 * upper_bound(0, 50, 0.95):.2f}"
+def test_a_new_view_is_declared_filled_and_proven_on_fifty_rows() -> None:
+    exercise, bound = begun("view")["view"], f"{100 * upper_bound(0, 50, 0.95):.2f}"
     package, check = Path(exercise["package"]), ["exit-test", "check", "view", "--bound", bound, "--view"]
     lockstep(*check, "terminal_takings", codes=(3,))
     lockstep(*check, "terminal_activity", codes=(3,))

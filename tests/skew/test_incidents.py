@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from small_contract import CONTRACT
 
-from lockstep.clock import to_micros
+from lockstep.clock import MICROSECOND, to_micros
 from lockstep.errors import BadInput
+from lockstep.local.lock import hold
+from lockstep.online.store import connect
 from lockstep.parity.cause import Cause
 from lockstep.settings import Settings
 from lockstep.skew.fault import Fault
 from lockstep.skew.faults.columns import Renamed
-from pipelines._exit_test.home import copy_registry
+from pipelines._exit_test.home import copy_registry, new_home, opened
 from pipelines._exit_test.incident import Incident, choose, tried_faults
 from pipelines._exit_test.measure import Measured
 
@@ -96,3 +98,21 @@ def test_a_copied_registry_names_its_own_artifacts_and_the_state_keeps_its_own(t
             assert cast("Any", database.execute("SELECT * FROM versions").fetchall()) == [(1, place, f"see {there}")]
     with pytest.raises(BadInput, match="the demo keeps them in its home"):
         copy_registry(state.model_copy(update={"tracking_url": "postgresql://db/mlflow"}), folder)
+
+
+def test_a_home_that_is_closed_keeps_what_its_store_holds_and_its_clock_stands(tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    with new_home(folder, "feature_repo") as settings:
+        connect(settings).set("kept", "it")
+    with opened(folder, START) as settings:
+        assert connect(settings).get("kept") == b"it"
+        assert START <= settings.clock.now() < START + timedelta(minutes=1)
+        (folder / "clock").write_text(str((START + HOUR - datetime.now(UTC)) // MICROSECOND))
+        with (
+            hold(folder, "a run"),
+            pytest.raises(BadInput, match=r"`lockstep exit-test` of .* has held"),
+            opened(folder),
+        ):
+            pass
+    with opened(folder, START) as settings:
+        assert START + HOUR <= settings.clock.now() < START + HOUR + timedelta(minutes=1)
