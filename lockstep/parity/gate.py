@@ -11,7 +11,7 @@ from lockstep.materialize.ledger import Ledger
 from lockstep.parity.kept import load
 from lockstep.parity.repeat import unrepeatable
 from lockstep.parity.report import ParityReport
-from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
+from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, evidence, lacks, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import Evaluation
 from lockstep.training.evaluations import alarmed, load_evaluation
@@ -121,7 +121,8 @@ def unproven(
         now: when.
     """
     views = {view.name for view in contract.views}
-    bound = upper_bound(report.mismatches, report.sample.uniform, settings.parity_confidence)
+    rows = evidence(report.sample.uniform, report.excused, report.rejected)
+    bound = upper_bound(report.mismatches, rows, settings.parity_confidence)
     rules = {
         f"the report's verdict is {report.verdict.value}": report.verdict is not Verdict.PASS,
         f"the report is about model {report.model.digest[:12]}, not {digest[:12]}": report.model.digest != digest,
@@ -157,6 +158,7 @@ def unproven(
     lacking = lacks(
         report.sample.uniform,
         report.excused,
+        report.rejected,
         report.present,
         report.intervals,
         limit=settings.parity_limit,

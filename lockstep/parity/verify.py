@@ -109,6 +109,7 @@ def measure(
     found = explain(investigate(settings, lake, facts))
     named = [row.name for row in chosen]
     first = rows[: len(chosen)]
+    rejected = sum(row.rejected is not None for row in first)
     present = {v.name: sum(_status(row, v.name) == "present" for row in first) for v in contract.views}
     intervals = {v.name: len(_committed_intervals(first, v.name)) for v in contract.views}
     judgement = judge(
@@ -121,6 +122,7 @@ def measure(
         foreign=logged.foreign,
         present=present,
         intervals=intervals,
+        rejected=rejected,
         ahead=sum(from_micros(row.read_us) > now + settings.request_time_limit for row in rows),
     )
     stored = sum(len(view.columns) for view in contract.views)
@@ -146,7 +148,7 @@ def measure(
         mismatches=judgement.mismatches,
         excused=judgement.excused,
         stratum_mismatches=judgement.stratum_mismatches,
-        rejected=sum(row.rejected is not None for row in first),
+        rejected=rejected,
         foreign=logged.foreign,
         lost=logged.lost,
         present=present,
