@@ -40,7 +40,7 @@ class Sampled(_Frozen):
         required: rows that the limit needs.
         stratified: rows of the stratified sample.
         compared_values: vector and stored values held against the lake and training.
-        seed: what the samples were drawn by; it follows from the model and the window, unless somebody gave another one.
+        seed: what the samples were drawn by; it follows from the model and whose rows they are, unless somebody gave another one.
     """
 
     served: int
@@ -161,14 +161,15 @@ class ParityReport(_Frozen):
     Attributes:
         since: first request time judged.
         until: end of the request times judged.
+        newest: the last request time of a compared row; None where there is none.
         shadow: whether the rows were a shadow replay.
         read: by table, the snapshot of the served log and of the views' tables that was read.
         ledger: by stored view, the hash of what the ledger says up to `until`.
         limit: the mismatch rate to be excluded at `confidence`.
         excused: rows of the uniform sample that differ for excused causes only; they are no evidence of equality.
         rejected: rows of the uniform sample that serving did not answer, because the policy rejects them.
-        foreign: rows of the model in the window that name a contract which is not the model's.
-        lost: the share of the served log that never arrived.
+        foreign: rows of the model in the window that name a contract which is not the model's, or none.
+        lost: the share of the window's rows in the served log that never arrived, of the process that lost most.
         present: per stored view, rows of the uniform sample for which a row was read and used.
         intervals: per stored view, how many committed intervals the uniform sample was read from.
         upper_bound: of the mismatch rate, one-sided Clopper-Pearson.
@@ -185,6 +186,7 @@ class ParityReport(_Frozen):
     shadow: bool
     since: AwareDatetime
     until: AwareDatetime
+    newest: AwareDatetime | None = None
     sample: Sampled
     read: dict[str, int]
     ledger: dict[str, str]
