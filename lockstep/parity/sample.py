@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from lockstep.clock import to_micros
 from lockstep.contract import FeatureContract
+from lockstep.errors import SchemaDrift, Terminal
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
 from lockstep.lake.snapshots import NO_SNAPSHOT
@@ -249,7 +250,8 @@ def find_served(settings: Settings, lake: Lake, window: Window, *, known: Iterab
             {**whose, "contracts": contracts},
         ).fetchall()
         logged: pa.Table = connection.sql(
-            f"SELECT process, counter, why = $uniform AS uniform, {_STRATA} AS strata {of_model} AND contract = $contract ORDER BY ALL",
+            f"SELECT process, counter, why = $uniform AS uniform, {_STRATA} AS strata {of_model} AND contract = $contract "
+            "ORDER BY ALL",
             params={
                 **whose,
                 "uniform": UNIFORM,
@@ -269,7 +271,11 @@ def find_served(settings: Settings, lake: Lake, window: Window, *, known: Iterab
 
 
 def read_rows(settings: Settings, lake: Lake, window: Window, chosen: Sequence[Logged]) -> tuple[ServedRow, ...]:
-    """Return rows that `find_served` found in the window, whole, in the order in which they are given."""
+    """Return rows that `find_served` found in the window, whole, in the order in which they are given.
+
+    Raises:
+        SchemaDrift: one of them is none that a transformer logs.
+    """
     if not chosen:
         return ()
     floats = {view.name: {c.name for c in view.columns if c.dtype in _FLOATS} for view in window.contract.views}
@@ -283,12 +289,27 @@ def read_rows(settings: Settings, lake: Lake, window: Window, chosen: Sequence[L
             "WHERE model = $model AND shadow = $shadow AND contract = $contract ORDER BY ALL",
             params={"model": window.model, "shadow": window.shadow, "contract": window.contract.hash},
         ).to_arrow_table()
-    rows = {
-        (row["process"], row["counter"]): _decode(row, floats, strata[row["process"], row["counter"]])
-        for part in found.to_batches(_PART_ROWS)
-        for row in part.to_pylist()
-    }
+    rows: dict[tuple[str, int], ServedRow] = {}
+    for row in (row for part in found.to_batches(_PART_ROWS) for row in part.to_pylist()):
+        named = row["process"], row["counter"]
+        try:
+            rows[named] = _decode(row, floats, strata[named])
+        except (AttributeError, KeyError, TypeError, ValueError, Terminal) as wrong:
+            raise _no_row(*named, repr(wrong)) from wrong
+        if len(rows[named].vector) != len(window.contract.features):
+            features = len(window.contract.features)
+            raise _no_row(*named, f"its vector has {len(rows[named].vector)} values, its contract {features} features")
+    for row in chosen:
+        if (row.process, row.counter) not in rows:
+            raise _no_row(row.process, row.counter, "it has no process or no counter")
     return tuple(rows[row.process, row.counter] for row in chosen)
+
+
+def _no_row(process: str | None, counter: int | None, why: str) -> SchemaDrift:
+    return SchemaDrift(
+        f"row {process}/{counter} of {SERVED_LOG} cannot be read: {why}",
+        hint="it is none that a transformer logs: take the process out of service, and verify a window without its rows",
+    )
 
 
 def read_served(settings: Settings, lake: Lake, window: Window) -> tuple[ServedRow, ...]:
