@@ -1,14 +1,16 @@
 """Hold a sample of what a model served against the lake and against training; keep the report."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hera.workflows.io import Output
 
 from lockstep.clock import parse_time
-from lockstep.errors import Refused
+from lockstep.errors import BadInput, Refused
 from steps._alone import run_alone
 from steps._step import SIGNING_KEY, StepInput, step
 from steps._wiring import Wiring
+
+MOST_HOURS = 24 * 366
 
 
 class VerifyParityInput(StepInput):
@@ -47,7 +49,7 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
     from lockstep.training.registry import require_model  # noqa: PLC0415
 
     wiring = Wiring()
-    until = parse_time(given.until, "until")
+    since, until = window_of(given)
     model = require_model(wiring.settings, wiring.use_case.model.name, given.model)
     if given.fallback and model.contract.fallback is None:
         return VerifyParityOutput(report="", verdict="none", mismatches=0, address="")
@@ -59,7 +61,7 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
         model,
         Question(
             shadow=given.shadow,
-            since=parse_time(given.since, "since") if given.since else until - timedelta(hours=given.hours),
+            since=since,
             until=until,
             rows=given.sample_rows,
             fallback=given.fallback,
@@ -76,6 +78,20 @@ def verify_parity(given: VerifyParityInput) -> VerifyParityOutput:
     return VerifyParityOutput(
         report=report.hash, verdict=report.verdict.value, mismatches=report.mismatches, address=address
     )
+
+
+def window_of(given: VerifyParityInput) -> tuple[datetime, datetime]:
+    """Return since and until of the request times.
+
+    Raises:
+        BadInput: one of them is no time, or the hours are none or more than a year has.
+    """
+    until = parse_time(given.until, "until")
+    if given.since:
+        return parse_time(given.since, "since"), until
+    if not 0 < given.hours <= MOST_HOURS:
+        raise BadInput(f"hours is {given.hours}, it may be 1 to {MOST_HOURS}")
+    return until - timedelta(hours=given.hours), until
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def a_report(**changes: Any) -> ParityReport:
         "shadow": True,
         "since": parse_time("2018-06-29T00:00:00Z"),
         "until": AT,
+        "newest": parse_time("2018-06-29T23:59:58Z"),
         "sample": Sampled(served=960, uniform=400, required=299, stratified=130, compared_values=12_000, seed=7),
         "read": {"served_log": 11, "terminal_risk": 12},
         "ledger": {"terminal_risk": "e" * 64},

@@ -14,7 +14,7 @@ TYPES: Mapping[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 KNOWN = {
     "type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const", "format", "$ref", "$defs",
-    "$schema", "title", "description", "default",
+    "$schema", "title", "description", "default", "minimum", "maximum",
 }  # fmt: skip
 
 
@@ -30,6 +30,8 @@ def problems(value: Any, schema: Mapping[str, Any], whole: Mapping[str, Any], at
         return
     if value not in schema.get("enum", [value]) or value != schema.get("const", value):
         yield f"{at}: {value!r} is not allowed"
+    if isinstance(value, int) and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+        yield f"{at}: {value} is too small or too great"
     if schema.get("format") == "date-time":
         parse_time(value)
     yield from _inside(value, schema, whole, at)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from lockstep.contract import FeatureContract
 from lockstep.errors import Refused
@@ -11,7 +11,7 @@ from lockstep.materialize.ledger import Ledger
 from lockstep.parity.kept import load
 from lockstep.parity.repeat import unrepeatable
 from lockstep.parity.report import ParityReport
-from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, lacks, upper_bound
+from lockstep.parity.verdict import MOST_EXCUSED, MOST_LOST, Verdict, evidence, lacks, upper_bound
 from lockstep.settings import Settings
 from lockstep.training.evaluation.document import Evaluation
 from lockstep.training.evaluations import alarmed, load_evaluation
@@ -121,18 +121,17 @@ def unproven(
         now: when.
     """
     views = {view.name for view in contract.views}
-    bound = upper_bound(report.mismatches, report.sample.uniform, settings.parity_confidence)
+    rows = evidence(report.sample.uniform, report.excused, report.rejected)
+    bound = upper_bound(report.mismatches, rows, settings.parity_confidence)
     rules = {
         f"the report's verdict is {report.verdict.value}": report.verdict is not Verdict.PASS,
         f"the report is about model {report.model.digest[:12]}, not {digest[:12]}": report.model.digest != digest,
         f"the report is about contract {report.model.contract[:12]}, not {contract.hash[:12]}": report.model.contract
         != contract.hash,
         f"the report is {report.age(now)} old, at most {settings.parity_max_age} may be": not (
-            timedelta(0) <= report.age(now) <= settings.parity_max_age
+            -settings.request_time_limit <= report.age(now) <= settings.parity_max_age
         ),
-        f"the report's window ended {now - report.until} ago, at most {settings.parity_max_age} may have passed": not (
-            timedelta(0) <= now - report.until <= settings.parity_max_age
-        ),
+        f"the report's window ends {report.until - now} from now": report.until - now > settings.request_time_limit,
         f"the report does not cover the views {', '.join(sorted(views))}": not (
             set(report.present) == set(report.intervals) == views
         ),
@@ -157,12 +156,23 @@ def unproven(
     lacking = lacks(
         report.sample.uniform,
         report.excused,
+        report.rejected,
         report.present,
         report.intervals,
         limit=settings.parity_limit,
         confidence=settings.parity_confidence,
     )
-    return [*(reason for reason, holds in rules.items() if holds), *lacking]
+    return [*(reason for reason, holds in rules.items() if holds), *_too_old(settings, report, now), *lacking]
+
+
+def _too_old(settings: Settings, report: ParityReport, now: datetime) -> list[str]:
+    """Return whether the newest row is of another time than now: a window may end long after its last row."""
+    if report.newest is None:
+        return ["the report does not say when its newest row was asked for"]
+    age = now - report.newest
+    if -settings.request_time_limit <= age <= settings.parity_max_age:
+        return []
+    return [f"the report's newest row was asked for {age} ago, at most {settings.parity_max_age} may have passed"]
 
 
 def _worth(recipe: ModelRecipe, model: Registered, evaluation: Evaluation | None) -> list[str]:

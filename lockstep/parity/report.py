@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from lockstep.hashing import digest
 from lockstep.parity.cause import EXCUSED
@@ -16,6 +16,8 @@ from lockstep.parity.verdict import Verdict
 
 REPORT_VERSION = 1
 SCORE_BINS = 20
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class _Frozen(BaseModel):
@@ -40,15 +42,15 @@ class Sampled(_Frozen):
         required: rows that the limit needs.
         stratified: rows of the stratified sample.
         compared_values: vector and stored values held against the lake and training.
-        seed: what the samples were drawn by; it follows from the model and the window, unless somebody gave another one.
+        seed: what the samples were drawn by; it follows from the model and whose rows they are, unless somebody gave another one.
     """
 
-    served: int
-    uniform: int
-    required: int
-    stratified: int
-    compared_values: int
-    seed: int
+    served: Count
+    uniform: Count
+    required: Count
+    stratified: Count
+    compared_values: Count
+    seed: Count
 
 
 class FeatureRate(_Frozen):
@@ -62,9 +64,9 @@ class FeatureRate(_Frozen):
 
     name: str
     view: str
-    compared: int
-    differing: int
-    causes: dict[str, int]
+    compared: Count
+    differing: Count
+    causes: dict[str, Count]
 
     @property
     def mismatches(self) -> int:
@@ -83,9 +85,9 @@ class HourCompared(_Frozen):
     """
 
     hour: AwareDatetime
-    rows: int
-    mismatches: int
-    excused: int
+    rows: Count
+    mismatches: Count
+    excused: Count
 
 
 class ScoreShift(_Frozen):
@@ -102,14 +104,14 @@ class ScoreShift(_Frozen):
         expected: the same of the expected scores.
     """
 
-    rows: int
-    changed: int
+    rows: Count
+    changed: Count
     threshold: float
-    flipped: int
+    flipped: Count
     mean_shift: float
     largest_shift: float
-    served: tuple[int, ...]
-    expected: tuple[int, ...]
+    served: tuple[Count, ...]
+    expected: tuple[Count, ...]
 
     @classmethod
     def between(cls, served: Sequence[float], expected: Sequence[float], threshold: float) -> "ScoreShift | None":
@@ -138,8 +140,8 @@ class Stratum(_Frozen):
     """How one stratum fared."""
 
     name: str
-    rows: int
-    mismatches: int
+    rows: Count
+    mismatches: Count
 
 
 class DifferenceFound(_Frozen):
@@ -161,14 +163,15 @@ class ParityReport(_Frozen):
     Attributes:
         since: first request time judged.
         until: end of the request times judged.
+        newest: the last request time of a compared row; None where there is none.
         shadow: whether the rows were a shadow replay.
         read: by table, the snapshot of the served log and of the views' tables that was read.
         ledger: by stored view, the hash of what the ledger says up to `until`.
         limit: the mismatch rate to be excluded at `confidence`.
         excused: rows of the uniform sample that differ for excused causes only; they are no evidence of equality.
         rejected: rows of the uniform sample that serving did not answer, because the policy rejects them.
-        foreign: rows of the model in the window that name a contract which is not the model's.
-        lost: the share of the served log that never arrived.
+        foreign: rows of the model in the window that name a contract which is not the model's, or none.
+        lost: the share of the window's rows in the served log that never arrived, of the process that lost most.
         present: per stored view, rows of the uniform sample for which a row was read and used.
         intervals: per stored view, how many committed intervals the uniform sample was read from.
         upper_bound: of the mismatch rate, one-sided Clopper-Pearson.
@@ -185,28 +188,36 @@ class ParityReport(_Frozen):
     shadow: bool
     since: AwareDatetime
     until: AwareDatetime
+    newest: AwareDatetime | None = None
     sample: Sampled
     read: dict[str, int]
     ledger: dict[str, str]
     limit: float
     confidence: float
-    mismatches: int
-    excused: int
-    stratum_mismatches: int
-    rejected: int
-    foreign: int
+    mismatches: Count
+    excused: Count
+    stratum_mismatches: Count
+    rejected: Count
+    foreign: Count
     lost: float
-    present: dict[str, int]
-    intervals: dict[str, int]
+    present: dict[str, Count]
+    intervals: dict[str, Count]
     upper_bound: float
     verdict: Verdict
     reasons: tuple[str, ...]
     features: tuple[FeatureRate, ...]
     strata: tuple[Stratum, ...]
-    causes: dict[str, int]
+    causes: dict[str, Count]
     differences: tuple[DifferenceFound, ...]
     hours: tuple[HourCompared, ...] = ()
     scores: ScoreShift | None = None
+
+    @model_validator(mode="after")
+    def _counts_rows_of_the_sample(self) -> Self:
+        rows = self.sample.uniform
+        if self.mismatches + self.excused > rows or self.rejected > rows:
+            raise ValueError(f"more rows are mismatches, excused or rejected than the {rows} of the uniform sample")
+        return self
 
     @property
     def hash(self) -> str:

@@ -15,7 +15,9 @@ import duckdb
 import orjson
 import pyarrow as pa
 
+from lockstep.clock import to_micros
 from lockstep.contract import FeatureContract
+from lockstep.errors import SchemaDrift, Terminal
 from lockstep.lake import Lake
 from lockstep.lake.engine import TimeRange, connect
 from lockstep.lake.snapshots import NO_SNAPSHOT
@@ -45,12 +47,33 @@ _STRATA = """
         )
     ))
 """
-# Over the whole log, so that neither a window's edge nor a trimmed beginning looks like anything but what it is.
+# Of each process that served rows of the window, the numbers that are missing beside a row of the window, over the whole log: so
+# neither a window's edge looks like a loss, nor does a long past dilute one, nor is an old one held against it.
 _LOST = """
-    SELECT coalesce(max(1 - arrived / last), 0) FROM (
-        SELECT max(counter) AS last, count(DISTINCT counter) AS arrived FROM ever
-        WHERE process IN (SELECT process FROM ever WHERE model = $model AND shadow = $shadow)
-        GROUP BY process
+    WITH numbered AS (
+        SELECT process, counter, bool_or(epoch_us(request_time) >= $since AND epoch_us(request_time) < $until) AS inside
+        FROM ever WHERE process IN (SELECT process FROM served WHERE model = $model AND shadow = $shadow)
+        GROUP BY process, counter
+    ), gaps AS (
+        SELECT process, inside, counter - 1 - lag(counter, 1, 0) OVER of_process AS missing,
+            inside OR coalesce(lag(inside) OVER of_process, FALSE) AS beside
+        FROM numbered WINDOW of_process AS (PARTITION BY process ORDER BY counter)
+    )
+    SELECT coalesce(max(missing / (missing + arrived)), 0) FROM (
+        SELECT coalesce(sum(missing) FILTER (beside), 0) AS missing, count(*) FILTER (inside) AS arrived
+        FROM gaps GROUP BY process
+    )
+"""
+# Rows of the model that share a name and are not the same row.
+_TWICE = """
+    SELECT coalesce(sum(of_name), 0) FROM (
+        SELECT count(*) AS of_name FROM (
+            SELECT DISTINCT * FROM served SEMI JOIN (
+                SELECT process, counter FROM served WHERE model = $model AND shadow = $shadow
+                GROUP BY process, counter HAVING count(*) > 1
+            ) USING (process, counter)
+            WHERE model = $model AND shadow = $shadow
+        ) GROUP BY process, counter HAVING of_name > 1
     )
 """
 
@@ -101,15 +124,17 @@ class WindowFound:
 
     Attributes:
         rows: the rows of the model and its contract.
-        foreign: rows of the model that name another contract than the model's own or its fallback's.
-        lost: the share of log rows that never arrived, of the process that lost most; each numbers its rows from 1.
+        foreign: rows of the model that name another contract than the model's own or its fallback's, or none.
+        lost: the share of the window's rows that never arrived, of the process that lost most; each numbers its rows from 1.
         snapshot_id: which snapshot of the log was read; `NO_SNAPSHOT` where there is none.
+        twice: rows of the model that have a name which another one has, without being the same row.
     """
 
     rows: tuple[Logged, ...]
     foreign: int
     lost: float
     snapshot_id: int
+    twice: int = 0
 
 
 @dataclass(frozen=True)
@@ -212,18 +237,21 @@ def find_served(settings: Settings, lake: Lake, window: Window, *, known: Iterab
     snapshot_id = window.snapshot_id if window.snapshot_id is not None else current.id if current else NO_SNAPSHOT
     with connect(settings) as connection:
         _register(connection, lake, window, snapshot_id)
-        ever = ["process", "counter", "model", "shadow"]
+        ever = ["process", "counter", "request_time"]
         lake.register(connection, "ever", SERVED_LOG, columns=ever, snapshot_id=snapshot_id)
         whose = {"model": window.model, "shadow": window.shadow}
-        (lost,) = connection.execute(_LOST, whose).fetchall()[0]
+        times = {"since": to_micros(window.since), "until": to_micros(window.until)}
+        ((lost,),) = connection.execute(_LOST, {**whose, **times}).fetchall()
+        ((twice,),) = connection.execute(_TWICE, whose).fetchall()
         of_model = "FROM served WHERE model = $model AND shadow = $shadow"
         contracts = [window.contract.hash, *known]
         ((foreign,),) = connection.execute(
-            f"SELECT count(*) {of_model} AND NOT list_contains($contracts, contract)",
+            f"SELECT count(*) {of_model} AND (contract IS NULL OR NOT list_contains($contracts, contract))",
             {**whose, "contracts": contracts},
         ).fetchall()
         logged: pa.Table = connection.sql(
-            f"SELECT process, counter, why = $uniform AS uniform, {_STRATA} AS strata {of_model} AND contract = $contract",
+            f"SELECT process, counter, why = $uniform AS uniform, {_STRATA} AS strata {of_model} AND contract = $contract "
+            "ORDER BY ALL",
             params={
                 **whose,
                 "uniform": UNIFORM,
@@ -239,11 +267,15 @@ def find_served(settings: Settings, lake: Lake, window: Window, *, known: Iterab
         for part in logged.to_batches(_PART_ROWS)
         for row in part.to_pylist()
     }
-    return WindowFound(tuple(rows.values()), foreign, float(lost), snapshot_id)
+    return WindowFound(tuple(rows.values()), foreign, float(lost), snapshot_id, int(twice))
 
 
 def read_rows(settings: Settings, lake: Lake, window: Window, chosen: Sequence[Logged]) -> tuple[ServedRow, ...]:
-    """Return rows that `find_served` found in the window, whole, in the order in which they are given."""
+    """Return rows that `find_served` found in the window, whole, in the order in which they are given.
+
+    Raises:
+        SchemaDrift: one of them is none that a transformer logs.
+    """
     if not chosen:
         return ()
     floats = {view.name: {c.name for c in view.columns if c.dtype in _FLOATS} for view in window.contract.views}
@@ -253,14 +285,31 @@ def read_rows(settings: Settings, lake: Lake, window: Window, chosen: Sequence[L
         _register(connection, lake, window, window.snapshot_id)
         connection.register("wanted", wanted)
         found: pa.Table = connection.sql(
-            f"SELECT * REPLACE ({_MICROS}) FROM served SEMI JOIN wanted USING (process, counter)"
+            f"SELECT DISTINCT * REPLACE ({_MICROS}) FROM served SEMI JOIN wanted USING (process, counter) "
+            "WHERE model = $model AND shadow = $shadow AND contract = $contract ORDER BY ALL",
+            params={"model": window.model, "shadow": window.shadow, "contract": window.contract.hash},
         ).to_arrow_table()
-    rows = {
-        (row["process"], row["counter"]): _decode(row, floats, strata[row["process"], row["counter"]])
-        for part in found.to_batches(_PART_ROWS)
-        for row in part.to_pylist()
-    }
+    rows: dict[tuple[str, int], ServedRow] = {}
+    for row in (row for part in found.to_batches(_PART_ROWS) for row in part.to_pylist()):
+        named = row["process"], row["counter"]
+        try:
+            rows[named] = _decode(row, floats, strata[named])
+        except (AttributeError, KeyError, TypeError, ValueError, Terminal) as wrong:
+            raise _no_row(*named, repr(wrong)) from wrong
+        if len(rows[named].vector) != len(window.contract.features):
+            features = len(window.contract.features)
+            raise _no_row(*named, f"its vector has {len(rows[named].vector)} values, its contract {features} features")
+    for row in chosen:
+        if (row.process, row.counter) not in rows:
+            raise _no_row(row.process, row.counter, "it has no process or no counter")
     return tuple(rows[row.process, row.counter] for row in chosen)
+
+
+def _no_row(process: str | None, counter: int | None, why: str) -> SchemaDrift:
+    return SchemaDrift(
+        f"row {process}/{counter} of {SERVED_LOG} cannot be read: {why}",
+        hint="it is none that a transformer logs: take the process out of service, and verify a window without its rows",
+    )
 
 
 def read_served(settings: Settings, lake: Lake, window: Window) -> tuple[ServedRow, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scipy.stats import binomtest
 
 from lockstep.parity.compare import Difference, is_mismatch
+from lockstep.serving.shadow import MOST_REJECTED
 
 MOST_LOST = 0.01
 MOST_EXCUSED = 0.25
@@ -47,14 +48,19 @@ class Judgement:
 
 
 def upper_bound(mismatches: int, rows: int, confidence: float) -> float:
-    """Return the one-sided Clopper-Pearson upper bound of a rate; 1.0 of no rows.
+    """Return the one-sided Clopper-Pearson upper bound of a rate; 1.0 where no row is none.
 
     Source: Clopper & Pearson (1934), *The use of confidence or fiducial limits*, Biometrika 26: 404-413.
     """
-    if rows == 0:
+    if rows <= mismatches:
         return 1.0
     exact = binomtest(mismatches, rows, alternative="less").proportion_ci(confidence_level=confidence, method="exact")
     return float(exact.high)
+
+
+def evidence(rows: int, excused: int, rejected: int) -> int:
+    """Return how many rows at least speak for parity: an excused one was not equal, a rejected one has no score to compare."""
+    return max(0, rows - excused - rejected)
 
 
 def required_rows(limit: float, confidence: float) -> int:
@@ -74,7 +80,9 @@ def judge(
     foreign: int,
     present: Mapping[str, int],
     intervals: Mapping[str, int],
+    rejected: int = 0,
     ahead: int = 0,
+    twice: int = 0,
 ) -> Judgement:
     """Judge the differences per row of both samples.
 
@@ -88,17 +96,20 @@ def judge(
         foreign: log rows of the model that name a contract which is not the model's.
         present: per stored view, rows of the uniform sample that were read and used.
         intervals: per stored view, how many committed intervals they were read from.
+        rejected: rows of the uniform sample that the policy rejects.
         ahead: sampled rows that were read at a time which is yet to come, by our clock.
+        twice: log rows that have a name which another one has.
     """
     wrong, excused, bad_strata = _mismatches(uniform), _excused(uniform), _mismatches(strata)
-    bound = upper_bound(wrong, len(uniform), confidence)
+    bound = upper_bound(wrong, evidence(len(uniform), excused, rejected), confidence)
     failing = [f"{bad_strata} rows of the stratified sample are mismatches"] * bool(bad_strata)
     failing += [f"{foreign} log rows of this model name a contract that is not its own"] * bool(foreign)
     failing += [f"{ahead} sampled rows were read at a time that is yet to come: the clock of the log is ahead"] * bool(
         ahead
     )
+    failing += [twice_named(twice)] * bool(twice)
     failing += [f"{wrong} of {len(uniform)} sampled rows are mismatches"] * bool(wrong and bound >= limit)
-    lacking = lacks(len(uniform), excused, present, intervals, limit=limit, confidence=confidence)
+    lacking = lacks(len(uniform), excused, rejected, present, intervals, limit=limit, confidence=confidence)
     share = excused / len(uniform) if uniform else 0.0
     most_excused = min(most_excused, MOST_EXCUSED)
     lacking += [f"{share:.2%} of the rows are excused, at most {most_excused:.2%} may be"] * (share > most_excused)
@@ -107,19 +118,26 @@ def judge(
     return Judgement(verdict, (*failing, *lacking), wrong, excused, bad_strata, bound)
 
 
+def twice_named(rows: int) -> str:
+    """Tell that rows of the log cannot be told from others."""
+    return f"{rows} rows of the log have a name that another one has"
+
+
 def lacks(
     rows: int,
     excused: int,
+    rejected: int,
     present: Mapping[str, int],
     intervals: Mapping[str, int],
     *,
     limit: float,
     confidence: float,
 ) -> list[str]:
-    """Return what a sample lacks as evidence: rows that are neither excused nor empty, on both sides of a materialization."""
-    required = required_rows(limit, confidence)
-    lacking = [f"{rows - excused} sampled rows, {required} needed to exclude {limit:.2%}"] * (
-        rows - excused < required
+    """Return what a sample lacks as evidence: rows that are not excused, rejected or empty, on both sides of a materialization."""
+    required, enough = required_rows(limit, confidence), evidence(rows, excused, rejected)
+    lacking = [f"{enough} sampled rows, {required} needed to exclude {limit:.2%}"] * (enough < required)
+    lacking += [f"{rejected} of {rows} sampled rows are rejected, at most {MOST_REJECTED:.0%} may be"] * (
+        rejected > MOST_REJECTED * rows
     )
     lacking += [
         f"{view}: {n} sampled rows hold a value, {required} needed" for view, n in present.items() if n < required

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from lockstep.clock import MICROSECOND, from_micros, to_micros
+from lockstep.clock import MICROSECOND, from_micros
 from lockstep.contract import FeatureContract
 from lockstep.errors import BadInput
 from lockstep.lake import Lake
@@ -52,7 +52,7 @@ class Question:
         until: end of the request times.
         rows: how many uniform rows to compare; at least what the limit needs are taken.
         fallback: judge the rows that the model's fallback answered, by the contract of that.
-        seed: orders the rows of which the first are sampled; None: the one that follows from the model and the window.
+        seed: orders the rows of which the first are sampled; None: the one that follows from the model and whose rows they are.
         read: by table, which snapshots of the served log and of the views' tables are read; None: the newest.
     """
 
@@ -95,7 +95,7 @@ def measure(
         BadInput: the window is reversed, the model has no fallback, or a snapshot that is needed has expired.
     """
     contract, now = _contract(model, question), settings.clock.now()
-    seed = own_seed(model.digest, contract, question) if question.seed is None else question.seed
+    seed = own_seed(model.digest, contract, shadow=question.shadow) if question.seed is None else question.seed
     read = question.read or {}
     window = Window(model.digest, contract, question.shadow, question.since, question.until, read.get(SERVED_LOG))
     contracts = [of.hash for of in (model.contract, model.contract.fallback) if of is not None]
@@ -109,6 +109,7 @@ def measure(
     found = explain(investigate(settings, lake, facts))
     named = [row.name for row in chosen]
     first = rows[: len(chosen)]
+    rejected = sum(row.rejected is not None for row in first)
     present = {v.name: sum(_status(row, v.name) == "present" for row in first) for v in contract.views}
     intervals = {v.name: len(_committed_intervals(first, v.name)) for v in contract.views}
     judgement = judge(
@@ -121,7 +122,9 @@ def measure(
         foreign=logged.foreign,
         present=present,
         intervals=intervals,
+        rejected=rejected,
         ahead=sum(from_micros(row.read_us) > now + settings.request_time_limit for row in rows),
+        twice=logged.twice,
     )
     stored = sum(len(view.columns) for view in contract.views)
     return ParityReport(
@@ -131,6 +134,7 @@ def measure(
         shadow=question.shadow,
         since=question.since,
         until=question.until,
+        newest=from_micros(max(row.request_us for row in rows)) if rows else None,
         sample=Sampled(
             served=len(logged.rows),
             uniform=len(chosen),
@@ -146,7 +150,7 @@ def measure(
         mismatches=judgement.mismatches,
         excused=judgement.excused,
         stratum_mismatches=judgement.stratum_mismatches,
-        rejected=sum(row.rejected is not None for row in first),
+        rejected=rejected,
         foreign=logged.foreign,
         lost=logged.lost,
         present=present,
@@ -166,9 +170,9 @@ def measure(
     )
 
 
-def own_seed(model: str, contract: FeatureContract, question: Question) -> int:
-    """Return the seed that follows from what is verified, so that nobody can look for one that suits."""
-    told = f"{model}/{contract.hash}/{question.shadow}/{to_micros(question.since)}/{to_micros(question.until)}"
+def own_seed(model: str, contract: FeatureContract, *, shadow: bool) -> int:
+    """Return the seed that follows from whose rows are verified: not from the window, of which somebody could try many."""
+    told = f"{model}/{contract.hash}/{shadow}"
     return int.from_bytes(hashlib.sha256(told.encode()).digest()) >> (256 - _SEED_BITS)
 
 

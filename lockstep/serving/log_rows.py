@@ -18,6 +18,8 @@ from lockstep.serving.request import Request
 SERVED_LOG = "served_log"
 PARTITION_BY = "request_time"
 ROW_FIELD = b"row"
+_MAY_BE_NULL = {"score", "rejected"}
+_OF_VIEW = ("view", "status", "values")
 UNIFORM = "uniform"
 FLAGGED = "flagged"
 
@@ -178,7 +180,7 @@ def read_row(entry: bytes, fields: Mapping[bytes, bytes]) -> Mapping[str, Any]:
     A transformer that knew no `rejected` logged answered rows alone.
 
     Raises:
-        SchemaDrift: it holds none, or one with other fields.
+        SchemaDrift: it holds none, or one with other fields, or with null in one in which each row says something.
     """
     name, names = entry.decode(), set(SCHEMA.names)
     hint = f"remove it (XDEL lockstep:served:<project> {name}); nothing from it on is drained before"
@@ -194,7 +196,17 @@ def read_row(entry: bytes, fields: Mapping[bytes, bytes]) -> Mapping[str, Any]:
     if document.keys() != names:
         different = ", ".join(sorted(document.keys() ^ names))
         raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it differs in {different}", hint=hint)
+    if nulls := _nulls(document):
+        raise SchemaDrift(f"stream entry {name} is no row of {SERVED_LOG}: it has no {', '.join(nulls)}", hint=hint)
     return document
+
+
+def _nulls(document: Mapping[str, Any]) -> list[str]:
+    """Return the fields of a row that are null and must not be: a view's times may be, it was not read, or nobody said when."""
+    nulls = [name for name in SCHEMA.names if document[name] is None and name not in _MAY_BE_NULL]
+    views: list[Any] = document["views"] if isinstance(document["views"], list) else []
+    read = [cast("dict[str, Any]", view) for view in views if isinstance(view, dict)]
+    return nulls + [f"views.{name}" for name in _OF_VIEW if any(view.get(name) is None for view in read)]
 
 
 def _known(created_us: int | None) -> int | None:

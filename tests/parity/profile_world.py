@@ -66,7 +66,11 @@ def created_of(number: int) -> datetime:
 
 @dataclass(frozen=True)
 class Read:
-    """What the store answered for a customer; the lake's own row, unless values are given, and the model's score."""
+    """What the store answered for a customer; the lake's own row, unless values are given, and the model's score.
+
+    Attributes:
+        rejected: for want of what the row has no score.
+    """
 
     customer: int
     status: Status = "present"
@@ -74,6 +78,7 @@ class Read:
     values: Mapping[str, Any] | None = None
     score: float | None = None
     tick: int = 1
+    rejected: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,11 +151,24 @@ class World:
         request = Request("r", [to_micros(it.at)], {"customer_id": [it.customer]}, [{"amount_cents": 1250}])
         reading = Reading(epochs, epochs, views)
         vectors = vectors_of(contract, functions, request, reading).vectors
-        score = score_of(model, vectors[0]) if it.score is None else it.score
         served = Served(
-            request, to_micros(it.at), reading, vectors, [score], flags_of(views, 1), contract.hash, shadow=True
+            request=request,
+            read_time_us=to_micros(it.at),
+            reading=reading,
+            vectors=vectors,
+            scores=[_score(it, model, vectors[0])],
+            flags=flags_of(views, 1),
+            contract=contract.hash,
+            shadow=True,
+            rejected={0: it.rejected} if it.rejected else {},
         )
         return next(encode_rows(served, [(0, UNIFORM)], digest, f"process of {digest}", number))
+
+
+def _score(it: Read, model: LogisticRegression, vector: Sequence[float]) -> float | None:
+    if it.rejected:
+        return None
+    return score_of(model, vector) if it.score is None else it.score
 
 
 def open_world(

@@ -51,6 +51,7 @@ def report(**changes: Any) -> ParityReport:
         "shadow": True,
         "since": NOW - timedelta(days=1),
         "until": NOW - timedelta(hours=1),
+        "newest": NOW - timedelta(hours=2),
         "sample": Sampled(served=960, uniform=400, required=299, stratified=130, compared_values=12_000, seed=7),
         "read": {},
         "ledger": {},
@@ -183,8 +184,13 @@ def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:
         ({"mismatches": 9}, "only known to be below"),
         ({"upper_bound": 0.0001}, "not the one its counts give"),
         ({"excused": 120}, "120 of 400 rows are excused"),
+        ({"rejected": 102}, "298 sampled rows, 299 needed"),
+        ({"rejected": 201}, "201 of 400 sampled rows are rejected"),
+        ({"excused": 50}, "not the one its counts give"),
         ({"excused": 102}, "298 sampled rows, 299 needed"),
-        ({"until": NOW - timedelta(days=365)}, "window ended 365 days"),
+        ({"newest": NOW - timedelta(hours=25)}, "newest row was asked for 1 day, 1:00:00 ago"),
+        ({"newest": None}, "does not say when its newest row was asked for"),
+        ({"newest": NOW + timedelta(minutes=6)}, "newest row was asked for -1 day"),
         ({"present": {"spend": 400}, "intervals": {"spend": 2}}, "does not cover the views"),
         ({"present": {"spend": 12}}, "spend: 12 sampled rows hold a value"),
         ({"intervals": {"spend": 1}}, "spend: rows of 1 committed interval(s)"),
@@ -196,13 +202,20 @@ def test_its_own_fresh_passing_report_lets_a_model_through(settings) -> None:
         ({"limit": float("nan")}, "the report excludes nan%"),
         ({"confidence": float("nan")}, "the report excludes 1.00% with nan%"),
         ({"upper_bound": float("nan")}, "not the one its counts give"),
-        ({"until": NOW + timedelta(seconds=1)}, "the report's window ended -1 day"),
+        ({"until": NOW + timedelta(minutes=6)}, "the report's window ends 0:06:00 from now"),
     ],
 )
 def test_a_forged_stale_foreign_or_empty_report_is_refused(settings, changes: dict[str, Any], reason: str) -> None:
     decision = decided(settings, report(**changes))
     assert not decision.passed
     assert any(reason in given for given in decision.reasons), decision.reasons
+
+
+def test_a_clock_that_is_a_little_ahead_of_the_gates_makes_no_report_one_of_the_future(settings: Settings) -> None:
+    ahead = NOW + settings.request_time_limit
+    assert decided(settings, report(created=ahead, until=ahead, newest=ahead)).reasons == ()
+    late = ahead + timedelta(seconds=1)
+    assert len(decided(settings, report(created=late, until=late, newest=late)).reasons) == 3
 
 
 def test_a_limit_loosened_in_the_report_does_not_loosen_the_gate(settings) -> None:

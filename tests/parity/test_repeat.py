@@ -3,6 +3,7 @@
 The reports here are signed with the very key, as by somebody who holds it and edits what he signs.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -199,7 +200,16 @@ EDITS: list[tuple[str, dict[str, Any], str]] = [
     ("a limit below none", {"limit": -1.0}, "its limit is -1.0"),
     ("all confidence", {"confidence": 1.0}, "its limit is 0.2 and its confidence 1.0, which are no shares"),
     ("a window backwards", {"since": NOW.isoformat()}, "its window ends before it begins"),
-    ("an old window", {"until": (UNTIL - timedelta(days=30)).isoformat()}, "the report's window ended 30 days"),
+    ("an old window", {"until": (UNTIL - timedelta(days=30)).isoformat()}, "its window ends before it begins"),
+    ("another project", {"project": "another"}, "its project is fraud, not another"),
+    ("another version", {"model.version": 77}, "its model is "),
+    ("a newer row", {"newest": (UNTIL - timedelta(seconds=1)).isoformat()}, "its newest is 2018-05-02T"),
+    ("no newest row", {"newest": None}, "the report does not say when its newest row was asked for"),
+    ("reasons", {"reasons": ["x"]}, "its reasons is [], not ['x']"),
+    ("a bound that the counts give and its confidence does not", {"upper_bound": 0.01}, "its upper_bound is 0.07"),
+    ("no scores", {"scores": None}, "its scores is {"),
+    ("scores of fewer rows", {"scores.rows": 39}, "its scores is {"),
+    ("a score that shifted", {"scores.mean_shift": 0.001}, "its scores is {"),
     ("no snapshots read", {"read": {}}, "it does not say which snapshot of customer_profile was read"),
     ("a snapshot of the log that is none", {f"read.{SERVED_LOG}": 77}, "it cannot be made again: "),
     ("made in the future", {"created": (NOW + timedelta(hours=1)).isoformat()}, "the report is -1 day, 23:00:"),
@@ -244,14 +254,21 @@ def signed_text(gated: Gated, report: ParityReport, text: str, name: str) -> str
         {"until": "2018-05-03T00:00:00"},
         {"note": "trust me"},
         {"version": 2},
+        {"mismatches": 4_000},
+        {"mismatches": -1},
+        {"mismatches": 10**400},
+        {"excused": 41},
+        {"mismatches": 20, "excused": 21},
+        {"rejected": 41},
+        {"foreign": -1},
     ],
 )
 def test_a_report_that_says_what_no_report_says_is_bad_input(
     shared: Gated, passing: ParityReport, changes: dict[str, Any]
 ) -> None:
-    text = orjson.dumps({**orjson.loads(passing.to_json()), **changes}).decode()
+    text = json.dumps({**orjson.loads(passing.to_json()), **changes})
     with pytest.raises(BadInput, match="cannot be read") as bad:
-        shared.ask(signed_text(shared, passing, text, f"report of {changes}"))
+        shared.ask(signed_text(shared, passing, text, f"report of {changes}"[:40]))
     assert bad.value.exit_code == 2
 
 
@@ -277,27 +294,12 @@ def test_a_report_that_is_cut_off_is_bad_input(shared: Gated, passing: ParityRep
         shared.ask(signed_text(shared, passing, passing.to_json()[:400], "cut off"))
 
 
-def failing(gated: Gated, rows: int) -> ParityReport:
-    """Have a model serve a value that is nobody's, in the last rows of the window."""
-    at = UNTIL - timedelta(minutes=1)
-    wrong = {**STORED[1], "home_x": 99.0}
-    gated.world.log(
-        gated.model.contract,
-        gated.model.digest,
-        [Read(1, at=at, values=wrong, tick=2)] * rows,
-        first=3 * ROWS,
-    )
-    return gated.measured(rows=10 * ROWS)
-
-
 def test_rows_of_the_log_that_came_later_void_a_report_if_they_are_its_own_and_more_than_may_be_lost(
     gated: Gated,
 ) -> None:
     report, world = gated.measured(), gated.world
-    late = [Read(1, at=UNTIL + timedelta(minutes=n), tick=2) for n in range(20)]
-    world.log(gated.model.contract, gated.model.digest, late, first=3 * ROWS)
     world.log(gated.model.contract, "another model", reads(2))
-    assert gated.reasons(report) == [], "they are of another window, and of another model"
+    assert gated.reasons(report) == [], "they are of another model"
 
     failing = with_wrong_rows(gated, 20)
     assert gated.reasons(report) == ["served_log has 60 rows of its window by now, it was made of 40"]
@@ -317,16 +319,85 @@ def test_rows_of_the_log_that_came_later_void_a_report_if_they_are_its_own_and_m
     assert "made again, its verdict is fail, not pass" in told
 
 
+def test_rows_that_were_served_since_the_window_void_a_report(gated: Gated) -> None:
+    report, world = gated.measured(), gated.world
+    bad = {**STORED[1], "home_x": 99.0}
+    late = [Read(1, at=UNTIL + timedelta(minutes=n), values=bad, tick=2) for n in range(20)]
+    world.log(gated.model.contract, gated.model.digest, late, first=2 * ROWS + 1)
+    assert gated.reasons(report) == ["verify again: 20 rows were served since its window"]
+    assert gated.measured(since=UNTIL, until=NOW).verdict is Verdict.FAIL
+
+
+def test_a_window_that_ends_long_after_its_last_row_is_as_old_as_that(gated: Gated) -> None:
+    later = NOW + timedelta(days=25)
+    gated.world.settings.clock.advance_to(later)
+    dressed = gated.measured(until=later - timedelta(hours=1))
+    assert (dressed.verdict, dressed.newest) == (Verdict.PASS, tick_of(2) + DAY / 4 + timedelta(minutes=19))
+    assert "the report's newest row was asked for 25 days" in refused(gated, dressed)
+
+
+def test_rows_that_fail_the_window_void_a_report_however_late_they_came(gated: Gated) -> None:
+    report, world = gated.measured(), gated.world
+    stranger = compile_contract(USE_CASE, "defaults", TrainingCut(tables=(), spine_hash="other", known_at=NOW))
+    world.log(stranger, gated.model.digest, [Read(1, at=NOON)], first=2 * ROWS + 5)
+    assert gated.reasons(report) == [
+        "by now, 1 log rows of its window name a contract that is not the model's",
+        "by now, 4.71% of its window's log is lost, at most 1% may be",
+    ]
+
+
+def test_two_rows_of_one_name_fail_a_report_and_void_an_earlier_one(gated: Gated) -> None:
+    report = gated.measured()
+    world, contract, digest = gated.world, gated.model.contract, gated.model.digest
+    world.log(contract, digest, [*reads(1), *reads(2)])
+    again = gated.measured()
+    made = {"created": again.created, "read": again.read}
+    assert again == report.model_copy(update=made), "the very rows once more"
+    assert gated.reasons(report) == []
+
+    wrong = Read(CUSTOMERS[0], at=reads(1)[0].at, values={**STORED[1], "home_x": 99.0})
+    world.log(contract, digest, [wrong])
+    told = "2 rows of the log have a name that another one has"
+    twice = gated.measured()
+    assert (twice.verdict, twice.reasons[-1]) == (Verdict.FAIL, told)
+    assert [gated.measured().mismatches for _ in range(3)] == [twice.mismatches] * 3
+    assert gated.reasons(report) == [f"by now, {told}"]
+
+
+def test_a_model_that_rejects_every_row_is_not_proven(gated: Gated, tmp_path: Path) -> None:
+    lacking = {n: {**values, "card_issued_day": None} for n, values in STORED.items()}
+    world = open_world(tmp_path / "lacking", NOW, lacking, GATED, parity_limit=0.2)
+    for tick in (1, 2):
+        world.bring(tick)
+    asked = [replace(it, rejected="customer_profile:card_issued_day") for it in (*reads(1), *reads(2))]
+    world.log(gated.model.contract, gated.model.digest, asked)
+    report = Gated(world, gated.model).measured()
+    assert (report.mismatches, report.rejected) == (0, ROWS)
+    assert (report.verdict, report.upper_bound, report.reasons) == (
+        Verdict.NOT_ENOUGH_EVIDENCE,
+        1.0,
+        (
+            "0 sampled rows, 14 needed to exclude 20.00%",
+            "40 of 40 sampled rows are rejected, at most 50% may be",
+        ),
+    )
+
+
+def test_the_sample_does_not_depend_on_when_the_window_begins(shared: Gated) -> None:
+    report, earlier = (shared.measured(since=SINCE - timedelta(microseconds=n)) for n in (0, 7))
+    assert earlier.sample == report.sample
+
+
 def with_wrong_rows(gated: Gated, rows: int) -> ParityReport:
     """Have the model serve a value that is nobody's, in the last rows of the window."""
     wrong = Read(1, at=UNTIL - timedelta(minutes=1), values={**STORED[1], "home_x": 99.0}, tick=2)
-    gated.world.log(gated.model.contract, gated.model.digest, [wrong] * rows, first=5 * ROWS)
+    gated.world.log(gated.model.contract, gated.model.digest, [wrong] * rows, first=2 * ROWS + 1)
     return gated.measured(rows=10 * ROWS)
 
 
 def test_a_row_that_names_a_contract_which_is_not_the_models_fails_the_report(gated: Gated) -> None:
     stranger = compile_contract(USE_CASE, "defaults", TrainingCut(tables=(), spine_hash="other", known_at=NOW))
-    gated.world.log(stranger, gated.model.digest, [Read(1, at=NOON)], first=3 * ROWS)
+    gated.world.log(stranger, gated.model.digest, [Read(1, at=NOON)], first=2 * ROWS + 1)
     report = gated.measured()
     assert (report.verdict, report.foreign) == (Verdict.FAIL, 1)
     told = refused(gated, report)
@@ -343,17 +414,24 @@ def test_an_older_snapshot_of_a_views_table_does_not_stand_for_training(shared: 
     assert shared.reasons(newest) == []
 
 
-def test_what_is_computed_after_the_window_voids_no_report_and_what_was_planned_in_it_does(gated: Gated) -> None:
+def test_what_no_request_of_the_window_may_see_voids_no_report_and_what_one_may_see_does(gated: Gated) -> None:
     report, world = gated.measured(), gated.world
     world.bring(3)
     assert created_of(3) > UNTIL
     assert gated.reasons(report) == []
 
     planned = world.ledger.plan_compute(
-        PROFILE.name, Mode.LIVE, tick_of(3), tick_of(4), {}, UNTIL - timedelta(minutes=1)
+        PROFILE.name, Mode.LIVE, tick_of(3), tick_of(4), {}, UNTIL - PROFILE.visible_lag
     )
     snapshot = world.lake.append(PROFILE.table, PROFILE.schema.empty_table())
     world.ledger.commit_compute(planned, snapshot.id, 0, UNTIL + timedelta(minutes=2))
+    assert gated.reasons(report) == [], "no request of the window may see it"
+
+    planned = world.ledger.plan_compute(
+        PROFILE.name, Mode.LIVE, tick_of(4), tick_of(5), {}, UNTIL - PROFILE.visible_lag - timedelta(seconds=1)
+    )
+    snapshot = world.lake.append(PROFILE.table, PROFILE.schema.empty_table())
+    world.ledger.commit_compute(planned, snapshot.id, 0, UNTIL + timedelta(minutes=3))
     assert gated.reasons(report) == [READS_TOO_LITTLE]
     assert gated.reasons(gated.measured()) == []
 
@@ -411,11 +489,13 @@ def test_a_snapshot_that_has_expired_is_named(gated: Gated) -> None:
 
 def test_the_log_of_a_clock_that_is_ahead_of_ours_fails_and_is_refused(gated: Gated) -> None:
     late = NOW + gated.world.settings.request_time_limit + timedelta(minutes=1)
-    gated.world.log(gated.model.contract, gated.model.digest, [Read(1, at=late, tick=2)], first=3 * ROWS)
+    gated.world.log(gated.model.contract, gated.model.digest, [Read(1, at=late, tick=2)], first=2 * ROWS + 1)
     report = gated.measured(until=late + timedelta(seconds=1))
     assert report.verdict is Verdict.FAIL
     assert "1 sampled rows were read at a time that is yet to come" in " ".join(report.reasons)
-    assert "the report's window ended -1 day" in refused(gated, report)
+    told = refused(gated, report)
+    assert "the report's window ends 0:06:0" in told
+    assert "the report's newest row was asked for -1 day" in told
 
 
 def test_a_window_that_is_empty_is_bad_input(shared: Gated) -> None:

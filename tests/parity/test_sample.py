@@ -10,6 +10,7 @@ import pytest
 
 from lockstep.clock import parse_time, to_micros
 from lockstep.contract import Column, Feature, FeatureContract, TrainingCut, View
+from lockstep.errors import SchemaDrift
 from lockstep.lake import Lake
 from lockstep.lake.snapshots import NO_SNAPSHOT
 from lockstep.parity.sample import (
@@ -262,6 +263,49 @@ def test_rows_before_the_window_and_of_other_traffic_fill_the_numbers_of_a_proce
 def test_a_busy_champion_does_not_dilute_what_the_dark_service_lost(settings, lake) -> None:
     champion = [row(n, process="busy", model="champion", shadow=False) for n in range(1, 1001)]
     assert find(settings, lake, [*champion, row(1), row(3), row(4)]).lost == pytest.approx(0.25)
+
+
+def test_a_long_past_does_not_dilute_a_loss_and_an_old_loss_is_not_held_against_the_window(settings, lake) -> None:
+    past = [row(n, request_time=T - 30 * HOUR) for n in range(11, 1011)]
+    found = find(settings, lake, [*past, row(1012), row(1013), row(1015, request_time=T + HOUR)])
+    assert found.lost == pytest.approx(0.5), "1011 and 1014, beside 1012 and 1013"
+
+
+def test_a_process_that_served_nothing_in_the_window_lost_nothing_of_it(settings, lake) -> None:
+    assert find(settings, lake, [row(n, process="q", request_time=T - HOUR) for n in (1, 3)] + [row(1)]).lost == 0.0
+
+
+def test_rows_that_share_a_name_are_counted_and_read_in_one_order(settings, lake) -> None:
+    others = [row(2, score=0.25), row(2, score=0.75), row(3, model="other"), row(3), row(1)]
+    found = find(settings, lake, [row(1), row(2), *others])
+    assert (counters(found.rows), found.twice) == ([1, 2, 3], 3)
+    read = read_served(settings, lake, window())
+    assert [(r.counter, r.model, r.score) for r in read] == [(1, "m", 0.5), (2, "m", 0.75), (3, "m", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"vector": [3.0, 14.0, 1.0]}, "its vector has 3 values, its contract 2 features"),
+        ({"vector": []}, "its vector has 0 values, its contract 2 features"),
+        ({"vector": None}, "TypeError"),
+        ({"flags": None}, "TypeError"),
+        ({"epoch_before": None}, "this is no reading of the epoch hash"),
+        ({"inputs": "{"}, "JSONDecodeError"),
+        ({"process": None}, "it has no process or no counter"),
+        ({"counter": None}, "it has no process or no counter"),
+    ],
+)
+def test_a_row_that_no_transformer_logs_is_named(settings, lake, change: dict[str, Any], why: str) -> None:
+    found = find(settings, lake, [row(1), row(**{"counter": 7} | change)])
+    named = f"row {change.get('process', 'p')}/{change.get('counter', 7)} of served_log cannot be read: .*{why}"
+    with pytest.raises(SchemaDrift, match=named):
+        read_rows(settings, lake, window(), found.rows)
+
+
+def test_a_row_that_names_no_contract_is_foreign(settings, lake) -> None:
+    found = find(settings, lake, [row(1), row(2, contract=None)])
+    assert (counters(found.rows), found.foreign) == ([1], 1)
 
 
 def test_without_a_log_or_with_an_empty_one_there_is_no_evidence(settings, lake) -> None:

@@ -30,6 +30,8 @@ def test_a_report_is_what_the_schema_says() -> None:
         ({"version": 2}, "$.version: 2 is not allowed"),
         ({"verdict": "passed"}, "$.verdict: 'passed' is not allowed"),
         ({"mismatches": 1.5}, "$.mismatches: no integer"),
+        ({"mismatches": -1}, "$.mismatches: -1 is too small or too great"),
+        ({"foreign": 2**63}, "$.foreign: 9223372036854775808 is too small or too great"),
         ({"note": ""}, "$: note is unknown"),
         ({"model": {"name": "m"}}, "$.model: lacks version"),
         ({"present": {"v": "many"}}, "$.present.v: no integer"),

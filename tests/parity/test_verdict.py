@@ -33,7 +33,7 @@ def judged(uniform: dict[str, list[Difference]], **changes: object) -> Judgement
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sampled", "bound"), [(0, 50, 0.0582), (0, 300, 0.00994), (1, 300, 0.0157), (0, 0, 1.0)]
+    ("wrong", "sampled", "bound"), [(0, 50, 0.0582), (0, 300, 0.00994), (1, 300, 0.0157), (0, 0, 1.0), (3, 2, 1.0)]
 )
 def test_the_bound_is_clopper_and_pearsons(wrong: int, sampled: int, bound: float) -> None:
     assert upper_bound(wrong, sampled, 0.95) == pytest.approx(bound, rel=2e-3)
@@ -94,6 +94,26 @@ def test_a_sample_of_one_interval_is_not_enough() -> None:
 
 def test_excused_rows_do_not_count_towards_the_rows_needed() -> None:
     assert judged(rows(298, Cause.EARLY, Cause.EARLY)).verdict is Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def test_rejected_rows_do_not_count_towards_the_rows_needed_and_most_may_not_be() -> None:
+    some = judged(rows(320), rejected=22)
+    assert (some.verdict, some.reasons) == (
+        Verdict.NOT_ENOUGH_EVIDENCE,
+        ("298 sampled rows, 299 needed to exclude 1.00%",),
+    )
+    most = judged(rows(1000), rejected=501)
+    assert (most.verdict, most.reasons) == (
+        Verdict.NOT_ENOUGH_EVIDENCE,
+        ("501 of 1000 sampled rows are rejected, at most 50% may be",),
+    )
+    assert judged(rows(1000), rejected=500).verdict is Verdict.PASS
+
+
+def test_the_bound_is_that_of_the_rows_that_are_evidence() -> None:
+    wrong = judged(rows(756, *[Cause.CORRUPTION] * 4, *[Cause.LATE] * 140), most_excused=0.25, rejected=100)
+    assert wrong.upper_bound == pytest.approx(upper_bound(4, 660, 0.95))
+    assert wrong.verdict is Verdict.FAIL
 
 
 def test_no_write_time_however_long_excuses_more_than_a_quarter() -> None:

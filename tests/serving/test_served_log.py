@@ -36,6 +36,7 @@ from lockstep.serving.log_rows import (
     decode_values,
     encode_rows,
     encode_values,
+    read_row,
     stream_key,
 )
 from lockstep.serving.request import Request
@@ -478,6 +479,24 @@ def test_a_full_store_can_be_drained(lake: Lake, client: redis.Redis) -> None:
     finally:
         client.config_set("maxmemory", 0)
     assert client.xlen(stream_key(PROJECT)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        *(({name: None}, f"it has no {name}") for name in SCHEMA.names if name not in {"score", "rejected"}),
+        ({"views": [{"view": "v", "status": None, "values": "{}"}]}, "it has no views.status"),
+    ],
+)
+def test_a_row_that_leaves_out_what_each_row_says_is_none(change: dict[str, Any], why: str) -> None:
+    (encoded,) = encode_rows(served("a", 1), [(0, UNIFORM)], "m" * 64, "p", 1)
+    told = orjson.loads(encoded)
+    assert read_row(b"1-1", {b"row": encoded}) == told
+    unread = [{**view, "event_timestamp": None, "created_timestamp": None} for view in told["views"]]
+    for may_be in ({"score": None}, {"rejected": None}, {"views": unread}):
+        assert read_row(b"1-1", {b"row": orjson.dumps(told | may_be)}) == told | may_be
+    with pytest.raises(SchemaDrift, match=f"stream entry 1-1 is no row of served_log: {why}\n"):
+        read_row(b"1-1", {b"row": orjson.dumps(told | change)})
 
 
 @pytest.mark.parametrize(
