@@ -1,10 +1,13 @@
 """Whether parity finds a fault in samples of the rows that were logged, and whether it names the right cause."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from scipy.stats import hypergeom
+
+from lockstep.clock import MICROSECOND
 from lockstep.lake import Lake
 from lockstep.parity.compare import Difference, is_mismatch
 from lockstep.parity.explain import explain
@@ -30,7 +33,8 @@ class AtSize:
         seeds: how many samples.
         found: in how many of them something was a mismatch.
         with_strata: the same, with the stratified sample beside it, as parity always draws it.
-        right: in how many of those all causes named are right ones.
+        right: in how many of those the causes named are right ones, and nothing else; of a pair 0 unless, over all the
+            samples of this size, each half was named.
     """
 
     size: int
@@ -53,6 +57,8 @@ class Detection:
         pool: how many rows were logged, of which samples were drawn; 0: none was answered.
         of_fallback: whether these are the rows that the fallback model answered.
         mismatches: the share of the pool that is a mismatch.
+        of_stratum: the greatest share of a stratum's rows that have another vector or score than without the fault, or are a
+            mismatch.
         named: in how many samples a cause was named for a mismatch.
         sizes: how samples did.
     """
@@ -62,10 +68,13 @@ class Detection:
     mismatches: float
     named: Mapping[str, int]
     sizes: tuple[AtSize, ...]
+    of_stratum: float = 0.0
 
     def theoretical(self, size: int) -> float:
-        """Return in which share of samples there is to be a mismatch, of the share in the pool: 1 - (1 - p)^n."""
-        return 1 - (1 - self.mismatches) ** min(size, self.pool) if self.pool else 0.0
+        """Return in which share of samples there is to be a mismatch, drawn from the pool without replacement."""
+        if not self.pool:
+            return 0.0
+        return float(hypergeom.sf(0, self.pool, round(self.mismatches * self.pool), min(size, self.pool)))
 
 
 @dataclass
@@ -102,11 +111,27 @@ class Detector:
         if not pool:
             return Detection(0, of_fallback=False, mismatches=0.0, named={}, sizes=())
         case = self._case(fault, pool, of_fallback)
-        everything = explain(case)
-        wrong = sum(map(is_mismatch, everything.values()))
-        named: Counter[str] = Counter()
-        sizes = tuple(_at(fault, case, pool, size, seeds, named) for size in SIZES)
-        return Detection(len(pool), of_fallback, wrong / len(pool), dict(named.most_common()), sizes)
+        wrong = {name for name, differences in explain(case).items() if is_mismatch(differences)}
+        samples = _explained(case, pool, seeds)
+        named = Counter(cause for of_size in samples.values() for sample in of_size for cause in sample.causes)
+        sizes = tuple(at_size(fault, size, of_size) for size, of_size in samples.items())
+        touched = wrong | self._others(fault, pool)
+        share = max(_shares(pool, touched).values(), default=0.0)
+        return Detection(len(pool), of_fallback, len(wrong) / len(pool), dict(named.most_common()), sizes, share)
+
+    def _others(self, fault: Fault, pool: Sequence[ServedRow]) -> set[str]:
+        """Return the rows with another vector or score than the clean service's of the same request."""
+        clean, ahead = self._served_clean, fault.clock // MICROSECOND
+        return {
+            row.name
+            for row in pool
+            if (row.vector, row.score) != clean.get((row.request_us - ahead, *sorted(row.keys.items())))
+        }
+
+    @cached_property
+    def _served_clean(self) -> Mapping[tuple[object, ...], tuple[object, object]]:
+        rows = self._pools.get((self.services[0].process, False), ())
+        return {(row.request_us, *sorted(row.keys.items())): (row.vector, row.score) for row in rows}
 
     @cached_property
     def _shared(self) -> Mapping[bool, Facts]:
@@ -158,23 +183,56 @@ def part_of(facts: Facts, rows: Sequence[ServedRow]) -> Facts:
     )
 
 
-def _at(fault: Fault, case: Case, pool: Sequence[ServedRow], size: int, seeds: int, named: Counter[str]) -> AtSize:
-    found = with_strata = right = 0
-    for seed in range(seeds):
-        chosen, strata = uniform(pool, size, seed), stratified(pool, seed)
-        sampled = dict.fromkeys(row.name for rows in (chosen, *strata.values()) for row in rows)
-        explained = explain(case, list(sampled))
-        causes = _causes(explained)
-        found += any(is_mismatch(explained[row.name]) for row in chosen)
-        with_strata += bool(causes)
-        right += bool(causes) and _right(fault, causes)
-        named.update(causes)
-    return AtSize(size, seeds, found, with_strata, right)
+@dataclass(frozen=True)
+class Sample:
+    """What was said of one sample: whether a row drawn uniformly is a mismatch, and all causes of mismatches."""
+
+    found: bool
+    causes: frozenset[str]
 
 
-def _right(fault: Fault, causes: set[str]) -> bool:
+def _explained(case: Case, pool: Sequence[ServedRow], seeds: int) -> Mapping[int, Sequence[Sample]]:
+    """Return what is said of so many samples of each size, each with the stratified one beside it.
+
+    A sample in which no row differs needs no explanation.
+    """
+    nothing, differs = Sample(found=False, causes=frozenset()), {case.facts.rows[n].name for n in case.divergences}
+    found = {size: [nothing] * seeds for size in SIZES}
+    for seed in range(seeds) if differs else ():
+        drawn = uniform(pool, max(SIZES), seed)
+        strata = dict.fromkeys(row.name for rows in stratified(pool, seed).values() for row in rows)
+        for size in SIZES:
+            chosen = [row.name for row in drawn[:size]]
+            sampled = dict.fromkeys(chosen) | strata
+            if not differs.isdisjoint(sampled):
+                explained = explain(case, list(sampled))
+                found[size][seed] = Sample(any(is_mismatch(explained[name]) for name in chosen), _causes(explained))
+    return found
+
+
+def at_size(fault: Fault, size: int, samples: Sequence[Sample]) -> AtSize:
+    """Count what was said of samples of one size."""
+    named = frozenset[str]().union(*(sample.causes for sample in samples))
+    whole = all(half.causes & named for half in fault.halves if half.causes)
+    return AtSize(
+        size,
+        seeds=len(samples),
+        found=sum(sample.found for sample in samples),
+        with_strata=sum(bool(sample.causes) for sample in samples),
+        right=sum(_right(fault, sample.causes) for sample in samples) if whole else 0,
+    )
+
+
+def _right(fault: Fault, causes: frozenset[str]) -> bool:
     return bool(causes & fault.causes) and causes <= fault.causes | fault.also
 
 
-def _causes(found: Mapping[str, Sequence[Difference]]) -> set[str]:
-    return {d.cause.value for of in found.values() for d in of if not d.excused}
+def _causes(found: Mapping[str, Sequence[Difference]]) -> frozenset[str]:
+    return frozenset(d.cause.value for of in found.values() for d in of if not d.excused)
+
+
+def _shares(pool: Sequence[ServedRow], touched: Collection[str]) -> Mapping[str, float]:
+    """Return the share of each stratum's rows that are touched."""
+    rows = Counter(name for row in pool for name in row.strata)
+    of = Counter(name for row in pool if row.name in touched for name in row.strata)
+    return {name: of[name] / count for name, count in rows.items()}

@@ -94,6 +94,11 @@ class Fault:
     honest: bool = True
 
     @property
+    def halves(self) -> "tuple[Fault, ...]":
+        """The faults it is made of: itself, unless it is a pair."""
+        return (self,)
+
+    @property
     def of_store(self) -> bool:
         """Whether it changes bytes in the store, which nobody else may read meanwhile."""
         return type(self).stored is not Fault.stored
@@ -166,7 +171,7 @@ class Pair(Fault):
 
     @classmethod
     def of(cls, first: Fault, second: Fault) -> "Pair":
-        """Put two together; of their causes either may be named first."""
+        """Put two together; a right diagnosis names causes of both."""
         return cls(
             name=f"{first.name}+{second.name}",
             says=f"{first.says}; {second.says}",
@@ -179,6 +184,11 @@ class Pair(Fault):
             first=first,
             second=second,
         )
+
+    @property
+    def halves(self) -> tuple[Fault, ...]:
+        """Both of them, or what they are made of."""
+        return self.first.halves + self.second.halves
 
     @property
     def of_store(self) -> bool:

@@ -89,6 +89,7 @@ class Results:
         positives: how many of them have the label 1.
         top: how many entities a day the entity precision looks at.
         threshold: of a decision.
+        apart: how far a request's time may be from that of its read, and two machines' clocks from each other.
         scale: how much was done.
         seconds: how long it took.
         results: the clean service first, the faults held out last.
@@ -102,6 +103,7 @@ class Results:
     positives: int
     top: int
     threshold: float
+    apart: timedelta
     scale: Scale
     seconds: float
     results: tuple[Result, ...]
@@ -139,8 +141,8 @@ def run_laboratory(
             subject = Subject.of(state, use_case, scratch, scale.days)
             faults = [CLEAN, *chosen(faults_of(subject.contract) | held_out_of(subject.contract), wanted)]
             every = min((view.every for view in subject.views), default=timedelta(hours=1))
-            # A tick's requests come all at once, at its middle.
-            settings = scratch.model_copy(update={"request_time_limit": every})
+            # A tick's requests come all at once, at its middle: none is further from it than half a tick.
+            settings = scratch.model_copy(update={"request_time_limit": every / 2})
             world = World(settings, use_case, subject.views, view_rows(subject, scratch))
         services = _replayed(subject, world, faults, scale, stages)
         results = _judged(subject, world, services, scale, stages)
@@ -154,6 +156,7 @@ def run_laboratory(
         positives=int(subject.labels.sum()),
         top=recipe.protocol.top,
         threshold=recipe.thresholds.decision,
+        apart=world.settings.request_time_limit,
         scale=scale,
         seconds=time.monotonic() - started,
         results=tuple(results),

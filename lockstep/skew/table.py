@@ -11,7 +11,7 @@ from lockstep.skew.laboratory import Result, Results
 Row = tuple[str, ...]
 _NONE = "—"
 TOUCHED = 0.05
-"""From which share of mismatches on a fault counts as one that has to be found."""
+"""From which share of touched rows on a fault counts as one that has to be found."""
 
 
 def columns(results: Results) -> Row:
@@ -69,6 +69,7 @@ def summary(results: Results) -> list[str]:
     told += [_found(results.known[1:], size, "faults") for size in _sizes(results)]
     if results.held_out:
         told += [_found(results.held_out, size, "faults held out") for size in _sizes(results)]
+    told.append(_missed(results))
     unseen = [
         r.fault.name for r in results.results if r.fault.unseen and any(at.with_strata for at in r.detection.sizes)
     ]
@@ -77,15 +78,33 @@ def summary(results: Results) -> list[str]:
     return told
 
 
+def touched(result: Result) -> float:
+    """Return the share of the rows that a fault touches: their vector, their score, or whether they are right for the lake."""
+    return max(result.harm.changed, result.harm.moved, result.detection.mismatches)
+
+
 def _found(faults: Sequence[Result], size: int, of: str) -> str:
     every = [(r, at) for r in faults if r.fault.causes for at in r.detection.sizes if at.size == size]
-    meant = [at for r, at in every if r.detection.mismatches >= TOUCHED]
+    meant = [at for r, at in every if touched(r) >= TOUCHED]
+    of_stratum = [at for r, at in every if max(touched(r), r.detection.of_stratum) >= TOUCHED]
     detections, right = sum(at.with_strata for _, at in every), sum(at.right for _, at in every)
     return (
-        f"samples of {size}: of {of} that make {TOUCHED:.0%} of the rows or more a mismatch "
+        f"samples of {size}: of {of} that touch {TOUCHED:.0%} of the rows or more "
         f"{_percent(sum(at.found for at in meant), sum(at.seeds for at in meant))} were found; "
+        f"with the stratified sample beside it, of those that touch {TOUCHED:.0%} of the rows of any stratum "
+        f"{_percent(sum(at.with_strata for at in of_stratum), sum(at.seeds for at in of_stratum))}; "
         f"the cause was right in {_percent(right, detections)} of all detections"
     )
+
+
+def _missed(results: Results) -> str:
+    """Name the faults with causes of which no sample of any size found anything."""
+    missed = [r for r in results.results if r.fault.causes and not any(at.with_strata for at in r.detection.sizes)]
+    told = [
+        f"{r.fault.name} ({f'touches {_share(touched(r))} of the rows' if r.detection.pool else 'nothing was logged'})"
+        for r in missed
+    ]
+    return f"never found although it has causes: {', '.join(told) or 'none'}"
 
 
 def document(results: Results) -> dict[str, Any]:
@@ -98,6 +117,7 @@ def document(results: Results) -> dict[str, Any]:
         "positives": results.positives,
         "top": results.top,
         "threshold": results.threshold,
+        "apart_seconds": results.apart.total_seconds(),
         "scale": asdict(results.scale),
         "seconds": round(results.seconds, 1),
         "faults": [
@@ -110,6 +130,7 @@ def document(results: Results) -> dict[str, Any]:
                 "control": r.fault.control,
                 "held_out": r.fault.held_out,
                 "harm": asdict(r.harm),
+                "touched": touched(r),
                 "refused": r.refused,
                 "detection": asdict(r.detection),
             }

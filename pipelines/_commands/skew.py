@@ -1,12 +1,14 @@
 """`lockstep skew`: faults injected on purpose, what they do to predictions, and whether parity finds and names them."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from lockstep.settings import Settings
@@ -26,7 +28,7 @@ _logged = click.option(
 )
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
 FOLDER = "skew"
-HELD_OUT = "held out: written without a look at parity's rules, which are not to be fitted to them"
+HELD_OUT = "written without sight of parity's rules, which were generalised since these were first run"
 
 
 @click.group()
@@ -119,7 +121,7 @@ def _show(names: Sequence[str], scale: "Scale", page: Path | None, *, as_json: b
     left.parent.mkdir(parents=True, exist_ok=True)
     left.write_text(json.dumps(document(results), indent=2) + "\n")
     if page is not None:
-        write_page(results, page, f"lockstep skew all --write {page}")
+        write_page(results, page, given(click.get_current_context()))
     if as_json:
         click.echo(json.dumps(document(results), indent=2))
         return
@@ -143,6 +145,21 @@ def _run(settings: "Settings", names: Sequence[str], scale: "Scale", *, as_json:
         use_case = load_use_case(settings.use_case)
         folder = settings.home / FOLDER / "scratch"
         return run_laboratory(state_of(settings), use_case, folder, names, scale, progress)
+
+
+def given(context: click.Context) -> str:
+    """Return the command as it was given, with its options."""
+    words = context.command_path.split()
+    for option in context.command.params:
+        if (
+            not isinstance(option, click.Option)
+            or context.get_parameter_source(option.name or "") is not ParameterSource.COMMANDLINE
+        ):
+            continue
+        value = context.params[option.name or ""]
+        for each in value if option.multiple else [value]:
+            words += [option.opts[0]] if option.is_flag else [option.opts[0], str(each)]
+    return shlex.join(words)
 
 
 def state_of(settings: "Settings") -> "Settings":
