@@ -9,11 +9,12 @@ from scipy.stats import hypergeom
 
 from lockstep.clock import MICROSECOND
 from lockstep.lake import Lake
-from lockstep.parity.compare import Difference, is_mismatch
+from lockstep.parity.compare import Difference, What, is_mismatch
 from lockstep.parity.explain import explain
 from lockstep.parity.facts import Facts, gather
 from lockstep.parity.investigate import Case, investigate
 from lockstep.parity.sample import ServedRow, Window, read_served, stratified, uniform
+from lockstep.parity.versions import scores_of_others, vectors_of_others
 from lockstep.settings import Settings
 from lockstep.skew.fault import Fault
 from lockstep.skew.replay import Service
@@ -112,7 +113,7 @@ class Detector:
             return Detection(0, of_fallback=False, mismatches=0.0, named={}, sizes=())
         case = self._case(fault, pool, of_fallback)
         wrong = {name for name, differences in explain(case).items() if is_mismatch(differences)}
-        samples = _explained(case, pool, seeds)
+        samples = _explained(without_strangers(case), pool, seeds)
         named = Counter(cause for of_size in samples.values() for sample in of_size for cause in sample.causes)
         sizes = tuple(at_size(fault, size, of_size) for size, of_size in samples.items())
         touched = wrong | self._others(fault, pool)
@@ -181,6 +182,20 @@ def part_of(facts: Facts, rows: Sequence[ServedRow]) -> Facts:
         trained=trained and replace(trained, vectors=trained.vectors[numbers], rejected=trained.rejected[numbers]),
         rescored=None if rescored is None else rescored[numbers],
     )
+
+
+def without_strangers(case: Case) -> Case:
+    """Return the case without the other versions that none of its rows is of: no sample's row is, and to load one takes long."""
+    facts, seen = case.facts, {What.SCORE: list[int](), What.VECTOR: list[int]()}
+    for n, divergences in case.divergences.items():
+        for what in seen.keys() & {divergence.what for divergence in divergences}:
+            seen[what].append(n)
+    known = {
+        *scores_of_others(facts, seen[What.SCORE]).values(),
+        *vectors_of_others(facts, seen[What.VECTOR]).values(),
+    }
+    others = [other for other in facts.others() if other.called in known] if known else []
+    return replace(case, facts=replace(facts, others=lambda: others))
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,8 @@ def run_laboratory(
             subject = Subject.of(state, use_case, scratch, scale.days)
             faults = [CLEAN, *chosen(faults_of(subject.contract) | held_out_of(subject.contract), wanted)]
             every = min((view.every for view in subject.views), default=timedelta(hours=1))
-            # A tick's requests come all at once, at its middle: none is further from it than half a tick.
-            settings = scratch.model_copy(update={"request_time_limit": every / 2})
+            # A tick's requests come all at once, at its middle; the clock runs on from there.
+            settings = scratch.model_copy(update={"request_time_limit": every})
             world = World(settings, use_case, subject.views, view_rows(subject, scratch))
         services = _replayed(subject, world, faults, scale, stages)
         results = _judged(subject, world, services, scale, stages)

@@ -25,8 +25,8 @@ stream and the drain. The state itself is only read. One pass over all faults, a
 What these numbers are not: the samples of a fault are draws from one pool of {logged:,} logged rows of one replay, so their
 shares say how much depends on the draw, not how much on the days or on the fault's own chance. A tick's requests come all at
 once in the middle of it, when nothing is being written: no row is read in flight. So a request's time is up to half a tick from
-the time of its read, and clocks count as apart from half a tick on, {apart:g} minutes; the default of `request_time_limit`, which
-serving goes by, is {limit:g}. A clock that is wrong by less than half a tick is not tried here.
+the time of its read, and clocks count as apart only from a whole tick on, {apart:g} minutes, where the default of
+`request_time_limit` is {limit:g}. What a clock does that is wrong by less than a tick is not shown here.
 """
 
 _COLUMNS = """\
