@@ -87,7 +87,7 @@ class Patterns:
 
     @cached_property
     def foreign(self) -> frozenset[str]:
-        """The processes that read other keys' rows: of rows that are not the key's nearly all are, some of them a few keys' alone."""
+        """The processes that read other keys' rows: nearly all that are not the key's are, and some are of a few keys alone."""
         looked: defaultdict[str, list[Elsewhere]] = defaultdict(list)
         for rows in self._case.elsewhere.values():
             for n in self._numbers:

@@ -35,8 +35,8 @@ def unrepeatable(
     """Return what a report says otherwise than sampling, comparing and judging the same rows again does now.
 
     The same snapshots are read, so that what came later changes nothing; but for the ledger, which has to say the same up to the
-    window's end, and the log: as it is by now, it may have no more rows of the window, or since, than may be lost, and nothing that
-    would fail the window.
+    window's end, and the log: as it is by now, it may have no more rows of the window, or since, than may be lost, and nothing
+    that would fail the window.
 
     Args:
         settings: the engine; the limit is that of the report.
@@ -131,7 +131,8 @@ def _came_later(
     rules = {
         f"{SERVED_LOG} has {now} rows of its window by now, it was made of {served}": now - served > MOST_LOST * now,
         f"by now, {found.foreign} log rows of its window name a contract that is not the model's": found.foreign > 0,
-        f"by now, {found.lost:.2%} of its window's log is lost, at most {MOST_LOST:.0%} may be": found.lost > MOST_LOST,
+        f"by now, {found.lost:.2%} of its window's log is lost, at most {MOST_LOST:.0%} may be": found.lost
+        > MOST_LOST,
         f"by now, {twice_named(found.twice)}": found.twice > 0,
     }
     since = len(find_served(settings, lake, replace(window, since=report.until, until=_FOR_EVER), known=known).rows)

@@ -133,7 +133,7 @@ def lacks(
     limit: float,
     confidence: float,
 ) -> list[str]:
-    """Return what a sample lacks as evidence: rows that are not excused, rejected or empty, on both sides of a materialization."""
+    """Return what a sample lacks as evidence: rows not excused, rejected or empty, on both sides of a materialization."""
     required, enough = required_rows(limit, confidence), evidence(rows, excused, rejected)
     lacking = [f"{enough} sampled rows, {required} needed to exclude {limit:.2%}"] * (enough < required)
     lacking += [f"{rejected} of {rows} sampled rows are rejected, at most {MOST_REJECTED:.0%} may be"] * (
