@@ -54,6 +54,8 @@ class Stored:
         in_flight: the readings of the epoch hash differ or say that the view is being written.
         known: the row that a training set would take: what was visible at the request time.
         brought: the sequence number of the snapshot that brought that row; 0 without one.
+        missed: of each allowed snapshot, when the first row was created that it had not yet, is newer than the one that was read
+            and was visible at the request time, in microseconds; None: there is none.
     """
 
     held: Mapping[str, Any] | None
@@ -62,6 +64,7 @@ class Stored:
     in_flight: bool
     known: Version | None
     brought: int
+    missed: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,15 @@ def look_up(
     _require_known(view, past, {sequence for sequences, _ in allowed for sequence in sequences})
     if not (past.lives and rows):
         nothing = (None,)
-        return Looked(view, [Stored(None, s, nothing * len(s), flies, None, 0) for s, flies in allowed], past, cut)
+        return Looked(
+            view,
+            [Stored(None, s, nothing * len(s), flies, None, 0, nothing * len(s)) for s, flies in allowed],
+            past,
+            cut,
+        )
     finder = _Finder(settings, view, past, rows, [sequences for sequences, _ in allowed], cut)
     held = finder.held()
-    newest, known = finder.versions()
+    newest, known, missed = finder.versions()
     found = [
         Stored(
             held.get(n),
@@ -134,6 +142,7 @@ def look_up(
             tuple(newest.get((n, sequence)) for sequence in sequences),
             flies,
             *known.get(n, (None, 0)),
+            tuple(missed.get((n, sequence)) for sequence in sequences),
         )
         for n, (sequences, flies) in enumerate(allowed)
     ]
@@ -155,6 +164,9 @@ def _require_known(view: View, past: Past, sequences: Collection[int]) -> None:
             f"{view.table}: what its snapshot number {lost[0]} held is not known any more, and served rows were read from it",
             hint="it has expired; verify a later window, and keep snapshots (snapshots_keep) as long as windows are verified",
         )
+
+
+_Versions = tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]], dict[tuple[int, int], int]]
 
 
 class _Finder:
@@ -200,12 +212,12 @@ class _Finder:
                 found[n] = read.values if equal and read else values
         return found
 
-    def versions(self) -> tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]]]:
-        """Return the key's newest version by (served row, snapshot), and by served row what training knew and what brought it.
+    def versions(self) -> _Versions:
+        """Return the key's newest version by (served row, snapshot), what training knew and what brought it, and what was missed.
 
         Nearly always it is the row that was served, or a later one; so earlier ones are only looked at where it is not.
         """
-        newest, known = self._versions(
+        newest, known, missed = self._versions(
             [n for n, version in enumerate(self._served) if version is not None], later=True
         )
         others = [
@@ -213,27 +225,31 @@ class _Finder:
             for n, version in enumerate(self._served)
             if version is None or n not in known or any((n, sequence) not in newest for sequence in self._allowed[n])
         ]
-        all_newest, all_known = self._versions(others, later=False)
+        all_newest, all_known, all_missed = self._versions(others, later=False)
         known |= all_known
         at = [row.request_us for row in self._rows]
-        return newest | all_newest, {n: k for n, k in known.items() if not expired(self._view, k[0].event_us, at[n])}
+        unexpired = {n: k for n, k in known.items() if not expired(self._view, k[0].event_us, at[n])}
+        return newest | all_newest, unexpired, missed | all_missed
 
-    def _versions(
-        self, numbers: Sequence[int], *, later: bool
-    ) -> tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]]]:
+    def _versions(self, numbers: Sequence[int], *, later: bool) -> _Versions:
         if not numbers:
-            return {}, {}
+            return {}, {}, {}
+        nothing = Version(-_FOR_EVER, -_FOR_EVER)
+        used = [version or nothing for version in self._served]
         since = [version.event_us if later and version else -_FOR_EVER for version in self._served]
         asked = {
             "n": [n for n in numbers for _ in self._allowed[n]],
             "sequence": [sequence for n in numbers for sequence in self._allowed[n]],
             "since": [since[n] for n in numbers for _ in self._allowed[n]],
+            "used_event": [used[n].event_us for n in numbers for _ in self._allowed[n]],
+            "used_created": [used[n].created_us for n in numbers for _ in self._allowed[n]],
         }
         lives = self._past.lives
         # A row that was written into other files later was brought by the first of them.
         moved = any(life.died is not None for life in lives)
         first = f"min(born) OVER (PARTITION BY {self._keys}, event, created)" if moved else "born"
         visible = f"event <= request AND created + {self._view.visible_lag_us} <= request"
+        alive = f"born <= {self._cut} AND {self._cut} < died"
         with connect(self._settings) as connection:
             connection.register("asked", self._asked(asked))
             connection.register(
@@ -257,20 +273,25 @@ class _Finder:
                 SELECT n, sequence,
                     max({{'event': event, 'created': created}}) FILTER (born <= sequence AND sequence < died) AS newest,
                     max({{'event': event, 'created': created, 'brought': -brought}})
-                        FILTER ({visible} AND born <= {self._cut} AND {self._cut} < died) AS known
+                        FILTER ({visible} AND {alive}) AS known,
+                    min(created) FILTER ({visible} AND {alive} AND brought > sequence
+                        AND (event > used_event OR event = used_event AND created > used_created)) AS missed
                 FROM asked JOIN stored USING ({self._keys}) WHERE event >= since GROUP BY n, sequence
                 """
             ).to_arrow_table()
         newest: dict[tuple[int, int], Version] = {}
         known: dict[int, tuple[Version, int]] = {}
+        missed: dict[tuple[int, int], int] = {}
         for part in found.to_batches(_PART_ROWS):
             for row in part.to_pylist():
                 if row["newest"] is not None:
                     newest[row["n"], row["sequence"]] = Version(row["newest"]["event"], row["newest"]["created"])
+                if row["missed"] is not None:
+                    missed[row["n"], row["sequence"]] = row["missed"]
                 if row["known"] is not None:
                     version = Version(row["known"]["event"], row["known"]["created"])
                     known[row["n"]] = version, -row["known"]["brought"]  # of rows that are there twice the first
-        return newest, known
+        return newest, known, missed
 
     def _asked(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
         """Return columns of numbers, of which `n` says which served row each line is of, with the row's keys and time."""

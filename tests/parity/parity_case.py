@@ -241,6 +241,13 @@ def stored_of(of: View, rows: Sequence[LakeRow], row: ServedRow, sequences: Sequ
         in_flight=flies,
         known=known,
         brought=min((r.born for r in mine if r.version == known), default=0),
+        missed=tuple(
+            min(
+                (r.created_us for r in visible if r.born > sequence and (read is None or read < r.version)),
+                default=None,
+            )
+            for sequence in allowed
+        ),
     )
 
 

@@ -93,6 +93,25 @@ def test_a_store_behind_is_late_up_to_the_objective_and_a_gap_beyond_it(waited: 
     assert f"training's row came with snapshot {NOW}, the store was at {NOW - 1}" in found[0].evidence
 
 
+def test_the_wait_is_that_of_the_first_row_that_the_store_lacks_not_of_trainings_new_one() -> None:
+    """A key with a row each hour has a fresh one in training however long the store stood still."""
+    noted = {name: {1: commit_time(1), **dict.fromkeys(range(2, 9), event_of(9))} for name in ("spend", "risk")}
+    rows = [served(n, tick=1, request_us=event_of(8) + HOUR // 2) for n in (1, 2)]
+    found = explained(rows, commits=noted)
+    assert {d.cause for ds in found.values() for d in ds} == {Cause.MATERIALIZATION_GAP}
+    assert "h after the first row that it lacked was made" in found[rows[0].name][0].evidence
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(epochs(NOW, NOW + 1), epochs(NOW, NOW + 1)), (epochs(NOW), epochs(NOW + 1))]
+)
+def test_in_flight_the_row_of_a_lower_snapshot_is_late_as_beside_no_run(before: Epochs, after: Epochs) -> None:
+    at = event_of(NOW + 1) + 2 * LAG + MINUTE
+    noted = {name: {t: commit_time(t) + 8 * MINUTE * (t > NOW) for t in range(1, 9)} for name in ("spend", "risk")}
+    row = served(tick=NOW, request_us=at, before=before, after=after)
+    assert of(row, commits=noted) == in_training(Cause.LATE, *SPENT, *RISKS)
+
+
 def test_only_the_view_that_is_behind_is_late() -> None:
     before = Epochs("i", {"spend": epoch(NOW - 1), "risk": epoch(NOW)})
     row = served(before=before, after=before, read={"spend": read_of(spend_of(1, NOW - 1))})
@@ -394,14 +413,14 @@ def test_one_difference_that_fits_all_rows_of_a_process_is_its_clock(hours: int)
 
 
 def test_a_process_of_two_rows_has_no_clock_that_could_be_told() -> None:
-    found = explained(skewed(5 * HOUR, ticks=2))
+    found = explained(skewed(HOUR, ticks=2))
     assert {d.cause for ds in found.values() for d in ds} == {Cause.LATE}
 
 
 def test_a_store_that_stands_still_fits_no_one_clock() -> None:
     """It is read later and later after the same interval, or right before and wrong after."""
     still = [served(n, tick=NOW - 1, request_us=event_of(NOW - 1 + n) + 20 * MINUTE) for n in range(1, 5)]
-    assert {d.cause for ds in explained(still).values() for d in ds} == {Cause.LATE}
+    assert {d.cause for ds in explained(still).values() for d in ds} == {Cause.LATE, Cause.MATERIALIZATION_GAP}
     right = [served(n, tick=NOW) for n in range(5, 8)]
     behind = [served(n, tick=NOW, request_us=event_of(NOW + 2) + 20 * MINUTE) for n in range(8, 11)]
     assert {d.cause for ds in explained(behind).values() for d in ds} == {Cause.CLOCK_SKEW}, "that may be a clock"

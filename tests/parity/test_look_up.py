@@ -91,12 +91,15 @@ def naive(of: Any, states: RowsOf, row: ServedRow, cut: int) -> Stored:
         known = None
     brought = min((n for n, rows in mine.items() if known in map(version_in, rows)), default=0) if known else 0
     values = {name: held[name] for name in ("nb", "a ratio")} if held else None
-    return Stored(values, allowed, newest, flies, known, brought)
+    first = {v: min(n for n, rows in mine.items() if v in map(version_in, rows)) for v in seen}
+    later = [v for v in seen if read is None or read < v]
+    missed = tuple(min((v.created_us for v in later if first[v] > n), default=None) for n in allowed)
+    return Stored(values, allowed, newest, flies, known, brought, missed)
 
 
 def told(stored: Stored) -> tuple[Any, ...]:
     values = None if stored.held is None else {n: "NaN" if v != v else v for n, v in stored.held.items()}
-    return values, stored.allowed, stored.newest, stored.in_flight, stored.known, stored.brought
+    return values, stored.allowed, stored.newest, stored.in_flight, stored.known, stored.brought, stored.missed
 
 
 # What may happen.
@@ -231,5 +234,5 @@ def test_a_table_without_a_snapshot_and_no_rows_at_all_hold_nothing(home: tuple[
     of = spend("empty")
     lake.ensure_table(of.name, SCHEMA)
     asked = served(of.name, 1, ((1, "a"), (1, 1), (0, None), (0, 0), 20), 0)
-    assert look_up(settings, lake, of, [asked]).rows == [Stored(None, (0,), (None,), False, None, 0)]
+    assert look_up(settings, lake, of, [asked]).rows == [Stored(None, (0,), (None,), False, None, 0, (None,))]
     assert look_up(settings, lake, of, []).rows == []
