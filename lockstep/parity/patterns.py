@@ -20,6 +20,9 @@ LEAST_SYSTEMATIC = 10
 
 LEAST_ABSENT = 3
 LEAST_MOVED = 3
+MOST_MOVED = 300
+"""Rows of a process that are made again for each time zone: more of them tell nothing new, and each takes its time."""
+
 LEAST_FOREIGN = 0.8
 _NEARLY_ALL = 0.95
 
@@ -143,10 +146,15 @@ class Patterns:
         facts, found = self._facts, dict[int, str]()
         if facts.remade is None:
             return found
-        for n in self._of_vectors:
-            same = equal(facts.remade.vectors, facts.vectors[n], None).all(axis=1)
-            others = [m for m in np.flatnonzero(same).tolist() if facts.rows[m].process == facts.rows[n].process]
-            if others:
+        wanted = self._of_vectors
+        processes = {facts.rows[n].process for n in wanted}
+        makers: defaultdict[tuple[str, bytes], list[int]] = defaultdict(list)
+        for n, made in enumerate(_comparable(facts.remade.vectors)) if wanted else ():
+            if (process := facts.rows[n].process) in processes:
+                makers[process, made.tobytes()].append(n)
+        for n, served in zip(wanted, _comparable(facts.vectors[wanted]), strict=True):
+            others = makers.get((facts.rows[n].process, served.tobytes()), [])
+            if len(others) == 1:  # a vector that many rows share, as of keys without a row, is nobody's
                 found[n] = facts.rows[others[0]].name
         return found
 
@@ -162,7 +170,7 @@ class Patterns:
                 rows[self._facts.rows[divergence.row].process].add(divergence.row)
         found: dict[str, int] = {}
         for process, differing in rows.items():
-            numbers = sorted(differing)
+            numbers = sorted(differing)[:MOST_MOVED]
             served = self._facts.vectors[numbers][:, features]
             moves = [
                 moved
@@ -174,6 +182,11 @@ class Patterns:
             if moves:
                 found[process] = min(moves, key=abs)
         return found
+
+
+def _comparable(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return vectors of which equal ones have the same bytes: one NaN, and no negative zero."""
+    return np.where(np.isnan(vectors), np.nan, vectors + 0.0)
 
 
 def _places_moved(served: NDArray[np.float64], made: NDArray[np.float64], moved: NDArray[np.bool_]) -> int:
