@@ -54,8 +54,8 @@ class Stored:
         in_flight: the readings of the epoch hash differ or say that the view is being written.
         known: the row that a training set would take: what was visible at the request time.
         brought: the sequence number of the snapshot that brought that row; 0 without one.
-        missed: of each allowed snapshot, when the first row was created that it had not yet, is newer than the one that was read
-            and was visible at the request time, in microseconds; None: there is none.
+        missed: of each allowed snapshot whose newest row was read, when the first later row was created that it had not yet and
+            that was visible at the request time, in microseconds; None: there is none.
     """
 
     held: Mapping[str, Any] | None
@@ -142,7 +142,10 @@ def look_up(
             tuple(newest.get((n, sequence)) for sequence in sequences),
             flies,
             *known.get(n, (None, 0)),
-            tuple(missed.get((n, sequence)) for sequence in sequences),
+            tuple(
+                missed.get((n, sequence)) if newest.get((n, sequence)) == finder.served[n] else None
+                for sequence in sequences
+            ),
         )
         for n, (sequences, flies) in enumerate(allowed)
     ]
@@ -184,13 +187,13 @@ class _Finder:
         self._settings, self._view, self._past, self._rows = settings, view, past, rows
         self._allowed, self._cut = allowed, cut
         self._keys = ", ".join(quote(key.name) for key in view.join_keys)
-        self._served = [version_of(row.views.get(view.name)) for row in rows]
+        self.served = [version_of(row.views.get(view.name)) for row in rows]
 
     def held(self) -> dict[int, Mapping[str, Any]]:
         """Return the values of the row that was served, by the served row's number; it is the log's own mapping where equal."""
         columns = [column.name for column in self._view.columns]
         served = [row.views.get(self._view.name) for row in self._rows]
-        versions = {n: version for n, version in enumerate(self._served) if version is not None}
+        versions = {n: version for n, version in enumerate(self.served) if version is not None}
         asked = {
             "n": list(versions),
             EVENT_TIMESTAMP: [version.event_us for version in versions.values()],
@@ -218,11 +221,11 @@ class _Finder:
         Nearly always it is the row that was served, or a later one; so earlier ones are only looked at where it is not.
         """
         newest, known, missed = self._versions(
-            [n for n, version in enumerate(self._served) if version is not None], later=True
+            [n for n, version in enumerate(self.served) if version is not None], later=True
         )
         others = [
             n
-            for n, version in enumerate(self._served)
+            for n, version in enumerate(self.served)
             if version is None or n not in known or any((n, sequence) not in newest for sequence in self._allowed[n])
         ]
         all_newest, all_known, all_missed = self._versions(others, later=False)
@@ -235,8 +238,8 @@ class _Finder:
         if not numbers:
             return {}, {}, {}
         nothing = Version(-_FOR_EVER, -_FOR_EVER)
-        used = [version or nothing for version in self._served]
-        since = [version.event_us if later and version else -_FOR_EVER for version in self._served]
+        used = [version or nothing for version in self.served]
+        since = [version.event_us if later and version else -_FOR_EVER for version in self.served]
         asked = {
             "n": [n for n in numbers for _ in self._allowed[n]],
             "sequence": [sequence for n in numbers for sequence in self._allowed[n]],

@@ -279,7 +279,7 @@ def facts_of(served_rows: Sequence[ServedRow], rows: Rows = LAKE, **changes: Any
         "rescored": np.array([np.nan if row.score is None else score_of(row.vector) for row in served_rows]),
         "incarnations": ["i", "h"],
         "commits": {of.name: {tick: commit_time(tick) for tick in TICKS} for of in (SPEND, RISK)},
-        "erased": frozenset(),
+        "erased": {},
         "most_apart_us": MOST_APART,
         "remake": lambda some, moved: remade(CONTRACT, FUNCTIONS, some, moved).vectors,
         "others": tuple,

@@ -156,6 +156,12 @@ def test_a_score_in_single_precision_is_of_another_type() -> None:
     assert "what the model says to this vector: single precision" in found[0].evidence
 
 
+@pytest.mark.parametrize(("given", "told_"), [({"score": None}, "neither"), ({"rejected": "spend:nb"}, "both")])
+def test_a_row_has_a_score_or_a_rejection(given: dict[str, str | None], told_: str) -> None:
+    row = served(**given)
+    assert told_ in evidence(explained([row])[row.name], "prediction", "")
+
+
 def test_scores_are_not_looked_at_where_no_model_is_asked() -> None:
     row = served(score=0.123)
     assert explained([row], rescored=None)[row.name] == []

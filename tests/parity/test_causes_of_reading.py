@@ -1,6 +1,7 @@
 """Each cause of a row that was read wrong, too early or too late: made on purpose, with what it was read from."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from parity_case import (
@@ -233,8 +234,15 @@ def test_a_view_of_which_no_reading_was_logged_is_unexplained() -> None:
     assert evidence(found, "consistency", "spend") == "the log names no reading of it"
 
 
-def erased(key: int, join_key: str = "card") -> frozenset[tuple[str, str]]:
-    return frozenset({(join_key, facts_of([]).key_sha256(join_key, key))})
+def erased(key: int, join_key: str = "card", at: float = inf) -> dict[tuple[str, str], float]:
+    return {(join_key, facts_of([]).key_sha256(join_key, key)): at}
+
+
+@pytest.mark.parametrize(("after", "excused"), [(0, True), (1, False)])
+def test_an_erasure_excuses_no_row_that_was_read_after_it(after: int, excused: bool) -> None:
+    row = served()
+    found = explained([row], without("spend", 1), erased=erased(1, at=row.read_us - after))[row.name]
+    assert is_mismatch(found) is not excused
 
 
 def test_a_row_of_an_erased_entity_is_excused_also_in_training() -> None:

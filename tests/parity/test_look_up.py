@@ -93,7 +93,10 @@ def naive(of: Any, states: RowsOf, row: ServedRow, cut: int) -> Stored:
     values = {name: held[name] for name in ("nb", "a ratio")} if held else None
     first = {v: min(n for n, rows in mine.items() if v in map(version_in, rows)) for v in seen}
     later = [v for v in seen if read is None or read < v]
-    missed = tuple(min((v.created_us for v in later if first[v] > n), default=None) for n in allowed)
+    missed = tuple(
+        min((v.created_us for v in later if first[v] > n), default=None) if has == read else None
+        for n, has in zip(allowed, newest, strict=True)
+    )
     return Stored(values, allowed, newest, flies, known, brought, missed)
 
 

@@ -1,5 +1,7 @@
 """Rules for what was read: the view is not what it was, the values are not the lake's, or the row is not the newest."""
 
+from math import inf
+
 from lockstep.parity.cause import Cause
 from lockstep.parity.expect import expired, version_of
 from lockstep.parity.rules.clue import HOUR_US, Clue, Named, Rule, told_version
@@ -40,7 +42,7 @@ def _erased(clue: Clue) -> Named | None:
     named = [
         key.name
         for key in clue.view.join_keys
-        if (key.name, facts.key_sha256(key.name, clue.row.keys[key.name])) in facts.erased
+        if clue.row.read_us <= facts.erased.get((key.name, facts.key_sha256(key.name, clue.row.keys[key.name])), -inf)
     ]
     return (Cause.ERASED, f"a receipt names this {named[0]}, and the lake holds nothing of it") if named else None
 
