@@ -84,13 +84,13 @@ class Patterns:
         found: set[tuple[str, str, str]] = set()
         for (process, view, column), wrong in Counter(self._columns).items():
             reads = [self._facts.rows[n].views[view] for n in self._compared[process, view]]
-            if wrong >= min(LEAST_ABSENT, len(reads)) and all(read.values.get(column) is None for read in reads):
+            if wrong >= LEAST_ABSENT and all(read.values.get(column) is None for read in reads):
                 found.add((process, view, column))
         return frozenset(found)
 
     @cached_property
     def foreign(self) -> frozenset[str]:
-        """The processes that read other keys' rows: of rows that are not the key's nearly all are others', some a few keys' alone."""
+        """The processes that read other keys' rows: nearly all that is not the key's is others', some a few keys' alone."""
         looked: defaultdict[str, list[Elsewhere]] = defaultdict(list)
         for rows in self._case.elsewhere.values():
             for n in self._numbers:
@@ -135,9 +135,8 @@ class Patterns:
             served, made = facts.vectors[rows], facts.remade.vectors[rows]
             moved = ~equal(served, made, None)
             enough = moved.sum(axis=1) >= LEAST_MOVED
-            permuted = equal(np.sort(served, axis=1), np.sort(made, axis=1), None).all(axis=1)
             shifted = _places_moved(served, made, moved) >= max(LEAST_MOVED, moved.any(axis=0).sum() / 2)
-            found |= {rows[at] for at in np.flatnonzero(enough & (permuted | shifted)).tolist()}
+            found |= {rows[at] for at in np.flatnonzero(enough & shifted).tolist()}
         return frozenset(found)
 
     @cached_property
@@ -172,6 +171,9 @@ class Patterns:
         for process, differing in rows.items():
             numbers = sorted(differing)[:MOST_MOVED]
             served = self._facts.vectors[numbers][:, features]
+            hours = {self._facts.rows[n].request_us // _HOUR_US for n in numbers}
+            if min(len(hours), len(np.unique(_comparable(served), axis=0))) < LEAST_MOVED:
+                continue  # of a few hours, a value that stands still is that of some zone
             moves = [
                 moved
                 for moved in _ZONES_US

@@ -310,8 +310,7 @@ def case_of(served_rows: Sequence[ServedRow], rows: Rows = LAKE, **changes: Any)
             keys = sorted(
                 {r.key for r in rows[divergence.view] if r.version == version_of(read) and r.values == read.values}
             )
-            if keys:
-                elsewhere.setdefault(divergence.view, {})[divergence.row] = Elsewhere(keys[0], len(keys))
+            elsewhere.setdefault(divergence.view, {})[divergence.row] = Elsewhere(keys[0] if keys else (), len(keys))
     return Case(facts, divergences, elsewhere)
 
 

@@ -94,7 +94,13 @@ def _systematic(clue: Clue) -> Named | None:
 def _corrupt(clue: Clue) -> Named:
     version, expected = told_version(version_of(clue.read)), clue.divergence.expected
     held = f"holds the row of {version} with {expected}" if clue.column[2] else f"never held a row of {version}"
-    return Cause.CORRUPTION, f"the lake {held}, and no other key has what was served"
+    looked_for = clue.divergence.row in clue.case.elsewhere.get(clue.divergence.view, {})
+    told = (
+        "no other key has what was served"
+        if looked_for
+        else "whether another key has what was served was not looked for"
+    )
+    return Cause.CORRUPTION, f"the lake {held}, and {told}"
 
 
 # The row is not the newest.
