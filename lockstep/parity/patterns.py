@@ -71,12 +71,21 @@ class Patterns:
 
     @cached_property
     def wrong_share(self) -> Mapping[tuple[str, str, str], float]:
-        """How many of the compared rows differ in a column, of columns with enough of them."""
-        return {
-            (process, view, column): wrong / len(self._compared[process, view])
-            for (process, view, column), wrong in Counter(self._columns).items()
-            if len(self._compared[process, view]) >= LEAST_SYSTEMATIC
-        }
+        """How many of the compared rows differ in a column: of the process, or of all processes where it has too few."""
+        wrong = Counter(self._columns)
+        all_wrong, all_compared = Counter[tuple[str, str]](), Counter[str]()
+        for (_, view, column), times in wrong.items():
+            all_wrong[view, column] += times
+        for (_, view), rows in self._compared.items():
+            all_compared[view] += len(rows)
+        shares: dict[tuple[str, str, str], float] = {}
+        for (process, view, column), times in wrong.items():
+            compared = len(self._compared[process, view])
+            if compared >= LEAST_SYSTEMATIC:
+                shares[process, view, column] = times / compared
+            elif all_compared[view] >= LEAST_SYSTEMATIC:  # many short-lived processes tell together
+                shares[process, view, column] = all_wrong[view, column] / all_compared[view]
+        return shares
 
     @cached_property
     def absent(self) -> frozenset[tuple[str, str, str]]:

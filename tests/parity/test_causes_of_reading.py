@@ -390,6 +390,12 @@ def test_of_fewer_rows_than_ten_the_share_that_is_wrong_says_nothing() -> None:
     assert {d.cause for ds in explained(rows[:10]).values() for d in ds} == {Cause.UNEXPLAINED}
 
 
+def test_many_short_lived_processes_that_are_all_wrong_tell_together() -> None:
+    rows = process(risk=lambda key: risk_with(key, risk_7d=77.7 + key**2))
+    apart = [replace(row, process=f"p{n // 4}") for n, row in enumerate(rows)]
+    assert {d.cause for ds in explained(apart).values() for d in ds} == {Cause.UNEXPLAINED}
+
+
 def test_a_value_that_was_converted_on_its_way_is_of_another_type() -> None:
     rows = process(risk=lambda key: risk_with(key, risk_7d=values_of("risk", key, NOW)["risk_7d"] * 100))
     found = explained(rows)[rows[0].name]

@@ -87,7 +87,7 @@ def _systematic(clue: Clue) -> Named | None:
         return None
     return (
         Cause.UNEXPLAINED,
-        f"wrong in {share:.0%} of this process's rows that the lake holds, by no rule that is known",
+        f"wrong in {share:.0%} of the rows that the lake holds, of this process or of all, by no rule that is known",
     )
 
 
