@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyiceberg.schema import make_compatible_name
 
 from lockstep.contract import Column, FeatureContract, View
-from lockstep.errors import BadInput
+from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.lake.files import Past
@@ -299,14 +299,26 @@ class _Finder:
     def _asked(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
         """Return columns of numbers, of which `n` says which served row each line is of, with the row's keys and time."""
         numbers = list(columns["n"])
-        keys = {
-            key.name: pa.array([self._rows[n].keys[key.name] for n in numbers], ARROW_TYPES[key.dtype])
-            for key in self._view.join_keys
-        }
+        keys = {key.name: self._key_column(key, numbers) for key in self._view.join_keys}
         asked = {name: pa.array(values, pa.int64()) for name, values in columns.items()}
         return pa.table(
             {**keys, **asked, "request": pa.array([self._rows[n].request_us for n in numbers], pa.int64())}
         )
+
+    def _key_column(self, key: Column, numbers: Sequence[int]) -> pa.Array:
+        dtype = ARROW_TYPES[key.dtype]
+        try:
+            return pa.array([self._rows[n].keys[key.name] for n in numbers], dtype)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, KeyError):
+            for n in numbers:
+                given = self._rows[n].keys.get(key.name)
+                try:
+                    pa.array([given], dtype)
+                except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                    raise SchemaDrift(
+                        f"the served row {self._rows[n].name} has {key.name} = {given!r}, no {key.dtype}"
+                    ) from None
+            raise SchemaDrift(f"a served row of {self._view.name} has no {key.name}") from None
 
     def _stored(self, columns: Sequence[str]) -> str:
         """Return the query of all rows that the table ever had of these keys: keys, times in microseconds, and columns."""

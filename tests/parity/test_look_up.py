@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from parity_case import view
 
 from lockstep.clock import from_micros, to_micros
-from lockstep.errors import BadInput
+from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.parity.expect import Stored, Version, expired, look_up, version_of
@@ -230,6 +230,17 @@ def test_what_nobody_knows_any_more_is_named(home: tuple[Settings, Lake]) -> Non
         look_up(settings, lake, of, [read])
     assert "it has expired" in bad.value.hint
     assert look_up(settings, lake, of, [served(of.name, 1, ((1, "a"), (1, 1), (3, None), None, 20), 3)]).rows[0].held
+
+
+@pytest.mark.parametrize("card", ["x", 2**63])
+def test_a_key_that_its_column_cannot_hold_is_told_with_its_row(home: tuple[Settings, Lake], card: Any) -> None:
+    settings, lake = home
+    of = spend(f"drifted{next(TABLES)}")
+    lake.ensure_table(of.name, SCHEMA)
+    lake.append(of.name, pa.Table.from_pylist([row_of((1, "a"), 3, 1)], SCHEMA))
+    row = served(of.name, 1, ((card, "a"), (3, 1), (1, None), None, 20), 1)
+    with pytest.raises(SchemaDrift, match="the served row p/1 has card = "):
+        look_up(settings, lake, of, [row])
 
 
 def test_a_table_without_a_snapshot_and_no_rows_at_all_hold_nothing(home: tuple[Settings, Lake]) -> None:
