@@ -147,7 +147,7 @@ class Past:
         lives: of each data file; one that went and came back has two.
         sequences: the sequence numbers of the living snapshots, ascending.
         unknown: ranges `after < sequence < before` of expired snapshots of which nobody knows any more which files they had:
-            rows went, or were compacted, between the living ones around them.
+            rows went, or were compacted, between the living ones around them, or may have: the later one lists no file of some.
     """
 
     lives: Sequence[FileLife]
@@ -181,7 +181,8 @@ def past_of(table: Table) -> Past:
         sequence = snapshot.sequence_number or 0
         files = {file.path: file.sequence for file in _files_of(table.io, [snapshot])}
         went = listed.keys() - files.keys()
-        if sequence > before + 1 and (went or _operation(snapshot) is Operation.REPLACE):
+        missing = set(range(before + 1, sequence)) - set(files.values())
+        if sequence > before + 1 and (went or missing or _operation(snapshot) is Operation.REPLACE):
             unknown.append((before, sequence))
         lives += [FileLife(path, listed.pop(path), sequence) for path in went]
         gone |= went

@@ -10,8 +10,9 @@ class Cause(enum.StrEnum):
 
     EARLY: the served row is the one the store had to answer with, but its created time + visible_lag is after the request time.
         Excused.
-    LATE: training's row came with an interval newer than the logged epoch's, within the freshness objective. Excused.
-    ERASED: a receipt of an erasure names the key. Excused.
+    LATE: training's row came with an interval newer than the logged epoch's, and the first row that the store lacked was made
+        within the freshness objective. Excused.
+    ERASED: a receipt of an erasure names the key, and the row was not read after it was done. Excused.
     MATERIALIZATION_GAP: training's row came with a newer interval than the logged one, beyond the objective; or an older row was
         served than the interval that the store claims brought.
     UNVOUCHED: a reading of the epoch hash names no store, so whatever was read beside it may have been lost or moved.

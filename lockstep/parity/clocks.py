@@ -39,13 +39,25 @@ def clocks_apart(facts: Facts, numbers: Iterable[int]) -> dict[str, Apart]:
     of: defaultdict[str, list[ServedRow]] = defaultdict(list)
     for n in numbers:
         of[facts.rows[n].process].append(facts.rows[n])
-    found = {process: _apart(rows, spans) for process, rows in of.items() if len(rows) >= LEAST_ROWS}
+    found = {
+        process: _apart(rows, spans) for process, rows in of.items() if len(rows) >= LEAST_ROWS and _of_intervals(rows)
+    }
     most = facts.most_apart_us
     return {
         process: apart
         for process, apart in found.items()
         if apart.low - most <= apart.high and (apart.low > most or apart.high < -most)
     }
+
+
+def _of_intervals(rows: Sequence[ServedRow]) -> bool:
+    """Tell whether the rows show two intervals of one view: a store that stands still shows one, as a clock's may."""
+    shown: defaultdict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        for view, epoch in row.before.views.items():
+            if epoch.committed is not None:
+                shown[view].add(epoch.committed.interval)
+    return any(len(intervals) > 1 for intervals in shown.values())
 
 
 def _spans(commits: Mapping[int, int]) -> Mapping[int, tuple[float, float]]:

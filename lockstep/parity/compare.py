@@ -133,7 +133,10 @@ def compare(facts: Facts) -> Mapping[int, Sequence[Divergence]]:
 
 def equal(served: NDArray[np.float64], expected: NDArray[np.float64], tolerance: float | None) -> NDArray[np.bool_]:
     """Tell of each value of a feature whether it is equal: to the last bit, or within a stated tolerance; null equals null."""
-    close = served == expected if tolerance is None else np.abs(served - expected) <= tolerance
+    close = served == expected
+    if tolerance is not None:
+        with np.errstate(invalid="ignore"):  # of two infinities
+            close |= np.abs(served - expected) <= tolerance
     return close | (np.isnan(served) & np.isnan(expected))
 
 
@@ -160,7 +163,9 @@ def _of_scores(facts: Facts) -> Iterator[Divergence]:
     if facts.rescored is None:
         return
     for n, (row, score) in enumerate(zip(facts.rows, facts.rescored.tolist(), strict=True)):
-        if row.score is not None and not abs(row.score - score) <= SAME_SCORE:
+        if (row.score is None) != (row.rejected is not None):
+            yield Divergence(n, What.SCORE, "", None, row.score, row.rejected)
+        elif row.score is not None and not abs(row.score - score) <= SAME_SCORE:
             yield Divergence(n, What.SCORE, "", None, row.score, score)
 
 

@@ -89,6 +89,6 @@ def _asked(view: View, columns: Sequence[str], read: Mapping[int, ServedView]) -
         told = {"n": n, EVENT_TIMESTAMP: row.event_us, CREATED_TIMESTAMP: row.created_us}
         try:
             parts.append(pa.RecordBatch.from_pylist([told | {name: row.values[name] for name in columns}], schema))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             continue
     return pa.Table.from_batches(parts, schema).combine_chunks()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyiceberg.schema import make_compatible_name
 
 from lockstep.contract import Column, FeatureContract, View
-from lockstep.errors import BadInput
+from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.lake.engine import connect, quote, read_parquet
 from lockstep.lake.files import Past
@@ -54,6 +54,8 @@ class Stored:
         in_flight: the readings of the epoch hash differ or say that the view is being written.
         known: the row that a training set would take: what was visible at the request time.
         brought: the sequence number of the snapshot that brought that row; 0 without one.
+        missed: of each allowed snapshot whose newest row was read, when the first later row was created that it had not yet and
+            that was visible at the request time, in microseconds; None: there is none.
     """
 
     held: Mapping[str, Any] | None
@@ -62,6 +64,7 @@ class Stored:
     in_flight: bool
     known: Version | None
     brought: int
+    missed: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,15 @@ def look_up(
     _require_known(view, past, {sequence for sequences, _ in allowed for sequence in sequences})
     if not (past.lives and rows):
         nothing = (None,)
-        return Looked(view, [Stored(None, s, nothing * len(s), flies, None, 0) for s, flies in allowed], past, cut)
+        return Looked(
+            view,
+            [Stored(None, s, nothing * len(s), flies, None, 0, nothing * len(s)) for s, flies in allowed],
+            past,
+            cut,
+        )
     finder = _Finder(settings, view, past, rows, [sequences for sequences, _ in allowed], cut)
     held = finder.held()
-    newest, known = finder.versions()
+    newest, known, missed = finder.versions()
     found = [
         Stored(
             held.get(n),
@@ -134,6 +142,10 @@ def look_up(
             tuple(newest.get((n, sequence)) for sequence in sequences),
             flies,
             *known.get(n, (None, 0)),
+            tuple(
+                missed.get((n, sequence)) if newest.get((n, sequence)) == finder.served[n] else None
+                for sequence in sequences
+            ),
         )
         for n, (sequences, flies) in enumerate(allowed)
     ]
@@ -157,6 +169,9 @@ def _require_known(view: View, past: Past, sequences: Collection[int]) -> None:
         )
 
 
+_Versions = tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]], dict[tuple[int, int], int]]
+
+
 class _Finder:
     """Asks the engine about the rows of one view's table, in its own numbering of the served rows."""
 
@@ -172,13 +187,13 @@ class _Finder:
         self._settings, self._view, self._past, self._rows = settings, view, past, rows
         self._allowed, self._cut = allowed, cut
         self._keys = ", ".join(quote(key.name) for key in view.join_keys)
-        self._served = [version_of(row.views.get(view.name)) for row in rows]
+        self.served = [version_of(row.views.get(view.name)) for row in rows]
 
     def held(self) -> dict[int, Mapping[str, Any]]:
         """Return the values of the row that was served, by the served row's number; it is the log's own mapping where equal."""
         columns = [column.name for column in self._view.columns]
         served = [row.views.get(self._view.name) for row in self._rows]
-        versions = {n: version for n, version in enumerate(self._served) if version is not None}
+        versions = {n: version for n, version in enumerate(self.served) if version is not None}
         asked = {
             "n": list(versions),
             EVENT_TIMESTAMP: [version.event_us for version in versions.values()],
@@ -200,40 +215,44 @@ class _Finder:
                 found[n] = read.values if equal and read else values
         return found
 
-    def versions(self) -> tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]]]:
-        """Return the key's newest version by (served row, snapshot), and by served row what training knew and what brought it.
+    def versions(self) -> _Versions:
+        """Return the key's newest version by (served row, snapshot), what training knew and what brought it, and what was missed.
 
         Nearly always it is the row that was served, or a later one; so earlier ones are only looked at where it is not.
         """
-        newest, known = self._versions(
-            [n for n, version in enumerate(self._served) if version is not None], later=True
+        newest, known, missed = self._versions(
+            [n for n, version in enumerate(self.served) if version is not None], later=True
         )
         others = [
             n
-            for n, version in enumerate(self._served)
+            for n, version in enumerate(self.served)
             if version is None or n not in known or any((n, sequence) not in newest for sequence in self._allowed[n])
         ]
-        all_newest, all_known = self._versions(others, later=False)
+        all_newest, all_known, all_missed = self._versions(others, later=False)
         known |= all_known
         at = [row.request_us for row in self._rows]
-        return newest | all_newest, {n: k for n, k in known.items() if not expired(self._view, k[0].event_us, at[n])}
+        unexpired = {n: k for n, k in known.items() if not expired(self._view, k[0].event_us, at[n])}
+        return newest | all_newest, unexpired, missed | all_missed
 
-    def _versions(
-        self, numbers: Sequence[int], *, later: bool
-    ) -> tuple[dict[tuple[int, int], Version], dict[int, tuple[Version, int]]]:
+    def _versions(self, numbers: Sequence[int], *, later: bool) -> _Versions:
         if not numbers:
-            return {}, {}
-        since = [version.event_us if later and version else -_FOR_EVER for version in self._served]
+            return {}, {}, {}
+        nothing = Version(-_FOR_EVER, -_FOR_EVER)
+        used = [version or nothing for version in self.served]
+        since = [version.event_us if later and version else -_FOR_EVER for version in self.served]
         asked = {
             "n": [n for n in numbers for _ in self._allowed[n]],
             "sequence": [sequence for n in numbers for sequence in self._allowed[n]],
             "since": [since[n] for n in numbers for _ in self._allowed[n]],
+            "used_event": [used[n].event_us for n in numbers for _ in self._allowed[n]],
+            "used_created": [used[n].created_us for n in numbers for _ in self._allowed[n]],
         }
         lives = self._past.lives
         # A row that was written into other files later was brought by the first of them.
         moved = any(life.died is not None for life in lives)
         first = f"min(born) OVER (PARTITION BY {self._keys}, event, created)" if moved else "born"
         visible = f"event <= request AND created + {self._view.visible_lag_us} <= request"
+        alive = f"born <= {self._cut} AND {self._cut} < died"
         with connect(self._settings) as connection:
             connection.register("asked", self._asked(asked))
             connection.register(
@@ -257,32 +276,49 @@ class _Finder:
                 SELECT n, sequence,
                     max({{'event': event, 'created': created}}) FILTER (born <= sequence AND sequence < died) AS newest,
                     max({{'event': event, 'created': created, 'brought': -brought}})
-                        FILTER ({visible} AND born <= {self._cut} AND {self._cut} < died) AS known
+                        FILTER ({visible} AND {alive}) AS known,
+                    min(created) FILTER ({visible} AND {alive} AND brought > sequence
+                        AND (event > used_event OR event = used_event AND created > used_created)) AS missed
                 FROM asked JOIN stored USING ({self._keys}) WHERE event >= since GROUP BY n, sequence
                 """
             ).to_arrow_table()
         newest: dict[tuple[int, int], Version] = {}
         known: dict[int, tuple[Version, int]] = {}
+        missed: dict[tuple[int, int], int] = {}
         for part in found.to_batches(_PART_ROWS):
             for row in part.to_pylist():
                 if row["newest"] is not None:
                     newest[row["n"], row["sequence"]] = Version(row["newest"]["event"], row["newest"]["created"])
+                if row["missed"] is not None:
+                    missed[row["n"], row["sequence"]] = row["missed"]
                 if row["known"] is not None:
                     version = Version(row["known"]["event"], row["known"]["created"])
                     known[row["n"]] = version, -row["known"]["brought"]  # of rows that are there twice the first
-        return newest, known
+        return newest, known, missed
 
     def _asked(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
         """Return columns of numbers, of which `n` says which served row each line is of, with the row's keys and time."""
         numbers = list(columns["n"])
-        keys = {
-            key.name: pa.array([self._rows[n].keys[key.name] for n in numbers], ARROW_TYPES[key.dtype])
-            for key in self._view.join_keys
-        }
+        keys = {key.name: self._key_column(key, numbers) for key in self._view.join_keys}
         asked = {name: pa.array(values, pa.int64()) for name, values in columns.items()}
         return pa.table(
             {**keys, **asked, "request": pa.array([self._rows[n].request_us for n in numbers], pa.int64())}
         )
+
+    def _key_column(self, key: Column, numbers: Sequence[int]) -> pa.Array:
+        dtype = ARROW_TYPES[key.dtype]
+        try:
+            return pa.array([self._rows[n].keys[key.name] for n in numbers], dtype)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, KeyError):
+            for n in numbers:
+                given = self._rows[n].keys.get(key.name)
+                try:
+                    pa.array([given], dtype)
+                except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                    raise SchemaDrift(
+                        f"the served row {self._rows[n].name} has {key.name} = {given!r}, no {key.dtype}"
+                    ) from None
+            raise SchemaDrift(f"a served row of {self._view.name} has no {key.name}") from None
 
     def _stored(self, columns: Sequence[str]) -> str:
         """Return the query of all rows that the table ever had of these keys: keys, times in microseconds, and columns."""

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Facts:
         rescored: what the model says to the served vectors; NaN for rows that were rejected. None where no model is asked.
         incarnations: of the online store that the ledger writes to, the last one and those that were lost.
         commits: by view, when the ledger noted each interval as committed, by the interval's number, in microseconds.
-        erased: of each erasure, the join key and the hash of its value.
+        erased: when each erasure was done, in microseconds, by the join key and the hash of its value; one under way is not over.
         most_apart_us: how far two machines' clocks may be apart.
         remake: gives the vectors of rows with their request times moved by so many microseconds.
         others: gives the other versions of the model that rows may have come from.
@@ -65,7 +66,7 @@ class Facts:
     rescored: NDArray[np.float64] | None
     incarnations: Sequence[str]
     commits: Mapping[str, Mapping[int, int]]
-    erased: frozenset[tuple[str, str]]
+    erased: Mapping[tuple[str, str], float]
     most_apart_us: int
     remake: Callable[[Sequence[ServedRow], int], NDArray[np.float64]]
     others: Callable[[], Sequence["Other"]]
@@ -159,7 +160,10 @@ def gather(
         else _rescored(model.model_dir, contract, rows, fallback=model.contract != contract),
         incarnations=ledger.incarnations(),
         commits={view.name: _commits(ledger, view.name) for view in contract.views},
-        erased=frozenset((receipt.join_key, receipt.key_sha256) for receipt in erasures),
+        erased={
+            (receipt.join_key, receipt.key_sha256): inf if receipt.done_at is None else to_micros(receipt.done_at)
+            for receipt in erasures
+        },
         most_apart_us=settings.request_time_limit // MICROSECOND,
         remake=remake,
         others=others,

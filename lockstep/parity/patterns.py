@@ -20,6 +20,9 @@ LEAST_SYSTEMATIC = 10
 
 LEAST_ABSENT = 3
 LEAST_MOVED = 3
+MOST_MOVED = 300
+"""Rows of a process that are made again for each time zone: more of them tell nothing new, and each takes its time."""
+
 LEAST_FOREIGN = 0.8
 _NEARLY_ALL = 0.95
 
@@ -68,12 +71,21 @@ class Patterns:
 
     @cached_property
     def wrong_share(self) -> Mapping[tuple[str, str, str], float]:
-        """How many of the compared rows differ in a column, of columns with enough of them."""
-        return {
-            (process, view, column): wrong / len(self._compared[process, view])
-            for (process, view, column), wrong in Counter(self._columns).items()
-            if len(self._compared[process, view]) >= LEAST_SYSTEMATIC
-        }
+        """How many of the compared rows differ in a column: of the process, or of all processes where it has too few."""
+        wrong = Counter(self._columns)
+        all_wrong, all_compared = Counter[tuple[str, str]](), Counter[str]()
+        for (_, view, column), times in wrong.items():
+            all_wrong[view, column] += times
+        for (_, view), rows in self._compared.items():
+            all_compared[view] += len(rows)
+        shares: dict[tuple[str, str, str], float] = {}
+        for (process, view, column), times in wrong.items():
+            compared = len(self._compared[process, view])
+            if compared >= LEAST_SYSTEMATIC:
+                shares[process, view, column] = times / compared
+            elif all_compared[view] >= LEAST_SYSTEMATIC:  # many short-lived processes tell together
+                shares[process, view, column] = all_wrong[view, column] / all_compared[view]
+        return shares
 
     @cached_property
     def absent(self) -> frozenset[tuple[str, str, str]]:
@@ -81,7 +93,7 @@ class Patterns:
         found: set[tuple[str, str, str]] = set()
         for (process, view, column), wrong in Counter(self._columns).items():
             reads = [self._facts.rows[n].views[view] for n in self._compared[process, view]]
-            if wrong >= min(LEAST_ABSENT, len(reads)) and all(read.values.get(column) is None for read in reads):
+            if wrong >= LEAST_ABSENT and all(read.values.get(column) is None for read in reads):
                 found.add((process, view, column))
         return frozenset(found)
 
@@ -132,9 +144,8 @@ class Patterns:
             served, made = facts.vectors[rows], facts.remade.vectors[rows]
             moved = ~equal(served, made, None)
             enough = moved.sum(axis=1) >= LEAST_MOVED
-            permuted = equal(np.sort(served, axis=1), np.sort(made, axis=1), None).all(axis=1)
             shifted = _places_moved(served, made, moved) >= max(LEAST_MOVED, moved.any(axis=0).sum() / 2)
-            found |= {rows[at] for at in np.flatnonzero(enough & (permuted | shifted)).tolist()}
+            found |= {rows[at] for at in np.flatnonzero(enough & shifted).tolist()}
         return frozenset(found)
 
     @cached_property
@@ -143,10 +154,15 @@ class Patterns:
         facts, found = self._facts, dict[int, str]()
         if facts.remade is None:
             return found
-        for n in self._of_vectors:
-            same = equal(facts.remade.vectors, facts.vectors[n], None).all(axis=1)
-            others = [m for m in np.flatnonzero(same).tolist() if facts.rows[m].process == facts.rows[n].process]
-            if others:
+        wanted = self._of_vectors
+        processes = {facts.rows[n].process for n in wanted}
+        makers: defaultdict[tuple[str, bytes], list[int]] = defaultdict(list)
+        for n, made in enumerate(_comparable(facts.remade.vectors)) if wanted else ():
+            if (process := facts.rows[n].process) in processes:
+                makers[process, made.tobytes()].append(n)
+        for n, served in zip(wanted, _comparable(facts.vectors[wanted]), strict=True):
+            others = makers.get((facts.rows[n].process, served.tobytes()), [])
+            if len(others) == 1:  # a vector that many rows share, as of keys without a row, is nobody's
                 found[n] = facts.rows[others[0]].name
         return found
 
@@ -162,8 +178,11 @@ class Patterns:
                 rows[self._facts.rows[divergence.row].process].add(divergence.row)
         found: dict[str, int] = {}
         for process, differing in rows.items():
-            numbers = sorted(differing)
+            numbers = sorted(differing)[:MOST_MOVED]
             served = self._facts.vectors[numbers][:, features]
+            hours = {self._facts.rows[n].request_us // _HOUR_US for n in numbers}
+            if min(len(hours), len(np.unique(_comparable(served), axis=0))) < LEAST_MOVED:
+                continue  # of a few hours, a value that stands still is that of some zone
             moves = [
                 moved
                 for moved in _ZONES_US
@@ -174,6 +193,11 @@ class Patterns:
             if moves:
                 found[process] = min(moves, key=abs)
         return found
+
+
+def _comparable(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return vectors of which equal ones have the same bytes: one NaN, and no negative zero."""
+    return np.where(np.isnan(vectors), np.nan, vectors + 0.0)
 
 
 def _places_moved(served: NDArray[np.float64], made: NDArray[np.float64], moved: NDArray[np.bool_]) -> int:

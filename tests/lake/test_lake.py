@@ -113,6 +113,15 @@ def test_what_was_between_a_deletion_and_the_living_snapshot_before_it_is_unknow
     assert [past.knows(sequence) for sequence in (1, 2, 3)] == [True, False, True]
 
 
+def test_a_gap_in_which_nobody_sees_what_happened_is_unknown(lake) -> None:
+    """A number of which the next living snapshot lists no file may have been a compaction, a deletion or rolled back."""
+    made = [lake.append("events", rows(n)) for n in range(2)]
+    lake.table("events").manage_snapshots().set_current_snapshot(snapshot_id=made[0].id).commit()
+    lake.append("events", rows(3))
+    lake.table("events").maintenance.expire_snapshots().by_id(made[1].id).commit()
+    assert [lake.past("events").knows(sequence) for sequence in (1, 2, 3)] == [True, False, True]
+
+
 def test_what_a_rollback_left_behind_is_not_of_the_lineage_and_its_files_ended(lake) -> None:
     for n in range(3):
         lake.append("events", rows(n))

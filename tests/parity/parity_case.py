@@ -241,6 +241,13 @@ def stored_of(of: View, rows: Sequence[LakeRow], row: ServedRow, sequences: Sequ
         in_flight=flies,
         known=known,
         brought=min((r.born for r in mine if r.version == known), default=0),
+        missed=tuple(
+            min(
+                (r.created_us for r in visible if r.born > sequence and (read is None or read < r.version)),
+                default=None,
+            )
+            for sequence in allowed
+        ),
     )
 
 
@@ -272,7 +279,7 @@ def facts_of(served_rows: Sequence[ServedRow], rows: Rows = LAKE, **changes: Any
         "rescored": np.array([np.nan if row.score is None else score_of(row.vector) for row in served_rows]),
         "incarnations": ["i", "h"],
         "commits": {of.name: {tick: commit_time(tick) for tick in TICKS} for of in (SPEND, RISK)},
-        "erased": frozenset(),
+        "erased": {},
         "most_apart_us": MOST_APART,
         "remake": lambda some, moved: remade(CONTRACT, FUNCTIONS, some, moved).vectors,
         "others": tuple,
@@ -303,8 +310,7 @@ def case_of(served_rows: Sequence[ServedRow], rows: Rows = LAKE, **changes: Any)
             keys = sorted(
                 {r.key for r in rows[divergence.view] if r.version == version_of(read) and r.values == read.values}
             )
-            if keys:
-                elsewhere.setdefault(divergence.view, {})[divergence.row] = Elsewhere(keys[0], len(keys))
+            elsewhere.setdefault(divergence.view, {})[divergence.row] = Elsewhere(keys[0] if keys else (), len(keys))
     return Case(facts, divergences, elsewhere)
 
 

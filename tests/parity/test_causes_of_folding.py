@@ -97,7 +97,7 @@ def test_the_vector_of_another_row_of_the_process_is_a_wrong_row() -> None:
 
 @pytest.mark.parametrize("moved", [5 * HOUR, -5 * HOUR])
 def test_a_time_zone_is_told_by_one_move_that_makes_every_row_of_the_process(moved: int) -> None:
-    rows = [served(n, request_us=served(n).request_us + n * HOUR // 10) for n in KEYS]
+    rows = [served(n, request_us=served(n).request_us + n * 6 * HOUR // 10) for n in KEYS]
     wrong = [with_time(row, moved) for row in rows]
     found = explained(wrong)
     differing = [d for ds in found.values() for d in ds if d.view == "night"]
@@ -111,10 +111,18 @@ def with_time(row: ServedRow, moved: int) -> ServedRow:
 
 
 def test_two_rows_of_a_process_moved_by_different_times_are_no_time_zone() -> None:
-    rows = [with_time(served(1), 5 * HOUR), with_time(served(2), -7 * HOUR)]
-    assert {d.cause for ds in explained(rows).values() for d in ds} == {Cause.TRANSFORM}
-    apart = [rows[0], replace(rows[1], process="another")]
-    assert {d.cause for ds in explained(apart).values() for d in ds} == {Cause.CLOCK_SKEW}
+    plain = [served(n, request_us=served(n).request_us + n * HOUR) for n in range(1, 7)]
+    rows = [with_time(row, 5 * HOUR if n < 3 else -7 * HOUR) for n, row in enumerate(plain)]
+    assert Cause.TRANSFORM in {d.cause for ds in explained(rows).values() for d in ds if d.kind == "consistency"}
+    apart = [*rows[:3], *(replace(row, process="another") for row in rows[3:])]
+    assert {d.cause for ds in explained(apart).values() for d in ds if d.kind == "consistency"} == {Cause.CLOCK_SKEW}
+
+
+def test_a_value_that_stands_still_is_of_no_time_zone_and_neither_is_that_of_one_row() -> None:
+    still = [with_feature(served(n), "night", "hour", 0.0) for n in KEYS]
+    assert {d.cause for ds in explained(still).values() for d in ds} == {Cause.TRANSFORM}
+    alone = with_feature(served(1), "night", "hour", 17.0)
+    assert {d.cause for d in explained([alone])[alone.name]} == {Cause.TRANSFORM}
 
 
 def test_a_row_that_is_rejected_and_should_not_be_or_the_other_way_round_is_unexplained() -> None:
@@ -156,6 +164,12 @@ def test_a_score_in_single_precision_is_of_another_type() -> None:
     assert "what the model says to this vector: single precision" in found[0].evidence
 
 
+@pytest.mark.parametrize(("given", "told_"), [({"score": None}, "neither"), ({"rejected": "spend:nb"}, "both")])
+def test_a_row_has_a_score_or_a_rejection(given: dict[str, str | None], told_: str) -> None:
+    row = served(**given)
+    assert told_ in evidence(explained([row])[row.name], "prediction", "")
+
+
 def test_scores_are_not_looked_at_where_no_model_is_asked() -> None:
     row = served(score=0.123)
     assert explained([row], rescored=None)[row.name] == []
@@ -187,14 +201,15 @@ def test_a_vector_in_which_two_values_are_exchanged_is_in_no_other_order() -> No
 
 
 def test_a_version_that_takes_a_feature_that_is_not_known_here_or_fewer_of_them_is_not_blamed() -> None:
-    row = served()
-    mixed = replace(row, vector=row.vector[::-1], score=score_of(row.vector[::-1]))
+    rows = [served(n) for n in KEYS]
+    all_mixed = [replace(row, vector=row.vector[::-1], score=score_of(row.vector[::-1])) for row in rows]
+    mixed = all_mixed[0]
     fewer = turned().model_copy(update={"features": turned().features[:-1]})
     stranger = turned().model_copy(
         update={"features": tuple(f.model_copy(update={"name": f"{f.name}_2"}) for f in turned().features)}
     )
     others = [Other("version 1", of, Path("one"), fallback=False) for of in (fewer, stranger)]
-    found = explained([mixed], others=lambda: others)[mixed.name]
+    found = explained(all_mixed, others=lambda: others)[mixed.name]
     assert {d.evidence for d in found if d.cause is Cause.VERSION_MIX and d.kind == "consistency"} == {
         "the vector has the right values at other places, as of no contract that is registered"
     }

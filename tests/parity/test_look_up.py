@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from parity_case import view
 
 from lockstep.clock import from_micros, to_micros
-from lockstep.errors import BadInput
+from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
 from lockstep.parity.expect import Stored, Version, expired, look_up, version_of
@@ -91,12 +91,18 @@ def naive(of: Any, states: RowsOf, row: ServedRow, cut: int) -> Stored:
         known = None
     brought = min((n for n, rows in mine.items() if known in map(version_in, rows)), default=0) if known else 0
     values = {name: held[name] for name in ("nb", "a ratio")} if held else None
-    return Stored(values, allowed, newest, flies, known, brought)
+    first = {v: min(n for n, rows in mine.items() if v in map(version_in, rows)) for v in seen}
+    later = [v for v in seen if read is None or read < v]
+    missed = tuple(
+        min((v.created_us for v in later if first[v] > n), default=None) if has == read else None
+        for n, has in zip(allowed, newest, strict=True)
+    )
+    return Stored(values, allowed, newest, flies, known, brought, missed)
 
 
 def told(stored: Stored) -> tuple[Any, ...]:
     values = None if stored.held is None else {n: "NaN" if v != v else v for n, v in stored.held.items()}
-    return values, stored.allowed, stored.newest, stored.in_flight, stored.known, stored.brought
+    return values, stored.allowed, stored.newest, stored.in_flight, stored.known, stored.brought, stored.missed
 
 
 # What may happen.
@@ -226,10 +232,21 @@ def test_what_nobody_knows_any_more_is_named(home: tuple[Settings, Lake]) -> Non
     assert look_up(settings, lake, of, [served(of.name, 1, ((1, "a"), (1, 1), (3, None), None, 20), 3)]).rows[0].held
 
 
+@pytest.mark.parametrize("card", ["x", 2**63])
+def test_a_key_that_its_column_cannot_hold_is_told_with_its_row(home: tuple[Settings, Lake], card: Any) -> None:
+    settings, lake = home
+    of = spend(f"drifted{next(TABLES)}")
+    lake.ensure_table(of.name, SCHEMA)
+    lake.append(of.name, pa.Table.from_pylist([row_of((1, "a"), 3, 1)], SCHEMA))
+    row = served(of.name, 1, ((card, "a"), (3, 1), (1, None), None, 20), 1)
+    with pytest.raises(SchemaDrift, match="the served row p/1 has card = "):
+        look_up(settings, lake, of, [row])
+
+
 def test_a_table_without_a_snapshot_and_no_rows_at_all_hold_nothing(home: tuple[Settings, Lake]) -> None:
     settings, lake = home
     of = spend("empty")
     lake.ensure_table(of.name, SCHEMA)
     asked = served(of.name, 1, ((1, "a"), (1, 1), (0, None), (0, 0), 20), 0)
-    assert look_up(settings, lake, of, [asked]).rows == [Stored(None, (0,), (None,), False, None, 0)]
+    assert look_up(settings, lake, of, [asked]).rows == [Stored(None, (0,), (None,), False, None, 0, (None,))]
     assert look_up(settings, lake, of, []).rows == []

@@ -68,6 +68,14 @@ def _score_of_another(clue: Clue) -> Named | None:
     return (Cause.VERSION_MIX, f"the score is that of {called}") if called else None
 
 
+def _not_one_of_both(clue: Clue) -> Named | None:
+    if clue.row.score is None and clue.row.rejected is None:
+        return Cause.UNEXPLAINED, "it has neither a score nor a rejection"
+    if clue.row.score is not None and clue.row.rejected is not None:
+        return Cause.UNEXPLAINED, "it has both a score and a rejection"
+    return None
+
+
 def _another_score(_: Clue) -> Named:
     return Cause.UNEXPLAINED, "the model says another score to this vector"
 
@@ -82,4 +90,4 @@ VECTOR: tuple[Rule, ...] = (
     _transformed,
 )
 REJECTION: tuple[Rule, ...] = (_policy,)
-SCORE: tuple[Rule, ...] = (_score_of_another, converted, _another_score)
+SCORE: tuple[Rule, ...] = (_not_one_of_both, _score_of_another, converted, _another_score)

@@ -1,5 +1,7 @@
 """Rules for what was read: the view is not what it was, the values are not the lake's, or the row is not the newest."""
 
+from math import inf
+
 from lockstep.parity.cause import Cause
 from lockstep.parity.expect import expired, version_of
 from lockstep.parity.rules.clue import HOUR_US, Clue, Named, Rule, told_version
@@ -40,7 +42,7 @@ def _erased(clue: Clue) -> Named | None:
     named = [
         key.name
         for key in clue.view.join_keys
-        if (key.name, facts.key_sha256(key.name, clue.row.keys[key.name])) in facts.erased
+        if clue.row.read_us <= facts.erased.get((key.name, facts.key_sha256(key.name, clue.row.keys[key.name])), -inf)
     ]
     return (Cause.ERASED, f"a receipt names this {named[0]}, and the lake holds nothing of it") if named else None
 
@@ -85,14 +87,20 @@ def _systematic(clue: Clue) -> Named | None:
         return None
     return (
         Cause.UNEXPLAINED,
-        f"wrong in {share:.0%} of this process's rows that the lake holds, by no rule that is known",
+        f"wrong in {share:.0%} of the rows that the lake holds, of this process or of all, by no rule that is known",
     )
 
 
 def _corrupt(clue: Clue) -> Named:
     version, expected = told_version(version_of(clue.read)), clue.divergence.expected
     held = f"holds the row of {version} with {expected}" if clue.column[2] else f"never held a row of {version}"
-    return Cause.CORRUPTION, f"the lake {held}, and no other key has what was served"
+    looked_for = clue.divergence.row in clue.case.elsewhere.get(clue.divergence.view, {})
+    told = (
+        "no other key has what was served"
+        if looked_for
+        else "whether another key has what was served was not looked for"
+    )
+    return Cause.CORRUPTION, f"the lake {held}, and {told}"
 
 
 # The row is not the newest.

@@ -69,13 +69,18 @@ def _early(row: ServedRow, view: View, used: Version | None) -> Named | None:
 
 
 def _late(row: ServedRow, view: View, stored: Stored) -> Named | None:
-    if stored.known is None or stored.brought <= stored.allowed[-1]:
+    read = version_of(row.views.get(view.name))
+    snapshots = zip(stored.allowed, stored.newest, stored.missed, strict=True)
+    # Read in flight, a row may be that of any allowed snapshot that has it as newest.
+    matching = [(sequence, missed) for sequence, newest, missed in snapshots if newest == read]
+    at, missed = matching[-1] if matching else (stored.allowed[0], stored.missed[0])
+    if stored.known is None or stored.brought <= at:
         return None
-    waited = row.read_us - stored.known.created_us
-    told = f"training's row came with snapshot {stored.brought}, the store was at {stored.allowed[-1]}"
+    waited = row.read_us - (stored.known.created_us if missed is None else missed)
+    told = f"training's row came with snapshot {stored.brought}, the store was at {at}"
     if waited <= view.freshness_us:
         return Cause.LATE, told
-    return Cause.MATERIALIZATION_GAP, f"{told}, {waited / HOUR_US:.1f} h after the row was made"
+    return Cause.MATERIALIZATION_GAP, f"{told}, {waited / HOUR_US:.1f} h after the first row that it lacked was made"
 
 
 def _same_rows(_: Clue) -> Named:
