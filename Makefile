@@ -4,9 +4,10 @@ BIN := .venv/bin
 READY := .venv/ready
 SEED ?= 1
 TOOLS := $(HOME)/.cache/lockstep/bin
+LONG := tests/benchmarks tests/training/test_skew_laboratory.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab exit-test test test-services faults check format bench lock clean
+.PHONY: help setup demo lab exit-test test test-long test-services faults check format bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,7 +34,10 @@ exit-test: $(READY) ## The exit test on what the demo left, taken with the tools
 
 test: $(READY) ## All tests that need no server but the bundled ones
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/faults --ignore tests/services \
-		--ignore tests/exit_test
+		--ignore tests/exit_test $(foreach path,$(LONG),--ignore $(path))
+
+test-long: $(READY) ## The laboratory and the benchmarks, each tried once in small
+	$(BIN)/pytest -n 2 --dist loadfile $(LONG)
 
 test-services: $(READY) ## Tests with real servers, as far as they are installed or can be
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get install -y -qq postgresql >/dev/null \

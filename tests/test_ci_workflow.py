@@ -36,7 +36,7 @@ def test_it_runs_plan_and_ci_with_options_that_the_commands_have() -> None:
 
 def test_make_has_its_targets() -> None:
     targets = {word for script in SCRIPTS for word in re.findall(r"^make (\S+)", script, re.MULTILINE)}
-    assert targets == {"setup", "check", "test"}
+    assert targets == {"setup", "check", "test", "test-long"}
     makefile = (ROOT / "Makefile").read_text()
     assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
 
