@@ -190,7 +190,10 @@ class _Finder:
         self.served = [version_of(row.views.get(view.name)) for row in rows]
 
     def held(self) -> dict[int, Mapping[str, Any]]:
-        """Return the values of the row that was served, by the served row's number; it is the log's own mapping where equal."""
+        """Return the values of the row that was served, by the served row's number; it is the log's own mapping where equal.
+
+        A table may have had two rows of one key and version, one after the other: the one with the served values is meant.
+        """
         columns = [column.name for column in self._view.columns]
         served = [row.views.get(self._view.name) for row in self._rows]
         versions = {n: version for n, version in enumerate(self.served) if version is not None}
@@ -205,14 +208,16 @@ class _Finder:
             named = ", ".join(f"s.{quote(name)}" for name in columns)
             same_row = f"{self._keys}, {EVENT_TIMESTAMP}, {CREATED_TIMESTAMP}"
             rows: pa.Table = connection.sql(
-                f"SELECT DISTINCT ON (n) n, {named} FROM asked JOIN ({self._stored(columns)}) s USING ({same_row})"
+                f"SELECT n, {named} FROM asked JOIN ({self._stored(columns)}) s USING ({same_row})"
             ).to_arrow_table()
         for part in rows.to_batches(_PART_ROWS):
             for values in part.to_pylist():
                 n = values.pop("n")
                 read = served[n]
-                equal = read is not None and all(read.holds(name, value) for name, value in values.items())
-                found[n] = read.values if equal and read else values
+                if read is not None and all(read.holds(name, value) for name, value in values.items()):
+                    found[n] = read.values
+                else:
+                    found.setdefault(n, values)
         return found
 
     def versions(self) -> _Versions:

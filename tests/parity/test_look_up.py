@@ -216,6 +216,20 @@ def test_values_that_are_equal_are_the_logs_own(home: tuple[Settings, Lake]) -> 
     assert all(same(found.rows[1].held[name], value) for name, value in values.items())  # type: ignore[index]
 
 
+def test_of_two_rows_of_one_version_the_one_that_was_served_is_meant(home: tuple[Settings, Lake]) -> None:
+    settings, lake = home
+    of = spend("written_twice")
+    lake.ensure_table(of.name, SCHEMA)
+    for nb in (7, 8):
+        lake.append(of.name, pa.Table.from_pylist([{**row_of((1, "a"), 3, 1), "nb": nb, "a ratio": 0.5}], SCHEMA))
+        if nb == 7:
+            lake.table(of.name).delete("card = 1")
+    for nb, sequence in ((7, 1), (8, 3)):
+        row = served(of.name, 1, ((1, "a"), (3, 1), (sequence, None), None, 20), 3)
+        row.views[of.name].values.update({"nb": nb, "a ratio": 0.5})  # type: ignore[attr-defined]
+        assert look_up(settings, lake, of, [row]).rows[0].held is row.views[of.name].values
+
+
 def test_what_nobody_knows_any_more_is_named(home: tuple[Settings, Lake]) -> None:
     settings, lake = home
     of = spend("gone")
