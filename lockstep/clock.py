@@ -12,6 +12,7 @@ from lockstep.errors import BadInput
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+HOUR_US = 3_600_000_000
 
 _WRITE = "write it as 2018-06-01T00:00:00Z"
 

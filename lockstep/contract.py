@@ -170,6 +170,11 @@ class FeatureContract(_Frozen):
         """SHA-256 of the canonical JSON."""
         return digest(self.model_dump(mode="json"))
 
+    @property
+    def with_fallback(self) -> "tuple[FeatureContract, ...]":
+        """This contract, and its fallback's if it has one."""
+        return (self,) if self.fallback is None else (self, self.fallback)
+
     def to_json(self) -> bytes:
         """Return the canonical JSON: sorted keys, no spaces."""
         return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)

@@ -129,8 +129,8 @@ def _trained_on(models: Models, service: str) -> Models:
     return {
         name: part
         for name, contract in models.items()
-        for part in (contract, contract.fallback)
-        if part is not None and part.feature_service == service
+        for part in contract.with_fallback
+        if part.feature_service == service
     }
 
 

@@ -70,10 +70,11 @@ def _instance(pid: int, spill: str, memory_limit: str) -> duckdb.DuckDBPyConnect
     return duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": spill})
 
 
-def read_parquet(paths: Iterable[str]) -> str:
-    """Return the DuckDB table function that reads these local files."""
+def read_parquet(paths: Iterable[str], *options: str) -> str:
+    """Return the DuckDB table function that reads these local files, with its options that are to be on."""
     files = ", ".join("'" + path.removeprefix("file://").replace("'", "''") + "'" for path in paths)
-    return f"read_parquet([{files}], hive_partitioning = false)"
+    given = ", ".join(["hive_partitioning = false", *(f"{option} = true" for option in options)])
+    return f"read_parquet([{files}], {given})"
 
 
 def newest_by_key(

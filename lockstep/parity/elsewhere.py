@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from lockstep.contract import View
-from lockstep.lake import Lake
-from lockstep.lake.engine import connect, quote, read_parquet
+from lockstep.lake.engine import connect, quote
+from lockstep.parity.expect import Looked, rows_ever
 from lockstep.parity.sample import ServedView
 from lockstep.settings import Settings
 from lockstep.views.declare import ARROW_TYPES, CREATED_TIMESTAMP, EVENT_TIMESTAMP
@@ -38,21 +38,19 @@ class Elsewhere:
         return 0 < self.keys <= MOST_KEYS
 
 
-def rows_elsewhere(settings: Settings, lake: Lake, view: View, read: Mapping[int, ServedView]) -> dict[int, Elsewhere]:
+def rows_elsewhere(settings: Settings, looked: Looked, read: Mapping[int, ServedView]) -> dict[int, Elsewhere]:
     """Return which other keys have, or had, the row that was read: its (event, created) and all its values.
 
     Of each row that was looked for there is an answer.
 
     Args:
         settings: for the embedded engine.
-        lake: has the view's table.
-        view: as the contract describes it.
+        looked: the view, and what its table was.
         read: what was read, by any number; of keys that have no such row.
     """
-    columns = [column.name for column in view.columns]
+    view, columns = looked.view, [column.name for column in looked.view.columns]
     asked = _asked(view, columns, dict(list(read.items())[:MOST_LOOKED_FOR]))
-    paths = dict.fromkeys(life.path for life in lake.past(view.table).lives)
-    if not (asked.num_rows and paths):
+    if not (asked.num_rows and looked.past.lives):
         return {}
     keys = ", ".join(f"s.{quote(key.name)}" for key in view.join_keys)
     equal = " AND ".join(f"s.{quote(name)} IS NOT DISTINCT FROM a.{quote(name)}" for name in columns)
@@ -62,10 +60,8 @@ def rows_elsewhere(settings: Settings, lake: Lake, view: View, read: Mapping[int
             f"""
             SELECT n, min({{ {", ".join(f"'{key.name}': s.{quote(key.name)}" for key in view.join_keys)} }}),
                 count(DISTINCT ({keys}))
-            FROM asked a JOIN {read_parquet(paths).removesuffix(")")}, union_by_name = true) s
-                ON epoch_us(s.{EVENT_TIMESTAMP}) = a.{EVENT_TIMESTAMP}
-                AND epoch_us(s.{CREATED_TIMESTAMP}) = a.{CREATED_TIMESTAMP} AND {equal}
-            GROUP BY n
+            FROM asked a JOIN ({rows_ever(view, looked.past, columns)}) s USING ({EVENT_TIMESTAMP}, {CREATED_TIMESTAMP})
+            WHERE {equal} GROUP BY n
             """
         ).fetchall()
     nowhere = dict.fromkeys(asked["n"].to_pylist(), Elsewhere((), 0))

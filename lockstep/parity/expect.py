@@ -326,18 +326,23 @@ class _Finder:
             raise SchemaDrift(f"a served row of {self._view.name} has no {key.name}") from None
 
     def _stored(self, columns: Sequence[str]) -> str:
-        """Return the query of all rows that the table ever had of these keys: keys, times in microseconds, and columns."""
-        paths = dict.fromkeys(life.path for life in self._past.lives)
-        # In a file a column's name is spelled as Avro would allow it: `a b` is `a_x20b`.
-        spelled = [
-            f"{quote(make_compatible_name(name))} AS {quote(name)}"
-            for name in (*(key.name for key in self._view.join_keys), *columns)
-        ]
-        times = [f"epoch_us({name}) AS {name}" for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
-        files = f"{read_parquet(paths).removesuffix(')')}, filename = true, union_by_name = true)"
-        return (
-            f"SELECT * FROM (SELECT {', '.join([*spelled, *times])} FROM {files}) SEMI JOIN asked USING ({self._keys})"
-        )
+        """Return the query of all rows that the table ever had of these keys."""
+        return f"SELECT * FROM ({rows_ever(self._view, self._past, columns)}) SEMI JOIN asked USING ({self._keys})"
+
+
+def rows_ever(view: View, past: Past, columns: Sequence[str]) -> str:
+    """Return the query of all rows that a view's table ever had: join keys, times in microseconds, and columns.
+
+    One of the columns may be `filename`. A row that was written into other files later is there several times.
+    """
+    # In a file a column's name is spelled as Avro would allow it: `a b` is `a_x20b`.
+    spelled = [
+        f"{quote(make_compatible_name(name))} AS {quote(name)}"
+        for name in (*(key.name for key in view.join_keys), *columns)
+    ]
+    times = [f"epoch_us({name}) AS {name}" for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
+    files = read_parquet(dict.fromkeys(life.path for life in past.lives), "filename", "union_by_name")
+    return f"SELECT {', '.join([*spelled, *times])} FROM {files}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ It is looked up once for many rows, so that samples of them can be judged again 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,7 @@ def gather(
     def remake(some: Sequence[ServedRow], moved_us: int) -> NDArray[np.float64]:
         return remade(contract, functions, some, moved_us).vectors
 
+    @cache  # each sample of these rows may ask
     def others() -> Sequence[Other]:
         return _other_versions(settings, use_case, model)
 

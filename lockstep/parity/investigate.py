@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lockstep.lake import Lake
 from lockstep.parity.compare import Divergence, What, compare
 from lockstep.parity.elsewhere import Elsewhere, rows_elsewhere
 from lockstep.parity.facts import Facts
@@ -27,7 +26,7 @@ class Case:
     elsewhere: Mapping[str, Mapping[int, Elsewhere]]
 
 
-def investigate(settings: Settings, lake: Lake, facts: Facts) -> Case:
+def investigate(settings: Settings, facts: Facts) -> Case:
     """Compare served rows, and look up what explaining their differences takes beside the facts."""
     divergences = compare(facts)
     foreign: defaultdict[str, dict[int, ServedView]] = defaultdict(dict)
@@ -35,5 +34,5 @@ def investigate(settings: Settings, lake: Lake, facts: Facts) -> Case:
         for divergence in of_row:
             if divergence.what in {What.NEVER_HELD, What.VALUES}:
                 foreign[divergence.view][n] = facts.rows[n].views[divergence.view]
-    found = {view: rows_elsewhere(settings, lake, facts.contract.view(view), read) for view, read in foreign.items()}
+    found = {view: rows_elsewhere(settings, facts.looked[view], read) for view, read in foreign.items()}
     return Case(facts, divergences, found)

@@ -181,7 +181,7 @@ def _keys(settings: Settings, lake: Lake, view: StoredView, rows: int) -> list[d
 def hold_served(settings: Settings, lake: Lake, ledger: Ledger, it: Alone, rows: Sequence[ServedRow]) -> Held:
     """Hold served rows against the lake and against training, by parity's own comparison, texts included."""
     facts = gather(settings, it.use_case, lake, ledger, it.contract, rows)
-    found = explain(investigate(settings, lake, facts))
+    found = explain(investigate(settings, facts))
     wrong = [difference for differences in found.values() for difference in differences]
     differing = Counter(name for of_row in found.values() for name in _told(of_row))
     examples = [f"{d.feature or d.view}: served {d.served}, {d.kind} says {d.expected}; {d.evidence}" for d in wrong]

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep.clock import HOUR_US
 from lockstep.parity.clocks import Apart, clocks_apart
 from lockstep.parity.compare import What, equal
 from lockstep.parity.elsewhere import Elsewhere
@@ -26,8 +27,7 @@ MOST_MOVED = 300
 LEAST_FOREIGN = 0.8
 _NEARLY_ALL = 0.95
 
-_HOUR_US = 3_600_000_000
-_ZONES_US = [quarter * _HOUR_US // 4 for quarter in range(-14 * 4, 14 * 4 + 1) if quarter]
+_ZONES_US = [quarter * HOUR_US // 4 for quarter in range(-14 * 4, 14 * 4 + 1) if quarter]
 """By how much a wrong time zone moves a clock: https://en.wikipedia.org/wiki/List_of_UTC_offsets, both ways."""
 
 
@@ -180,7 +180,7 @@ class Patterns:
         for process, differing in rows.items():
             numbers = sorted(differing)[:MOST_MOVED]
             served = self._facts.vectors[numbers][:, features]
-            hours = {self._facts.rows[n].request_us // _HOUR_US for n in numbers}
+            hours = {self._facts.rows[n].request_us // HOUR_US for n in numbers}
             if min(len(hours), len(np.unique(_comparable(served), axis=0))) < LEAST_MOVED:
                 continue  # of a few hours, a value that stands still is that of some zone
             moves = [

@@ -46,9 +46,7 @@ def unrepeatable(
         model: whose report it is, or whose fallback's.
         report: what is made again.
     """
-    fallback = model.contract.fallback
-    contracts = {model.contract.hash: model.contract} | ({fallback.hash: fallback} if fallback else {})
-    contract = contracts.get(report.model.contract)
+    contract = next((of for of in model.contract.with_fallback if of.hash == report.model.contract), None)
     if contract is None:
         return []  # of other rows than the model's: that is refused without looking at them
     if told := _asks_nothing(report):
@@ -58,7 +56,7 @@ def unrepeatable(
         since=report.since,
         until=report.until,
         rows=report.sample.uniform,
-        fallback=contract is fallback,
+        fallback=contract is model.contract.fallback,
         read=report.read,
     )
     if report.sample.seed != own_seed(model.digest, contract, shadow=report.shadow):
@@ -125,7 +123,7 @@ def _came_later(
 ) -> list[str]:
     """Return what the log, as it is by now, holds against the report."""
     window = Window(model.digest, contract, report.shadow, report.since, report.until)
-    known = [of.hash for of in (model.contract, model.contract.fallback) if of is not None]
+    known = [of.hash for of in model.contract.with_fallback]
     found, served = find_served(settings, lake, window, known=known), report.sample.served
     now = len(found.rows)
     rules = {

@@ -113,15 +113,14 @@ def measure(
     seed = own_seed(model.digest, contract, shadow=question.shadow) if question.seed is None else question.seed
     read = question.read or {}
     window = Window(model.digest, contract, question.shadow, question.since, question.until, read.get(SERVED_LOG))
-    contracts = [of.hash for of in (model.contract, model.contract.fallback) if of is not None]
-    logged = find_served(settings, lake, window, known=contracts)
+    logged = find_served(settings, lake, window, known=[of.hash for of in model.contract.with_fallback])
     required = required_rows(settings.parity_limit, settings.parity_confidence)
     chosen, strata = uniform(logged.rows, max(question.rows, required), seed), stratified(logged.rows, seed)
     sampled = {row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}
     rows = read_rows(settings, lake, window, list(sampled.values()))
     snapshots = {view.table: read.get(view.table, _newest(lake, view.table)) for view in contract.views}
     facts = gather(settings, use_case, lake, ledger, contract, rows, model=model, snapshots=snapshots)
-    found = explain(investigate(settings, lake, facts))
+    found = explain(investigate(settings, facts))
     named = [row.name for row in chosen]
     first = rows[: len(chosen)]
     rejected = sum(row.rejected is not None for row in first)

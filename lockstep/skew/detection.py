@@ -8,14 +8,12 @@ from functools import cached_property
 from scipy.stats import hypergeom
 
 from lockstep.clock import MICROSECOND
-from lockstep.lake import Lake
 from lockstep.parity.compare import Difference, What, is_mismatch
 from lockstep.parity.explain import explain
 from lockstep.parity.facts import Facts, gather
 from lockstep.parity.investigate import Case, investigate
 from lockstep.parity.sample import ServedRow, Window, read_served, stratified, uniform
 from lockstep.parity.versions import scores_of_others, vectors_of_others
-from lockstep.settings import Settings
 from lockstep.skew.fault import Fault
 from lockstep.skew.replay import Service
 from lockstep.skew.subject import Subject
@@ -98,7 +96,7 @@ class Detector:
         pools: defaultdict[tuple[str, bool], list[ServedRow]] = defaultdict(list)
         main, model = self.subject.contract, self.subject.model.digest
         since, until = self.subject.start - DAY, self.subject.end + DAY  # a clock may be hours off
-        for contract in filter(None, (main, main.fallback)):
+        for contract in main.with_fallback:
             window = Window(model, contract, shadow=False, since=since, until=until)
             for row in read_served(self.world.settings, self.world.lake, window):
                 pools[row.process, contract is not main].append(row)
@@ -146,14 +144,13 @@ class Detector:
                 if not service.fault.apart:
                     rows[of_fallback] += self._pools.get((service.process, of_fallback), ())
         clean = self.services[0].fault
-        return {of_fallback: self._facts(clean, of, of_fallback)[2] for of_fallback, of in rows.items() if of}
+        return {of_fallback: self._facts(clean, of, of_fallback) for of_fallback, of in rows.items() if of}
 
     def _case(self, fault: Fault, pool: Sequence[ServedRow], of_fallback: bool) -> Case:
-        if not fault.apart:
-            return investigate(self.world.settings, self.world.lake, part_of(self._shared[of_fallback], pool))
-        return investigate(*self._facts(fault, pool, of_fallback))
+        facts = self._facts(fault, pool, of_fallback) if fault.apart else part_of(self._shared[of_fallback], pool)
+        return investigate(self.world.settings, facts)
 
-    def _facts(self, fault: Fault, pool: Sequence[ServedRow], of_fallback: bool) -> tuple[Settings, Lake, Facts]:
+    def _facts(self, fault: Fault, pool: Sequence[ServedRow], of_fallback: bool) -> Facts:
         main = self.subject.contract
         contract = (main.fallback or main) if of_fallback else main
         use_case = fault.definitions(self.world.use_case)
@@ -165,8 +162,7 @@ class Detector:
         ledger = self.world.ledger_of(fault.name, fault.lags if fault.honest else {})
         # Other versions of the model are known where it was found.
         settings = settings.model_copy(update={"tracking_url": self.subject.settings.tracking_url})
-        facts = gather(settings, use_case, lake, ledger, contract, pool, model=self.subject.model)
-        return settings, lake, facts
+        return gather(settings, use_case, lake, ledger, contract, pool, model=self.subject.model)
 
 
 def part_of(facts: Facts, rows: Sequence[ServedRow]) -> Facts:

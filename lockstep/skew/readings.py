@@ -26,16 +26,6 @@ def take_rows(reading: Reading, earlier: Reading, order: Sequence[int]) -> Readi
     return reading._replace(views=views)
 
 
-def pick_rows(rows: ViewRows, order: Sequence[int]) -> ViewRows:
-    """Return these rows of a view, in this order."""
-    return ViewRows(
-        [rows.status[place] for place in order],
-        [rows.event_us[place] for place in order],
-        [rows.created_us[place] for place in order],
-        {column: [values[place] for place in order] for column, values in rows.values.items()},
-    )
-
-
 def rows_from(places: Sequence[tuple[ViewRows, int]]) -> ViewRows:
     """Return rows of one view that were read at different times, each as the rows and its place in them; at least one."""
     return ViewRows(

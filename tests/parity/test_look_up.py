@@ -15,6 +15,7 @@ from lockstep.clock import from_micros, to_micros
 from lockstep.errors import BadInput, SchemaDrift
 from lockstep.lake import Lake
 from lockstep.online.epoch import Epochs, Mark, ViewEpoch
+from lockstep.parity.elsewhere import Elsewhere, rows_elsewhere
 from lockstep.parity.expect import Stored, Version, expired, look_up, version_of
 from lockstep.parity.sample import ServedRow, ServedView, same
 from lockstep.settings import Settings
@@ -228,6 +229,18 @@ def test_of_two_rows_of_one_version_the_one_that_was_served_is_meant(home: tuple
         row = served(of.name, 1, ((1, "a"), (3, 1), (sequence, None), None, 20), 3)
         row.views[of.name].values.update({"nb": nb, "a ratio": 0.5})  # type: ignore[attr-defined]
         assert look_up(settings, lake, of, [row]).rows[0].held is row.views[of.name].values
+
+
+def test_another_keys_row_is_found_whatever_its_columns_are_called(home: tuple[Settings, Lake]) -> None:
+    settings, lake = home
+    of = spend("another")
+    lake.ensure_table(of.name, SCHEMA)
+    lake.append(of.name, pa.Table.from_pylist([row_of((1, "a"), 3, 1), row_of((2, "b"), 3, 1)], SCHEMA))
+    row = served(of.name, 1, ((1, "a"), (3, 1), (1, None), None, 20), 1)
+    values = {name: row_of((2, "b"), 3, 1)[name] for name in ("nb", "a ratio")}
+    row.views[of.name].values.update(values)  # type: ignore[attr-defined]
+    found = rows_elsewhere(settings, look_up(settings, lake, of, [row]), {5: row.views[of.name]})
+    assert found == {5: Elsewhere((2, "b"), 1)}
 
 
 def test_what_nobody_knows_any_more_is_named(home: tuple[Settings, Lake]) -> None:

@@ -12,8 +12,6 @@ from lockstep.parity.investigate import Case
 from lockstep.parity.patterns import Patterns
 from lockstep.parity.sample import ServedRow, ServedView
 
-HOUR_US = 3_600_000_000
-
 Named = tuple[Cause, str]
 """A cause and its evidence."""
 

@@ -1,9 +1,10 @@
 """Rules for what was made of what was read: the vector, the rejection or the score is not what it should be."""
 
+from lockstep.clock import HOUR_US
 from lockstep.parity.cause import Cause
 from lockstep.parity.compare import What
 from lockstep.parity.round_trip import conversion
-from lockstep.parity.rules.clue import HOUR_US, Clue, Named, Rule
+from lockstep.parity.rules.clue import Clue, Named, Rule
 from lockstep.parity.rules.converted import converted
 
 

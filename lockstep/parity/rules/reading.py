@@ -2,9 +2,10 @@
 
 from math import inf
 
+from lockstep.clock import HOUR_US
 from lockstep.parity.cause import Cause
 from lockstep.parity.expect import expired, version_of
-from lockstep.parity.rules.clue import HOUR_US, Clue, Named, Rule, told_version
+from lockstep.parity.rules.clue import Clue, Named, Rule, told_version
 from lockstep.parity.rules.converted import converted
 
 MOST_CORRUPT = 0.5

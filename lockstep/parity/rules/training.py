@@ -1,10 +1,11 @@
 """Rules for what training says otherwise: first what is known of how the row was read, then which row training takes."""
 
+from lockstep.clock import HOUR_US
 from lockstep.contract import View
 from lockstep.parity.cause import Cause
 from lockstep.parity.compare import Divergence, What
 from lockstep.parity.expect import Stored, Version, version_of
-from lockstep.parity.rules.clue import HOUR_US, Clue, Named, Rule, told_version
+from lockstep.parity.rules.clue import Clue, Named, Rule, told_version
 from lockstep.parity.rules.converted import converted
 from lockstep.parity.sample import ServedRow
 
