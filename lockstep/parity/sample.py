@@ -6,7 +6,7 @@ The log is read twice: what choosing goes by of all rows of a window, then the c
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -316,7 +316,7 @@ def read_served(settings: Settings, lake: Lake, window: Window) -> tuple[ServedR
     """Return all rows of a window, whole, in the order in which each process served them."""
     found = find_served(settings, lake, window)
     chosen = sorted(found.rows, key=lambda row: (row.process, row.counter))
-    return read_rows(settings, lake, window, chosen)
+    return read_rows(settings, lake, replace(window, snapshot_id=found.snapshot_id), chosen)
 
 
 def _register(connection: duckdb.DuckDBPyConnection, lake: Lake, window: Window, snapshot_id: int | None) -> None:

@@ -5,7 +5,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -117,7 +117,7 @@ def measure(
     required = required_rows(settings.parity_limit, settings.parity_confidence)
     chosen, strata = uniform(logged.rows, max(question.rows, required), seed), stratified(logged.rows, seed)
     sampled = {row.name: row for row in (*chosen, *(r for rows in strata.values() for r in rows))}
-    rows = read_rows(settings, lake, window, list(sampled.values()))
+    rows = read_rows(settings, lake, replace(window, snapshot_id=logged.snapshot_id), list(sampled.values()))
     snapshots = {view.table: read.get(view.table, _newest(lake, view.table)) for view in contract.views}
     facts = gather(settings, use_case, lake, ledger, contract, rows, model=model, snapshots=snapshots)
     found = explain(investigate(settings, facts))
